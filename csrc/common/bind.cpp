@@ -1,0 +1,15 @@
+#include "bind.h"
+
+#include "common/isa.h"
+
+using namespace fastprompt;
+
+FASTPROMPT_BIND(common) {
+  m.def("isa", [] { return isa_name(isa()); });
+  m.def("best_isa", [] { return isa_name(best_isa()); });
+  m.def("set_isa", [](const std::string& name) {
+    for (Isa i : {Isa::baseline, Isa::avx2, Isa::avx512})
+      if (name == isa_name(i)) return set_isa(i);
+    throw py::value_error("isa must be 'baseline', 'avx2' or 'avx512', got '" + name + "'");
+  });
+}

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+
+namespace fastprompt {
+
+// body(i) once for every i in [0, count), on at most `threads` threads, the caller being one of them.
+// The caller never waits for a helper that has not begun: on a busy machine it does the work itself.
+// The first exception of a body is rethrown. Any number of callers at a time; safe after fork().
+void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body);
+
+// Work in stages, where every stage needs all of the one before: a sweep over the planes of a volume, say. All threads
+// of a team run the same program; the items of a stage are handed out in ranges, so a thread that comes late, or is
+// taken off its core, finds less to do instead of keeping the others waiting.
+class Member {
+ public:
+  // Opens the next stage; its items are handed out once all earlier stages are finished.
+  void stage(int64_t items);
+  // A range [*from, *to) of items for the calling thread; false: all are taken. It counts as done at the next call.
+  bool next(int64_t* from, int64_t* to);
+
+ private:
+  friend void run_team(int threads, void (*program)(Member&, void*), void* context);
+  struct Shared;
+  void wait(int64_t finished);
+  bool dismissed() const;
+
+  Shared* shared_ = nullptr;
+  int64_t items_ = 0, first_ = 0, end_ = 0;  // of the stage; its ranges are the tickets [first_, end_)
+  bool working_ = false, leader_ = false;
+};
+
+// program(member, context) on up to `threads` threads. NOTE: a plain function pointer, for *.simd.cpp must not use std::.
+void run_team(int threads, void (*program)(Member&, void*), void* context);
+
+}  // namespace fastprompt

@@ -1,0 +1,76 @@
+"""What every operator shares at run time: threads, the choice of backend, the kind of array that came in."""
+
+import contextlib
+import contextvars
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+BACKENDS = ("auto", "cpu", "reference")
+
+_threads: int | None = None
+_backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastprompt_backend", default=None)
+
+
+def set_num_threads(threads: int | None) -> None:
+    """Use at most ``threads`` threads in every operator; ``None`` follows torch, or the environment, again.
+
+    >>> import fastprompt as fp
+    >>> fp.set_num_threads(1); fp.get_num_threads()
+    1
+    >>> fp.set_num_threads(None)
+    """
+    global _threads
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads must be a positive int or None, got {threads!r}")
+    _threads = threads
+
+
+def get_num_threads() -> int:
+    """Threads that an operator uses now: what ``set_num_threads`` said, else ``torch.get_num_threads()`` where torch is
+    loaded, else ``OMP_NUM_THREADS``, else the cores that this process may run on."""
+    if _threads is not None:
+        return _threads
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def current_backend() -> str:
+    """The backend in force: that of the innermost ``with backend(...)``, else ``FASTPROMPT_BACKEND``, else "auto"."""
+    name = _backend.get() or os.environ.get("FASTPROMPT_BACKEND") or "auto"
+    return _known(name)
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force a backend inside the block: ``"cpu"`` (compiled kernels), ``"reference"`` (plain NumPy), ``"auto"``.
+
+    >>> import fastprompt as fp
+    >>> with fp.backend("reference"):
+    ...     d = fp.geodesic_distance([[0.0, 1.0]], [[1, 0]])
+    """
+    token = _backend.set(_known(name))
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def _known(name: str) -> str:
+    if name in ("cuda", "triton"):
+        raise ValueError(f"backend {name!r} is off: this build has no GPU kernels; choose one of {', '.join(BACKENDS)}")
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether ``x`` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)

@@ -1,0 +1,107 @@
+"""Small calls of every operator, to be compared with the reference on the machine at hand: ``fastprompt doctor``."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastprompt as fp
+from fastprompt._runtime import backend
+from fastprompt.ops._grid import METHODS, METRICS
+
+# The kernels equal the reference bit for bit where a compiler keeps the order of the additions; 1e-5 of the largest
+# value leaves room for one that does not, and is far below what a wrong index or a lost lane gives.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One call. ``error()`` runs the kernel, at the instruction set and threads in force, and gives the largest
+    difference to the reference, as a fraction of the largest value; inf where one has a value and the other none."""
+
+    operator: str
+    variant: str
+    error: Callable[[], float]
+    tolerance: float = TOLERANCE
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator}  {self.variant}".strip()
+
+
+def checks() -> Iterator[Check]:
+    """All checks, family by family; those of operators that this version lacks are left out."""
+    for check in itertools.chain(geodesic_distance(), geodesic_others(), euclidean()):
+        if hasattr(fp, check.operator):
+            yield check
+
+
+def untested() -> list[str]:
+    """Public operators without a check."""
+    from fastprompt.ops import __all__ as names
+
+    return sorted(set(names) - {check.operator for check in checks()})
+
+
+def compare(operator: str, variant: str, *arrays: Any, **options: Any) -> Check:
+    def call(name: str) -> Any:
+        with backend(name):
+            return getattr(fp, operator)(*arrays, **options)
+
+    wanted = functools.cache(lambda: call("reference"))  # the slow one: once, not for each instruction set
+    return Check(operator, variant, lambda: difference(call("cpu"), wanted()))
+
+
+def difference(got: Any, wanted: Any) -> float:
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    finite = np.isfinite(wanted)
+    if got.shape != wanted.shape or not np.array_equal(got[~finite], wanted[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = max(float(np.abs(wanted[finite]).max()), 1e-30)
+    error = float(np.abs(got[finite] - wanted[finite]).max()) / scale
+    return error if error == error else float("inf")  # a NaN where the reference has a number
+
+
+@functools.cache
+def picture(*shape: int) -> tuple[Any, Any]:
+    """Noise (C, ...), and two seed sets (2, ...) of three pixels each."""
+    rng = np.random.default_rng(0)
+    image = rng.random(shape, np.float32)
+    seeds = np.zeros((2, *shape[1:]), bool)
+    for k, _ in itertools.product(range(2), range(3)):
+        seeds[(k, *(int(rng.integers(n)) for n in shape[1:]))] = True
+    return image, seeds
+
+
+def geodesic_distance() -> Iterator[Check]:
+    # Ragged, wider than a register, and a tile and a half of the exact method; the reference of Toivanen's order walks
+    # pixel by pixel in Python, so it gets small pictures.
+    large, small = {2: (3, 61, 97), 3: (1, 7, 11, 35)}, {2: (3, 7, 35), 3: (1, 3, 4, 19)}
+    for dims, metric, method in itertools.product((2, 3), METRICS, METHODS):
+        image, seeds = picture(*(small if method == "toivanen" else large)[dims])
+        variant, iterations = f"{dims}-D {metric} {method}", 1 if method == "toivanen" else 2
+        options = {"metric": metric, "method": method, "iterations": iterations, "lam": 0.7, "dims": dims}
+        yield compare("geodesic_distance", variant, image, seeds, **options)
+    image, seeds = picture(3, 61, 97)
+    walls = np.zeros((61, 97), bool)
+    walls[5:50, 40] = True
+    yield compare("geodesic_distance", "2-D barriers", image, seeds, barriers=walls, max_distance=8.0)
+
+
+def geodesic_others() -> Iterator[Check]:
+    image, seeds = picture(3, 61, 97)
+    region = np.zeros((61, 97), bool)
+    region[20:45, 30:70] = True
+    yield compare("signed_geodesic_distance", "2-D", image, region, lam=0.7)
+    yield compare("geodesic_symmetric_filter", "2-D", image, region, theta=1.5, lam=0.7)
+    yield compare("exponentiated_geodesic", "2-D", image, seeds[0])
+
+
+def euclidean() -> Iterator[Check]:
+    for dims, shape in ((2, (1, 61, 97)), (3, (1, 7, 11, 35))):
+        yield compare("euclidean_distance_transform", f"{dims}-D", picture(*shape)[1][0])

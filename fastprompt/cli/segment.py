@@ -1,0 +1,211 @@
+"""Cut an object out of a picture with clicks, a box or scribbles; no network, no training.
+
+  fastprompt segment                            a built-in picture with built-in clicks
+  fastprompt segment photo.jpg --positive 320,200 --negative 20,20 600,400
+  fastprompt segment photo.jpg --positive 320,200 --box 150,80,500,430
+  fastprompt segment photo.jpg --scribble strokes.png --overlay seen.png
+
+A pixel belongs to the object if its geodesic distance to the positive prompts is below that to the negative ones.
+Points are X,Y in pixels from the top left corner.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from fastprompt.cli import UserError, needs
+
+# The astronaut of scikit-image (NASA, public domain), 512 x 512: suit, face, hair and helmet against everything else.
+BUILT_IN = (
+    *((200, 330, True), (330, 60, False), (225, 120, True), (230, 40, True), (110, 100, False), (168, 85, True)),
+    *((288, 85, True), (275, 45, True), (225, 220, True), (126, 190, True), (400, 450, True), (430, 310, False)),
+    *((455, 380, True), (320, 280, True), (340, 200, False), (80, 250, True), (50, 230, False), (90, 205, False)),
+    *((40, 440, True), (13, 395, False), (45, 300, True), (12, 330, False), (40, 350, True), (18, 300, False)),
+    *((32, 390, True), (70, 480, True), (8, 480, False)),
+)
+
+Click = tuple[int, int, bool]  # x, y, positive
+
+
+class AddClicks(argparse.Action):
+    """Both kinds of clicks go into one list, in the order of the command line."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        clicks = [(*numbers(value, "X,Y"), option == "--positive") for value in values]
+        namespace.clicks = [*(namespace.clicks or []), *clicks]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", nargs="?", metavar="IMAGE", help="any file that pillow reads; left out: a built-in picture")
+    add("--positive", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels on the object")
+    add("--negative", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels off the object")
+    add("--box", metavar="X0,Y0,X1,Y1", help="all outside is off the object; the corners are inside")
+    add(
+        "--scribble",
+        metavar="FILE",
+        help="picture of the same size: green strokes are on the object, red ones off it; or grey: 255 on, 128 off",
+    )
+    add("-o", "--output", default="segment-mask.png", metavar="FILE", help="the mask, 0 or 255 (%(default)s)")
+    add("--overlay", default="segment-overlay.png", metavar="FILE", help="picture, mask and prompts (%(default)s)")
+    add("--lam", type=float, default=0.99, help="weight of edges against path length, 0 to 1 (%(default)s)")
+    add("--theta", type=float, default=0.1, help="how far the filter may move the outline (%(default)s)")
+    add("--no-filter", action="store_true", help="leave out the geodesic symmetric filter")
+
+
+def run(options: argparse.Namespace) -> int:
+    from fastprompt import segment as library
+
+    name, picture = load(options.image)
+    clicks = options.clicks or []
+    if options.image is None and not (clicks or options.box or options.scribble):
+        clicks = list(BUILT_IN)
+    box = None if options.box is None else numbers(options.box, "X0,Y0,X1,Y1")
+    scribbles = None if options.scribble is None else load_scribbles(options.scribble, picture.shape[:2])
+    prompts: dict[str, Any] = {"scribbles": scribbles, "box": box}
+    report_input(name, picture, clicks, prompts)
+
+    image = picture.transpose(2, 0, 1)
+    mask = library.segment(image, *by_side(clicks), **prompts, lam=options.lam, theta=options.theta, refine=False)
+    report_clicks(image, clicks, prompts, options.lam)
+    if not options.no_filter:
+        mask = report_filter(image, mask, library.prompt_seeds(mask.shape, *by_side(clicks), **prompts), options)
+    print(f"object   {int(mask.sum())} pixels, {mask.mean():.1%} of the picture")
+    write(picture, mask, clicks, prompts, options)
+    return 0
+
+
+def numbers(text: str, form: str) -> tuple[int, ...]:
+    """``"3,4"`` as (3, 4)."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != len(form.split(",")):
+        hint = "; put IMAGE before the options" if Path(text).suffix and "," not in text else ""
+        raise UserError(f"expected {form} in whole pixels, got {text!r}{hint}")
+    return values
+
+
+def by_side(clicks: list[Click]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    sides = ([(x, y) for x, y, positive in clicks if positive == side] for side in (True, False))
+    return next(sides), next(sides)
+
+
+def load(path: str | None) -> tuple[str, Any]:
+    """Name and pixels (H, W, 3) uint8 of a picture file, or of the built-in picture."""
+    if path is not None:
+        return path, pixels(path, "RGB")
+    try:
+        from skimage import data
+    except ImportError:
+        raise needs("images", "scikit-image") from None
+    return "built-in picture (skimage.data.astronaut)", data.astronaut()
+
+
+def pixels(path: str, mode: str | None) -> Any:
+    """The pixels of a file, upright; ``mode`` None keeps grey pictures grey and makes the others RGBA."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        raise needs("images", "pillow") from None
+    import numpy as np
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)  # clicks mean what a viewer shows
+            if image.mode[0] in "IF":  # 16 bits or floats: their range becomes 0..255
+                values = np.asarray(image, np.float64)
+                values = (values - values.min()) * (255 / max(np.ptp(values), 1e-30))
+                image = Image.fromarray(values.astype(np.uint8))
+            grey = image.mode in ("L", "1")
+            return np.asarray(image.convert(mode or ("L" if grey else "RGBA")))
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a picture that pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def load_scribbles(path: str, size: tuple[int, int]) -> Any:
+    """Positive and negative strokes (2, H, W) of a scribble picture."""
+    import numpy as np
+
+    marks = pixels(path, None)
+    if marks.shape[:2] != size:
+        wrong, right = ("{1} x {0}".format(*shape) for shape in (marks.shape, size))
+        raise UserError(f"{path}: scribbles must be {right} pixels like the picture, got {wrong}")
+    if marks.ndim == 2:
+        strokes = np.stack([marks == 255, marks == 128])
+    else:
+        red, green, blue, alpha = (marks[..., k].astype(int) for k in range(4))
+        strong = (alpha > 127) & (blue < 128)  # anti-aliased rims and other colours mean nothing
+        strokes = np.stack([strong & (green > 127) & (red < 128), strong & (red > 127) & (green < 128)])
+    if not strokes.any():
+        raise UserError(f"{path}: no strokes; green or grey 255 is on the object, red or grey 128 off it")
+    return strokes
+
+
+def report_input(name: str, picture: Any, clicks: list[Click], prompts: dict[str, Any]) -> None:
+    positive, negative = by_side(clicks)
+    parts = [f"{len(positive)} positive and {len(negative)} negative clicks"] if clicks else []
+    parts += [f"a box {','.join(map(str, prompts['box']))}"] if prompts["box"] else []
+    if prompts["scribbles"] is not None:
+        parts.append("scribbles of {} + {} pixels".format(*prompts["scribbles"].sum(axis=(1, 2))))
+    print(f"picture  {name}, {picture.shape[1]} x {picture.shape[0]}")
+    print(f"prompts  {', '.join(parts) or 'none'}")
+
+
+def report_clicks(image: Any, clicks: list[Click], prompts: dict[str, Any], lam: float) -> None:
+    """Add the clicks one after the other, as a user would, and print what each one costs."""
+    from fastprompt import segment as library
+
+    scaled, spent = library.normalised(image), []
+    for n in range(1, len(clicks) + 1):
+        seeds = library.prompt_seeds(image.shape[1:], *by_side(clicks[:n]), **prompts)
+        spent.append(milliseconds(library.divide, scaled, seeds, lam=lam)[0])
+        x, y, positive = clicks[n - 1]
+        print(f"click {n:>3}  {'+' if positive else '-'} {f'{x},{y}':<9}  {spent[-1]:7.1f} ms")
+    if spent:
+        print(f"clicks   median {statistics.median(spent):.1f} ms each, distances to all prompts anew")
+    else:
+        seeds = library.prompt_seeds(image.shape[1:], **prompts)
+        print(f"distance {milliseconds(library.divide, scaled, seeds, lam=lam)[0]:.1f} ms")
+
+
+def report_filter(image: Any, mask: Any, seeds: Any, options: argparse.Namespace) -> Any:
+    from fastprompt import segment as library
+
+    scaled = library.normalised(image)
+    spent, mask = milliseconds(library.clean, scaled, mask, seeds, lam=options.lam, theta=options.theta)
+    print(f"filter   {spent:.1f} ms, once at the end")
+    return mask
+
+
+def milliseconds(call: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Median of three, and the result."""
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        result = call(*arguments, **options)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(times), result
+
+
+def write(picture: Any, mask: Any, clicks: list[Click], prompts: dict[str, Any], options: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from fastprompt.cli.draw import overlay
+
+    images = {
+        options.output: Image.fromarray(mask.astype(np.uint8) * 255),
+        options.overlay: overlay(picture, mask, clicks, **prompts),
+    }
+    for path, image in images.items():
+        try:
+            image.save(path)
+        except ValueError:
+            raise UserError(f"{path}: unknown kind of picture; use a name such as mask.png") from None
+        print(f"wrote    {path}")

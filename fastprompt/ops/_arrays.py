@@ -1,0 +1,49 @@
+"""Arrays on their way to a kernel: (address, dtype code, strides) of NumPy arrays and torch tensors."""
+
+from typing import Any
+
+import numpy as np
+
+from fastprompt._runtime import is_tensor
+
+View = tuple[int, int, tuple[int, ...]]
+
+ABSENT: View = (0, 3, (0, 0, 0, 0, 0))
+_CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3, "bool": 3}
+
+
+def dtype_name(x: Any) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def view(x: Any) -> View:
+    """The kernel's view of a five-dimensional array of a dtype in ``_CODES``. Keep ``x`` alive while it is used."""
+    if is_tensor(x):
+        return x.data_ptr(), _CODES[dtype_name(x)], tuple(x.stride())
+    size = x.itemsize
+    return x.__array_interface__["data"][0], _CODES[x.dtype.name], tuple(s // size for s in x.strides)
+
+
+def as_array(name: str, x: Any) -> Any:
+    """``x`` as a torch tensor (unchanged) or a NumPy array of real numbers, else a TypeError that names it."""
+    if not is_tensor(x):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:  # ragged nested lists
+            raise TypeError(f"{name} must be an array of numbers: {error}") from None
+        if x.dtype.kind not in "fiub" and x.dtype.name != "bfloat16":
+            raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    elif x.is_complex() or x.is_quantized:
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    elif x.layout.__repr__() != "torch.strided":
+        raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}; call {name}.to_dense()")
+    return x
+
+
+def kernel_dtype(x: Any) -> Any:
+    """``x`` in a dtype that the kernels read: float32, float16, bfloat16, uint8, bool as they are, others float32."""
+    if dtype_name(x) in _CODES:
+        if not is_tensor(x) and (not x.dtype.isnative or any(s % x.itemsize for s in x.strides)):
+            return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+        return x
+    return x.float() if is_tensor(x) else x.astype(np.float32)

@@ -1,0 +1,67 @@
+"""What all operators share: a light import, threads that follow the process, fork."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import fastprompt as fp
+
+
+def test_import_has_no_side_effect(fresh_python):
+    fresh_python("""
+import os, sys, threading
+import numpy
+before = dict(os.environ), os.getcwd(), set(sys.modules), threading.active_count()
+import fastprompt
+assert (dict(os.environ), os.getcwd()) == before[:2] and threading.active_count() == before[3]
+new = {name.partition(".")[0] for name in set(sys.modules) - before[2]}
+assert not new & {"torch", "triton", "onnx", "scipy", "skimage", "PIL", "importlib_metadata", "asyncio"}, new
+""")
+
+
+def test_threads_follow_the_environment_and_torch(fresh_python):
+    pytest.importorskip("torch")
+    code = "import fastprompt as fp; n = fp.get_num_threads(); import torch; torch.set_num_threads(3)"
+    assert fresh_python(code + "; print(n, fp.get_num_threads())", OMP_NUM_THREADS="5").split() == ["5", "3"]
+    fixed = "import fastprompt as fp, torch; fp.set_num_threads(4); torch.set_num_threads(3); print(fp.get_num_threads())"
+    assert fresh_python(fixed).strip() == "4"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fork_after_the_pool_has_started(fresh_python):
+    """A child inherits the memory of the pool, not its threads."""
+    fresh_python("""
+import os, signal
+import numpy as np, fastprompt as fp
+fp.set_num_threads(3)
+rng = np.random.default_rng(0)
+image, seeds = rng.random((3, 90, 90), dtype=np.float32), rng.random((90, 90)) < 0.01
+expected = fp.geodesic_distance(image, seeds)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if np.array_equal(fp.geodesic_distance(image, seeds), expected) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert np.array_equal(fp.geodesic_distance(image, seeds), expected)
+""")
+
+
+def test_the_interpreter_runs_on_during_a_call():
+    """The GIL is released: another thread counts while a kernel works."""
+    image, seeds = np.zeros((1500, 1500), np.float32), np.zeros((1500, 1500), bool)
+    seeds[0, 0] = True
+    counted, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            counted[0] += 1
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    before = counted[0]
+    fp.geodesic_distance(image, seeds, method="exact")
+    during = counted[0] - before
+    stop.set()
+    counter.join()
+    assert during > 1000
