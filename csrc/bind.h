@@ -14,8 +14,8 @@ struct Binding {
   static inline Binding* first = nullptr;  // constant-initialised: no order problem between files
 };
 
-#define FASTPROMPT_BIND(family)                              \
-  static void define_##family(fastprompt::py::module_& m);   \
+#define FASTPROMPT_BIND(family)                                  \
+  static void define_##family(fastprompt::py::module_& m);       \
   static fastprompt::Binding binding_##family{&define_##family}; \
   static void define_##family(fastprompt::py::module_& m)
 

@@ -1,7 +1,6 @@
 """The Euclidean distance transform against its reference, against SciPy, and against known answers."""
 
 import concurrent.futures
-import sys
 
 import numpy as np
 import pytest

@@ -317,6 +317,22 @@ def test_threads_change_no_bit(rng, method, threads):
         fp.set_num_threads(None)
 
 
+@pytest.mark.parametrize("metric", ["fastgeodis", "geodistk_fm"])
+@pytest.mark.parametrize(("shape", "threads"), [((770, 801), 2), ((1155, 1170), 3)], ids=str)
+def test_a_large_picture_is_shared_in_columns(rng, isa, shape, threads, metric):
+    """The threads take columns of a few rows with margins of their own; the cheap paths cross them all the time."""
+    image, seeds = problem(rng, shape, 3, 2, 1e-5)
+    image[:, rng.random(shape) < 0.01] = np.nan
+    try:
+        fp.set_num_threads(1)
+        expected = fp.geodesic_distance(image, seeds, method="raster", metric=metric, lam=0.5)
+        fp.set_num_threads(threads)
+        for _ in range(3):
+            assert_bits(fp.geodesic_distance(image, seeds, method="raster", metric=metric, lam=0.5), expected)
+    finally:
+        fp.set_num_threads(None)
+
+
 def test_calls_from_many_python_threads(rng):
     image, seeds = problem(rng, (90, 120), 1, 2, 0.001)
     expected = {m: fp.geodesic_distance(image, seeds, method=m) for m in METHODS}

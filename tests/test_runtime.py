@@ -24,7 +24,9 @@ def test_threads_follow_the_environment_and_torch(fresh_python):
     pytest.importorskip("torch")
     code = "import fastprompt as fp; n = fp.get_num_threads(); import torch; torch.set_num_threads(3)"
     assert fresh_python(code + "; print(n, fp.get_num_threads())", OMP_NUM_THREADS="5").split() == ["5", "3"]
-    fixed = "import fastprompt as fp, torch; fp.set_num_threads(4); torch.set_num_threads(3); print(fp.get_num_threads())"
+    fixed = (
+        "import fastprompt as fp, torch; fp.set_num_threads(4); torch.set_num_threads(3); print(fp.get_num_threads())"
+    )
     assert fresh_python(fixed).strip() == "4"
 
 

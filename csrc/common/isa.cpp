@@ -46,8 +46,6 @@ Isa isa() { return current().load(std::memory_order_relaxed); }
 
 void set_isa(Isa isa) { current() = isa < best_isa() ? isa : best_isa(); }
 
-const char* isa_name(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
-}
+const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace fastprompt

@@ -10,23 +10,31 @@ namespace fastprompt {
 
 enum class Isa { baseline, avx2, avx512 };
 
-Isa isa();                        // the one in use
-Isa best_isa();                   // the best that was compiled and that this machine has
+Isa isa();       // the one in use
+Isa best_isa();  // the best that was compiled and that this machine has
 const char* isa_name(Isa isa);
-void set_isa(Isa isa);            // at most best_isa(); for the tests
+void set_isa(Isa isa);  // at most best_isa(); for the tests
 
 #if defined(__x86_64__)
 #define FP_DECLARE_ISA(result, name, args) \
-  namespace baseline { result name args; } \
-  namespace avx2 { result name args; }     \
-  namespace avx512 { result name args; }
-#define FP_DISPATCH(name)                                                 \
-  (::fastprompt::isa() == ::fastprompt::Isa::avx512 ? avx512::name       \
-   : ::fastprompt::isa() == ::fastprompt::Isa::avx2 ? avx2::name         \
+  namespace baseline {                     \
+  result name args;                        \
+  }                                        \
+  namespace avx2 {                         \
+  result name args;                        \
+  }                                        \
+  namespace avx512 {                       \
+  result name args;                        \
+  }
+#define FP_DISPATCH(name)                                          \
+  (::fastprompt::isa() == ::fastprompt::Isa::avx512 ? avx512::name \
+   : ::fastprompt::isa() == ::fastprompt::Isa::avx2 ? avx2::name   \
                                                     : baseline::name)
 #else
 #define FP_DECLARE_ISA(result, name, args) \
-  namespace baseline { result name args; }
+  namespace baseline {                     \
+  result name args;                        \
+  }
 #define FP_DISPATCH(name) (baseline::name)
 #endif
 

@@ -106,11 +106,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kRangesPerThread = 2;
-constexpr auto kPatience = std::chrono::microseconds(200);  // a helper needs 2 to 20 us for a range unless it lost its core
-constexpr auto kRetreat = std::chrono::seconds(1);
+constexpr auto kPatience = std::chrono::milliseconds(1);  // a helper on its core needs 2 to 200 us for a range
+constexpr auto kRetreat = std::chrono::milliseconds(100);
 
 // NOTE: a helper that loses its core in the middle of a range costs the others a time slice, some milliseconds. After
-// one such stall the cores are taken: this call and those of the next second go on without helpers.
+// one such stall the cores are taken: this call and those of the next 100 ms go on without helpers.
 std::atomic<Clock::rep> alone_until{0};
 
 Clock::rep now() { return Clock::now().time_since_epoch().count(); }
@@ -159,8 +159,9 @@ void Member::wait(int64_t finished) {
   }
 }
 
+int team_size(int threads) { return now() < alone_until.load(std::memory_order_relaxed) ? 1 : threads; }
+
 void run_team(int threads, void (*program)(Member&, void*), void* context) {
-  if (now() < alone_until.load(std::memory_order_relaxed)) threads = 1;
   Member::Shared shared{threads};
   std::atomic<bool> led{false};
   parallel_for(threads, threads, [&](int64_t) {

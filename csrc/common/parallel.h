@@ -30,7 +30,10 @@ class Member {
   bool working_ = false, leader_ = false;
 };
 
-// program(member, context) on up to `threads` threads. NOTE: a plain function pointer, for *.simd.cpp must not use std::.
+// How many of `threads` a team should have now: 1 if the other cores were taken a moment ago.
+int team_size(int threads);
+
+// program(member, context) on up to `threads` threads; a plain function pointer, for *.simd.cpp must not use std::.
 void run_team(int threads, void (*program)(Member&, void*), void* context);
 
 }  // namespace fastprompt

@@ -11,8 +11,8 @@
 namespace fastprompt {
 namespace {
 
-constexpr std::size_t kPage = std::size_t(2) << 20;         // a huge page
-constexpr std::size_t kKeep = std::size_t(256) << 20;       // bytes that a thread keeps at most
+constexpr std::size_t kPage = std::size_t(2) << 20;    // a huge page
+constexpr std::size_t kKeep = std::size_t(256) << 20;  // bytes that a thread keeps at most
 
 struct Block {
   void* data;

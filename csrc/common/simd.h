@@ -83,19 +83,14 @@ static inline vf shift_in_right(vf low, vf high) {
 #elif defined(__AVX2__)
 static inline __m256 middle(vf low, vf high) { return _mm256_permute2f128_ps(low, high, 0x21); }
 static inline vf shift_in_left(vf low, vf high) {
-  return _mm256_castsi256_ps(
-      _mm256_alignr_epi8(_mm256_castps_si256(high), _mm256_castps_si256(middle(low, high)), 12));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(high), _mm256_castps_si256(middle(low, high)), 12));
 }
 static inline vf shift_in_right(vf low, vf high) {
   return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(middle(low, high)), _mm256_castps_si256(low), 4));
 }
 #elif defined(__SSE2__)
-static inline vf shift_in_left(vf low, vf high) {
-  return _mm_shuffle_ps(_mm_shuffle_ps(low, high, 0x0f), high, 0x98);
-}
-static inline vf shift_in_right(vf low, vf high) {
-  return _mm_shuffle_ps(low, _mm_shuffle_ps(low, high, 0x0f), 0x89);
-}
+static inline vf shift_in_left(vf low, vf high) { return _mm_shuffle_ps(_mm_shuffle_ps(low, high, 0x0f), high, 0x98); }
+static inline vf shift_in_right(vf low, vf high) { return _mm_shuffle_ps(low, _mm_shuffle_ps(low, high, 0x0f), 0x89); }
 #else
 static inline vf shift_in_left(vf low, vf high) { return vf{low[3], high[0], high[1], high[2]}; }
 static inline vf shift_in_right(vf low, vf high) { return vf{low[1], low[2], low[3], high[0]}; }

@@ -51,11 +51,11 @@ FASTPROMPT_BIND(geodesic) {
     py::gil_scoped_release nogil;
     a.two_sided ? signed_geodesic_distance(a) : geodesic_distance(a);
   });
-  m.def("geodesic_distance_backward", [](std::uintptr_t grad, std::uintptr_t grad_image, std::uintptr_t grad_start,
-                                         const py::args& f) {
-    const GeodesicGradient g{fields(f), reinterpret_cast<const float*>(grad), reinterpret_cast<float*>(grad_image),
-                             reinterpret_cast<float*>(grad_start)};
-    py::gil_scoped_release nogil;
-    geodesic_distance_backward(g);
-  });
+  m.def("geodesic_distance_backward",
+        [](std::uintptr_t grad, std::uintptr_t grad_image, std::uintptr_t grad_start, const py::args& f) {
+          const GeodesicGradient g{fields(f), reinterpret_cast<const float*>(grad),
+                                   reinterpret_cast<float*>(grad_image), reinterpret_cast<float*>(grad_start)};
+          py::gil_scoped_release nogil;
+          geodesic_distance_backward(g);
+        });
 }

@@ -98,7 +98,8 @@ static inline void convert_row(const T* src, int64_t stride, float* dst, int64_t
 }
 
 // n pixels of a view, from (b, c, z, y, x) on, as floats.
-static inline void read_row(const View& v, int64_t b, int64_t c, int64_t z, int64_t y, int64_t x, float* dst, int64_t n) {
+static inline void read_row(const View& v, int64_t b, int64_t c, int64_t z, int64_t y, int64_t x, float* dst,
+                            int64_t n) {
   const int64_t offset = b * v.stride[0] + c * v.stride[1] + z * v.stride[2] + y * v.stride[3] + x * v.stride[4];
   const int64_t s = v.stride[4];
   const auto same = [](auto value) { return static_cast<float>(value); };

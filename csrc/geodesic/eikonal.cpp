@@ -48,8 +48,12 @@ float arrival(const Upwind* axes, int count, float speed) {
 class March {
  public:
   explicit March(const Eikonal& a)
-      : a_(a), size_{a.nz, a.ny, a.nx}, stride_{a.ny * a.nx, a.nx, 1}, pixels_(a.nz * a.ny * a.nx),
-        speed_(pixels_), best_(pixels_, kInf) {
+      : a_(a),
+        size_{a.nz, a.ny, a.nx},
+        stride_{a.ny * a.nx, a.nx, 1},
+        pixels_(a.nz * a.ny * a.nx),
+        speed_(pixels_),
+        best_(pixels_, kInf) {
     std::fill_n(a.out, pixels_, kInf);
     for (int64_t p = 0; p < pixels_; ++p) speed_[p] = 1 / slowness(at(p));
   }

@@ -9,9 +9,9 @@
 namespace fastprompt {
 
 struct Eikonal {
-  View image;         // (1, channels, nz, ny, nx) float32
-  View seeds;         // (1, 1, nz, ny, nx) uint8: non-zero = seed
-  float* out;         // (nz, ny, nx), contiguous: time >= 0, +inf where nothing arrives
+  View image;  // (1, channels, nz, ny, nx) float32
+  View seeds;  // (1, 1, nz, ny, nx) uint8: non-zero = seed
+  float* out;  // (nz, ny, nx), contiguous: time >= 0, +inf where nothing arrives
   int64_t channels, nz, ny, nx;
   bool volume;        // G is the mean of three axes; else of y and x, and nz = 1
   float grad_weight;  // lambda

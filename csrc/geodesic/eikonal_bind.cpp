@@ -1,5 +1,4 @@
 #include "bind.h"
-
 #include "geodesic/eikonal.h"
 
 using namespace fastprompt;

@@ -17,22 +17,22 @@ enum class Start : int {
 };
 
 struct Geodesic {
-  View image;      // (batch, channels, nz, ny, nx)
-  View start;      // (batch, sets, nz, ny, nx); (batch, sets / 2, nz, ny, nx) if two_sided
-  View barrier;    // (batch, 1, nz, ny, nx) uint8, or data = nullptr: pixels that no path may enter
-  float* out;      // (batch, sets, nz, ny, nx), contiguous
+  View image;    // (batch, channels, nz, ny, nx)
+  View start;    // (batch, sets, nz, ny, nx); (batch, sets / 2, nz, ny, nx) if two_sided
+  View barrier;  // (batch, 1, nz, ny, nx) uint8, or data = nullptr: pixels that no path may enter
+  float* out;    // (batch, sets, nz, ny, nx), contiguous
   int64_t batch, channels, sets, nz, ny, nx;
-  bool volume;     // 26 neighbours and three axes; else 8 and nz = 1
+  bool volume;  // 26 neighbours and three axes; else 8 and nz = 1
   Metric metric;
   Method method;
   Start start_kind;
-  bool two_sided;      // set 2 k starts from map k, set 2 k + 1 from its complement 1 - map
-  int iterations;      // of raster and toivanen; exact ignores it
-  float grad_weight;   // lambda
-  float step_weight;   // 1 - lambda
-  float spacing[3];    // z, y, x
-  float v;             // start value away from the seeds, may be +inf
-  float limit;         // distances above become +inf; +inf: none
+  bool two_sided;     // set 2 k starts from map k, set 2 k + 1 from its complement 1 - map
+  int iterations;     // of raster and toivanen; exact ignores it
+  float grad_weight;  // lambda
+  float step_weight;  // 1 - lambda
+  float spacing[3];   // z, y, x
+  float v;            // start value away from the seeds, may be +inf
+  float limit;        // distances above become +inf; +inf: none
   int threads;
 };
 
@@ -52,7 +52,8 @@ void geodesic_distance_backward(const GeodesicGradient& args);
 
 // The solvers, for image b and the seed sets [set, set + count).
 void exact_distance(const Geodesic& args, int64_t b, int64_t set, int threads);
-FP_DECLARE_ISA(void, geodesic_raster, (const Geodesic& args, int64_t b, int64_t set, int count, int threads))  // count 1, 2
+FP_DECLARE_ISA(void, geodesic_raster,
+               (const Geodesic& args, int64_t b, int64_t set, int count, int threads))  // count 1, 2
 // Start distances of a seed set (nz, ny, nx), and the image (channels, nz, ny, nx), as float32; barriers +inf and NaN.
 FP_DECLARE_ISA(void, start_distances, (const Geodesic& args, int64_t b, int64_t set, float* d))
 FP_DECLARE_ISA(void, plain_image, (const Geodesic& args, int64_t b, float* image))

@@ -25,8 +25,12 @@ template <class M, int C, bool Volume>
 class Solver {
  public:
   explicit Solver(Tile& t)
-      : t_(t), a_(*t.args), metric_(a_), rows_(t.nz, t.ny, t.nx, Volume, a_.channels, 1),
-        columns_(t.nz, t.nx, t.ny, Volume, a_.channels, 1), memory_(rows_.floats() + columns_.floats() + 64) {
+      : t_(t),
+        a_(*t.args),
+        metric_(a_),
+        rows_(t.nz, t.ny, t.nx, Volume, a_.channels, 1),
+        columns_(t.nz, t.nx, t.ny, Volume, a_.channels, 1),
+        memory_(rows_.floats() + columns_.floats() + 64) {
     columns_.place(rows_.place(memory_.data()));
     for (int r = 0; r < 3; ++r)
       for (int k = 0; k < 3; ++k) {
@@ -155,9 +159,7 @@ class Solver {
     }
   }
 
-  int64_t pixel(int64_t z, int64_t y, int64_t x) const {
-    return ((t_.z + z) * a_.ny + t_.y + y) * a_.nx + t_.x + x;
-  }
+  int64_t pixel(int64_t z, int64_t y, int64_t x) const { return ((t_.z + z) * a_.ny + t_.y + y) * a_.nx + t_.x + x; }
 
   void write() {
     for (float& lowest : t_.lowest) lowest = kInf;

@@ -18,8 +18,13 @@ template <class M, int C>
 class Toivanen {
  public:
   Toivanen(const Geodesic& a, int64_t b, int64_t set)
-      : a_(a), b_(b), set_(set), metric_(a), block_(a.nz, a.ny, a.nx, a.volume, a.channels, 1),
-        beside_(1, 2, a.nx, false, 0, 1), memory_(block_.floats() + beside_.floats() + 64) {
+      : a_(a),
+        b_(b),
+        set_(set),
+        metric_(a),
+        block_(a.nz, a.ny, a.nx, a.volume, a.channels, 1),
+        beside_(1, 2, a.nx, false, 0, 1),
+        memory_(block_.floats() + beside_.floats() + 64) {
     beside_.place(block_.place(memory_.data()));
   }
 

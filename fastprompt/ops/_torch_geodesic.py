@@ -46,8 +46,8 @@ def _cpu(image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any) -> 
     if current_backend() == "reference":
         from fastprompt.reference import geodesic as reference
 
-        arrays = (None if x is None else x.float().numpy() for x in (image, start, walls))
-        return torch.from_numpy(reference.solve(*arrays, *options(settings)))
+        i, s, w = (None if x is None else x.float().numpy() for x in (image, start, walls))
+        return torch.from_numpy(reference.solve(i, s, w, *options(settings)))
     out = _fake(image, start, walls)
     geodesic.launch(image, start, walls, out, *options(settings))
     return out

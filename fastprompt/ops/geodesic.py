@@ -1,6 +1,7 @@
 """Geodesic distance and what is made of it."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -181,10 +182,7 @@ def exponentiated_geodesic(
     distance = geodesic_distance(image, seeds, metric=metric, **options)
     if 0 in distance.shape:
         return distance
-    if is_tensor(distance):
-        import torch as xp
-    else:
-        xp = np
+    xp: Any = sys.modules["torch"] if is_tensor(distance) else np
     axes = tuple(range(-dims, 0))
     if threshold is None:
         near = xp.exp(-(distance**power))

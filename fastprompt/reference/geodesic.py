@@ -120,9 +120,9 @@ def raster(image: Any, distance: Any, options: Options) -> None:
         for n in range(len(layers))[::direction][1:]:
             here, behind = n, n - direction
             for offset in back:
-                side = tuple(o for j, o in enumerate(offset) if j != k)
-                d = neighbour(layers[behind][None], (0, *side), np.inf)[0]
-                i = neighbour(pixels[behind][:, None], (0, *side), np.nan)[:, 0]
+                u, v = (o for j, o in enumerate(offset) if j != k)
+                d = neighbour(layers[behind][None], (0, u, v), np.inf)[0]
+                i = neighbour(pixels[behind][:, None], (0, u, v), np.nan)[:, 0]
                 candidate = reach(d, pixels[here] - i, length(offset, options, order), options)
                 np.copyto(layers[here], candidate, where=candidate < layers[here])
 
