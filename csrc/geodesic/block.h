@@ -47,6 +47,14 @@ struct Block {
   void clear_row(int64_t z, int64_t y) {
     for (int k = 0; k < sets + planes.channels; ++k) fill(plane(k) + at(z, y) - N, row + N, k < sets ? kInf : kNaN);
   }
+  // The halo at both ends of a row.
+  void clear_ends(int64_t z, int64_t y) {
+    for (int k = 0; k < sets + planes.channels; ++k) {
+      float* start = plane(k) + at(z, y);
+      fill(start - N, N, k < sets ? kInf : kNaN);
+      fill(start + nx, row - nx, k < sets ? kInf : kNaN);
+    }
+  }
   void clear_halo_rows() {
     for (int64_t z = 0; z < nz; ++z) {
       clear_row(z, -1);
@@ -155,11 +163,7 @@ static inline void read_pixels(const Geodesic& a, int64_t b, int64_t set, int se
 // Row (z, y) of the seed sets [set, set + block.sets) and of the image.
 static inline void prepare_row(const Geodesic& a, int64_t b, int64_t set, Block& block, int64_t z, int64_t y) {
   const ptrdiff_t p = block.at(z, y);
-  for (int k = 0; k < block.sets + block.planes.channels; ++k) {
-    float* row = block.plane(k) + p;
-    Block::fill(row - N, N, k < block.sets ? kInf : kNaN);
-    Block::fill(row + a.nx, block.row - a.nx, k < block.sets ? kInf : kNaN);
-  }
+  block.clear_ends(z, y);
   read_pixels(a, b, set, block.sets, z, y, 0, block.d + p, block.i + p, block.planes, a.nx);
 }
 

@@ -42,10 +42,9 @@ class Raster {
         metric_(a),
         steps_(edge_steps(a, metric_)),
         grid_(a.nz, a.ny, a.nx, Volume, a.channels, K),
-        turned_(a.nz, a.nx, a.ny, Volume, a.channels, 0),
-        strip_(a.nz, kStrip, a.ny, Volume, 0, K),
-        memory_(grid_.floats() + turned_.floats() + strip_.floats() + 64) {
-    strip_.place(turned_.place(grid_.place(memory_.data())));
+        turned_(a.nz, a.nx, a.ny, Volume, a.channels, K),
+        memory_(grid_.floats() + turned_.floats() + 64) {
+    turned_.place(grid_.place(memory_.data()));
   }
 
   // Threads that are worth their while. One grey picture lives on the memory, not on arithmetic: a second thread made
@@ -60,12 +59,12 @@ class Raster {
 
   // Every thread of a team runs this; the stages keep them together.
   void run(Member& m) {
-    each(m, 1, [&](int64_t) { grid_.clear_halo_rows(), turned_.clear_halo_rows(), strip_.clear_all(); });
+    each(m, 1, [&](int64_t) { grid_.clear_halo_rows(), turned_.clear_halo_rows(); });
     if (a_.iterations <= 0) return each(m, a_.nz, [&](int64_t z) { copy_plane(z); });
     for (int n = 0; n < a_.iterations; ++n) {
       if (Volume) sweep_z(m, 1, n == 0), sweep_z(m, -1, false);
       sweep_y(m, 1, !Volume && n == 0), sweep_y(m, -1, false);
-      sweep_x(m, 1, n == 0, false), sweep_x(m, -1, false, n == a_.iterations - 1);
+      sweep_x(m, n == 0, n == a_.iterations - 1);
     }
   }
 
@@ -169,27 +168,23 @@ class Raster {
     }
   }
 
-  // Strip by strip: turn the distances (and, once, the image), sweep over the columns as rows, turn back.
-  void sweep_x(Member& m, int dir, bool first, bool last) {
+  // Along x the sweeps run on turned planes, whose rows are the columns. The way forth turns strip by strip what it is
+  // about to sweep, the way back turns back what it has swept: both find it in the L2 cache.
+  void sweep_x(Member& m, bool first, bool last) {
     const int64_t strips = (a_.nx + kStrip - 1) / kStrip;
     for (int64_t n = 0; n < strips; ++n) {
-      const int64_t x0 = (dir > 0 ? n : strips - 1 - n) * kStrip, count = a_.nx - x0 < kStrip ? a_.nx - x0 : kStrip;
-      each_part(m, [&](int64_t z, int64_t y0, int64_t y1) {
-        for (int k = 0; k < K; ++k) turn(grid_.plane(k), strip_.plane(k), strip_, z, 0, x0, count, y0, y1);
-        for (int c = 0; first && c < a_.channels; ++c)
-          turn(grid_.plane(K + c), turned_.plane(c), turned_, z, x0, x0, count, y0, y1);
-        if (n == 0 && y0 == 0) strip_.clear_row(z, dir > 0 ? -1 : count);
-      });
-      sweep_strip(m, dir, x0, count);
-      each_part(m, [&](int64_t z, int64_t y0, int64_t y1) {
-        write_back(z, x0, count, y0, y1, last);
-        // The last column of this strip is the one behind the first of the next.
-        for (int k = 0; k < K; ++k)
-          std::memcpy(strip_.plane(k) + strip_.at(z, dir > 0 ? -1 : kStrip) + y0,
-                      strip_.plane(k) + strip_.at(z, dir > 0 ? count - 1 : 0) + y0, sizeof(float) * (y1 - y0));
-      });
+      const int64_t x0 = n * kStrip, count = strip_width(x0);
+      each_part(m, [&](int64_t z, int64_t y0, int64_t y1) { turn(z, x0, count, y0, y1, first); });
+      sweep_strip(m, 1, x0, count);
+    }
+    for (int64_t n = strips - 1; n >= 0; --n) {
+      const int64_t x0 = n * kStrip, count = strip_width(x0);
+      sweep_strip(m, -1, x0, count);
+      each_part(m, [&](int64_t z, int64_t y0, int64_t y1) { turn_back(z, x0, count, y0, y1, last); });
     }
   }
+
+  int64_t strip_width(int64_t x0) const { return a_.nx - x0 < kStrip ? a_.nx - x0 : kStrip; }
 
   // body(z, y0, y1) for the planes of a volume, or for parts of the rows of a picture.
   template <class Body>
@@ -202,41 +197,37 @@ class Raster {
   }
 
   void sweep_strip(Member& m, int dir, int64_t x0, int64_t count) {
-    Planes planes = turned_.planes;
-    planes.set = strip_.planes.set;
-    const auto line = [&](int64_t z, int64_t n) -> Line {
-      const int64_t x = dir > 0 ? n : count - 1 - n;
-      return {strip_.d + strip_.at(z, x),
-              turned_.i + turned_.at(z, x0 + x),
-              dir * strip_.row,
-              dir * turned_.row,
-              strip_.slab,
-              turned_.slab};
+    const auto line = [&](int64_t z, int64_t n) {
+      const ptrdiff_t p = turned_.at(z, dir > 0 ? x0 + n : x0 + count - 1 - n);
+      return Line{turned_.d + p, turned_.i + p, dir * turned_.row, dir * turned_.row, turned_.slab, turned_.slab};
     };
     if (Volume)
-      for (int64_t n = 0; n < count; ++n) each(m, a_.nz, [&](int64_t z) { relax(planes, line(z, n), steps_.x); });
+      for (int64_t n = 0; n < count; ++n)
+        each(m, a_.nz, [&](int64_t z) { relax(turned_.planes, line(z, n), steps_.x); });
     else
       for (int64_t n = 0; n < count; n += kBlock)
-        relax_block(m, planes, line(0, n), count - n < kBlock ? count - n : kBlock, steps_.x);
+        relax_block(m, turned_.planes, line(0, n), count - n < kBlock ? count - n : kBlock, steps_.x);
   }
 
-  // Columns [x0, x0 + count) of a grid plane become the rows from `row` on of another.
-  void turn(const float* from, float* to, const Block& block, int64_t z, int64_t row, int64_t x0, int64_t count,
-            int64_t y0, int64_t y1) {
-    for (int64_t y = y0; y < y1; y += N)
-      for (int64_t x = 0; x < count; x += N)
-        transpose_tile(from + grid_.at(z, y) + x0 + x, grid_.row, to + block.at(z, row + x) + y, block.row);
+  // Columns [x0, x0 + count) of a plane, rows [y0, y1): the distances, and the image where `image` says so.
+  void turn(int64_t z, int64_t x0, int64_t count, int64_t y0, int64_t y1, bool image) {
+    for (int64_t x = x0; image && y0 == 0 && x < x0 + count; ++x) turned_.clear_ends(z, x);
+    for (int k = 0; k < (image ? K + a_.channels : K); ++k)
+      for (int64_t y = y0; y < y1; y += N)
+        for (int64_t x = x0; x < x0 + count; x += N)
+          transpose_tile(grid_.plane(k) + grid_.at(z, y) + x, grid_.row, turned_.plane(k) + turned_.at(z, x) + y,
+                         turned_.row);
   }
 
-  void write_back(int64_t z, int64_t x0, int64_t count, int64_t y0, int64_t y1, bool last) {
+  void turn_back(int64_t z, int64_t x0, int64_t count, int64_t y0, int64_t y1, bool last) {
     for (int k = 0; k < K; ++k)
       for (int64_t y = y0; y < y1; y += N)
-        for (int64_t x = 0; x < count; x += N) {
-          const float* tile = strip_.plane(k) + strip_.at(z, x) + y;
+        for (int64_t x = x0; x < x0 + count; x += N) {
+          const float* tile = turned_.plane(k) + turned_.at(z, x) + y;
           if (last)
-            output_tile(tile, k, z, y, x0 + x);
+            output_tile(tile, k, z, y, x);
           else
-            transpose_tile(tile, strip_.row, grid_.plane(k) + grid_.at(z, y) + x0 + x, grid_.row);
+            transpose_tile(tile, turned_.row, grid_.plane(k) + grid_.at(z, y) + x, grid_.row);
         }
   }
 
@@ -245,9 +236,9 @@ class Raster {
   }
 
   void output_tile(const float* tile, int k, int64_t z, int64_t y, int64_t x) {
-    if (y + N <= a_.ny && x + N <= a_.nx) return transpose_tile(tile, strip_.row, output(k, z, y) + x, a_.nx);
+    if (y + N <= a_.ny && x + N <= a_.nx) return transpose_tile(tile, turned_.row, output(k, z, y) + x, a_.nx);
     alignas(64) float edge[N * N];
-    transpose_tile(tile, strip_.row, edge, N);
+    transpose_tile(tile, turned_.row, edge, N);
     for (int64_t j = 0; j < N && y + j < a_.ny; ++j)
       std::memcpy(output(k, z, y + j) + x, edge + j * N, sizeof(float) * (a_.nx - x < N ? a_.nx - x : N));
   }
@@ -263,7 +254,7 @@ class Raster {
   const int64_t b_, set_, parts_;  // parts of a picture's columns
   const M metric_;
   const Steps steps_;
-  Block grid_, turned_, strip_;  // rows along x; the image along y; the distances of some columns along y
+  Block grid_, turned_;  // rows along x, rows along y
   Scratch memory_;
 };
 
