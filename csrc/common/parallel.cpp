@@ -106,11 +106,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kRangesPerThread = 2;
-constexpr auto kPatience = std::chrono::milliseconds(1);  // a helper on its core needs 2 to 200 us for a range
-constexpr auto kRetreat = std::chrono::milliseconds(100);
+constexpr auto kPatience = std::chrono::microseconds(400);  // a helper on its core needs 2 to 200 us for a range
+constexpr auto kRetreat = std::chrono::milliseconds(300);
 
 // NOTE: a helper that loses its core in the middle of a range costs the others a time slice, some milliseconds. After
-// one such stall the cores are taken: this call and those of the next 100 ms go on without helpers.
+// one such stall the cores are taken: this call and those of the next 300 ms go on without helpers.
 std::atomic<Clock::rep> alone_until{0};
 
 Clock::rep now() { return Clock::now().time_since_epoch().count(); }
