@@ -1,4 +1,4 @@
-"""Geodesic and Euclidean distance, ours and the peers of ``fastprompt bench``: pytest benchmarks/bench_geodesic.py \
+"""Geodesic distance, ours and the peers of ``fastprompt bench``: pytest benchmarks/bench_geodesic.py \
 --benchmark-enable --benchmark-group-by=group --benchmark-columns=min,median,rounds --benchmark-sort=min"""
 
 import pytest
@@ -16,7 +16,7 @@ RUNS = [
     for name, case in CASES.items()
     for group in GROUPS
     for peer in (None, *group.peers)
-    if group.family == "geodesic" or (hasattr(fp, "euclidean_distance_transform") and case.image.shape[0] == 1)
+    if group.family == "geodesic"
     if peer is None or case.dims in peer.dims
 ]
 

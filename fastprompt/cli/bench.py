@@ -74,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
             fp.set_num_threads(threads)
             for case in cases(options.sizes, options.volumes):
                 entries = measure(groups, case, threads, options.rounds)
+                if not entries:
+                    continue
                 print(f"\n{text(entries, case, threads)}", flush=True)
                 results += [record(entry, case, threads) for entry in entries]
     finally:
@@ -85,13 +87,8 @@ def run(options: argparse.Namespace) -> int:
 
 def chosen(family: str, against: list[str] | None) -> tuple[list["Group"], list[str]]:
     """The groups with their installed peers, and the names of the packages that are missing."""
-    import fastprompt as fp
     from fastprompt.cli.peers import GROUPS, Group
 
-    if not hasattr(fp, "euclidean_distance_transform"):
-        if family == "euclidean":
-            raise UserError(f"fastprompt {fp.__version__} has no euclidean_distance_transform")
-        family = "geodesic"
     found, absent = [], []
     for group in GROUPS:
         peers = [p for p in group.peers if not against or any(a.lower() in p.name.lower() for a in against)]

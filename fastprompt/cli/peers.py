@@ -185,8 +185,7 @@ def geodesic(metric: str, method: str) -> Callable[[Case], Any]:
 
 
 def euclidean(case: Case) -> Any:
-    transform: Any = getattr(fp, "euclidean_distance_transform")  # noqa: B009
-    return transform(case.seeds)
+    return fp.euclidean_distance_transform(case.seeds, dims=case.dims)
 
 
 EIKONAL, NODES = "eikonal, costs on pixels", "costs on pixels"
