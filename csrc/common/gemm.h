@@ -1,0 +1,66 @@
+// Small matrix products on a tile of image tokens: out[m][n] (+)= sum over k of a[m][k] b[k][n].
+// b and out have contiguous rows of whole vectors; a is small, or a weight.
+#pragma once
+#include "common/math.h"
+
+namespace fastprompt {
+namespace FP_ISA {
+
+// Rows of a register block, two vectors wide: 16 accumulators of 32 registers, 8 of 16: enough to hide the latency of
+// FMA.
+constexpr int kRows = N == 16 ? 8 : 4;
+
+// a[m][k] is data[m * row + k * step]. Nothing is packed: with row = 1 or step = 1 a block reads few cache lines.
+struct Left {
+  const float* data;
+  ptrdiff_t row, step;
+};
+
+template <int M, int V, bool Add>
+static inline void gemm_block(const Left& a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row,
+                              int64_t depth) {
+  vf sum[M][V];
+  for (int m = 0; m < M; ++m)
+    for (int v = 0; v < V; ++v) sum[m][v] = Add ? loadu(out + m * out_row + v * N) : broadcast(0.f);
+  const float* left = a.data;
+  for (int64_t k = 0; k < depth; ++k, left += a.step, b += b_row) {
+    vf right[V];
+    for (int v = 0; v < V; ++v) right[v] = loadu(b + v * N);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const vf x = broadcast(left[m * a.row]);
+      for (int v = 0; v < V; ++v) sum[m][v] = fma(x, right[v], sum[m][v]);
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int v = 0; v < V; ++v) storeu(out + m * out_row + v * N, sum[m][v]);
+}
+
+// The last rows, fewer than a block has.
+template <int M, int V, bool Add>
+static inline void gemm_rest(const Left& a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row,
+                             int64_t depth, int64_t rows) {
+  if constexpr (M > 0) {
+    if (rows == M) return gemm_block<M, V, Add>(a, b, b_row, out, out_row, depth);
+    gemm_rest<M - 1, V, Add>(a, b, b_row, out, out_row, depth, rows);
+  }
+}
+
+template <int V, bool Add>
+static inline void gemm_columns(Left a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row, int64_t rows,
+                                int64_t depth) {
+  for (; rows >= kRows; rows -= kRows, a.data += kRows * a.row, out += kRows * out_row)
+    gemm_block<kRows, V, Add>(a, b, b_row, out, out_row, depth);
+  gemm_rest<kRows - 1, V, Add>(a, b, b_row, out, out_row, depth, rows);
+}
+
+template <bool Add>
+static inline void gemm(const Left& a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row, int64_t rows,
+                        int64_t vectors, int64_t depth) {
+  int64_t v = 0;
+  for (; v + 2 <= vectors; v += 2) gemm_columns<2, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
+  if (v < vectors) gemm_columns<1, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
+}
+
+}  // namespace FP_ISA
+}  // namespace fastprompt

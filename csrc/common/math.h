@@ -1,0 +1,69 @@
+// Elementary functions on vectors, for kernels whose results are compared within a tolerance, not bit by bit.
+#pragma once
+#include "common/simd.h"
+
+namespace fastprompt {
+namespace FP_ISA {
+
+#if defined(__AVX512F__)
+static inline vf fma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
+static inline vf max(vf x, vf y) { return _mm512_max_ps(x, y); }
+static inline float sum(vf x) { return _mm512_reduce_add_ps(x); }
+static inline float maximum(vf x) { return _mm512_reduce_max_ps(x); }
+#else
+#if defined(__AVX2__)
+static inline vf fma(vf x, vf y, vf z) { return _mm256_fmadd_ps(x, y, z); }
+static inline vf max(vf x, vf y) { return _mm256_max_ps(x, y); }
+#elif defined(__SSE2__)
+static inline vf fma(vf x, vf y, vf z) { return x * y + z; }
+static inline vf max(vf x, vf y) { return _mm_max_ps(x, y); }
+#else
+static inline vf fma(vf x, vf y, vf z) { return x * y + z; }
+static inline vf max(vf x, vf y) { return x > y ? x : y; }
+#endif
+static inline float sum(vf x) {
+  float s = 0;
+  for (int k = 0; k < N; ++k) s += x[k];
+  return s;
+}
+static inline float maximum(vf x) {
+  float m = x[0];
+  for (int k = 1; k < N; ++k) m = x[k] > m ? x[k] : m;
+  return m;
+}
+#endif
+
+typedef int32_t vint __attribute__((vector_size(sizeof(vf))));
+
+// e^x with a relative error below 3e-7; 1e-38 instead of less, so that e^-inf is as good as 0 in a softmax.
+static inline vf exp(vf x) {
+  x = max(min(x, broadcast(88.f)), broadcast(-87.f));
+  // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
+  const vf magic = broadcast(12582912.f), shifted = fma(x, broadcast(1.44269504f), magic), n = shifted - magic;
+  const vf r = fma(n, broadcast(-1.42860677e-6f), fma(n, broadcast(-0.693145752f), x));
+  vf p = broadcast(1.3888889e-3f);
+  p = fma(p, r, broadcast(8.3333333e-3f));
+  p = fma(p, r, broadcast(4.1666667e-2f));
+  p = fma(p, r, broadcast(0.16666667f));
+  p = fma(p, r, broadcast(0.5f));
+  p = fma(p, r, broadcast(1.f));
+  p = fma(p, r, broadcast(1.f));
+  const vint exponent = reinterpret_cast<vint>(shifted) << 23;
+  return reinterpret_cast<vf>(reinterpret_cast<vint>(p) + exponent);
+}
+
+// x Phi(x), the GELU of the error function: Abramowitz and Stegun 7.1.26, absolute error of erf below 1.5e-7.
+static inline vf gelu(vf x) {
+  const vf one = broadcast(1.f), z = abs(x) * broadcast(0.70710678f);
+  const vf t = one / fma(z, broadcast(0.3275911f), one);
+  vf p = broadcast(1.061405429f);
+  p = fma(p, t, broadcast(-1.453152027f));
+  p = fma(p, t, broadcast(1.421413741f));
+  p = fma(p, t, broadcast(-0.284496736f));
+  p = fma(p, t, broadcast(0.254829592f));
+  const vf tail = p * t * exp(z * z * broadcast(-1.f));  // 1 - erf(z)
+  return max(x, broadcast(0.f)) - abs(x) * broadcast(0.5f) * tail;
+}
+
+}  // namespace FP_ISA
+}  // namespace fastprompt
