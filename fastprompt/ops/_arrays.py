@@ -47,3 +47,17 @@ def kernel_dtype(x: Any) -> Any:
             return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
         return x
     return x.float() if is_tensor(x) else x.astype(np.float32)
+
+
+def plain_floats(x: Any) -> Any:
+    """float32, contiguous; None stays."""
+    if x is None:
+        return None
+    return x.float().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float32)
+
+
+def address(x: Any) -> int:
+    """Of a contiguous array; 0 for None. Keep ``x`` alive while it is used."""
+    if x is None:
+        return 0
+    return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])

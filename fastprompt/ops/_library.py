@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from fastprompt._runtime import current_backend
 
 _library = torch.library.Library("fastprompt", "FRAGMENT")
 
@@ -19,3 +22,50 @@ def define(schema: str, *, cpu: Fn, fake: Fn, backward: Fn | None = None, setup_
     if backward is not None:
         torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
     return getattr(torch.ops.fastprompt, name).default
+
+
+def define_with_formula(
+    name: str, schema: str, *, formula: Fn, launch: Fn, shape: Fn, supported: Fn = lambda *args: True
+) -> Any:
+    """An operator with a kernel, ``launch(*args, out)``, for float32 and contiguous tensors, and a formula in torch
+    operators: that of the backend "reference", of sizes that the kernel does not take, and of the gradient, which
+    differentiates the formula behind an operator of its own."""
+    arguments = [argument.strip() for argument in schema.split(",")]
+    tensors = sum(argument.startswith("Tensor") for argument in arguments)  # they come first
+
+    def fake(*args: Any) -> Tensor:
+        return args[0].new_empty(shape(*args), dtype=torch.float32)
+
+    def cpu(*args: Any) -> Tensor:
+        if current_backend() == "reference" or not supported(*args):
+            return formula(*args).contiguous()
+        out = fake(*args)
+        launch(*args, out)
+        return out
+
+    def backward_fake(grad: Tensor, needed: list[bool], *args: Any) -> list[Tensor]:
+        return [x.new_empty(x.shape) for x, n in zip(args, needed, strict=False) if n]
+
+    def backward_cpu(grad: Tensor, needed: list[bool], *args: Any) -> list[Tensor]:
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_() if n else x for x, n in zip(args, needed, strict=False)]
+            wanted = [x for x, n in zip(inputs, needed, strict=True) if n]
+            out = formula(*inputs, *args[tensors:])
+            found = torch.autograd.grad(out, wanted, grad, materialize_grads=True)
+        return [g.contiguous() for g in found]
+
+    backward_operator = define(
+        f"{name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]", cpu=backward_cpu, fake=backward_fake
+    )
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.rest = inputs[tensors:]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        needed = [n and x is not None for n, x in zip(ctx.needs_input_grad[:tensors], saved, strict=True)]
+        found = iter(backward_operator(grad.contiguous(), needed, *saved, *ctx.rest))
+        return (*(next(found) if n else None for n in needed), *[None] * len(ctx.rest))
+
+    return define(f"{name}({schema}) -> Tensor", cpu=cpu, fake=fake, backward=backward, setup_context=setup)

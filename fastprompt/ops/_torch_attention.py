@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt._runtime import current_backend
 from fastprompt.ops import attention
-from fastprompt.ops._library import define
+from fastprompt.ops._library import define_with_formula
 
 Maybe = Tensor | None
 
@@ -88,64 +87,24 @@ def image_to_prompt_formula(
     return out.reshape(key.shape[0], *image.shape[1:])
 
 
-def _operator(name: str, schema: str, formula: Any, launch: Any, shape: Any) -> Any:
-    """Kernel, fake, and a gradient that differentiates the formula, behind an operator of its own."""
-
-    def fake(*args: Any) -> Tensor:
-        return args[0].new_empty(shape(*args), dtype=torch.float32)
-
-    def cpu(*args: Any) -> Tensor:
-        if current_backend() == "reference" or not supported(args[0], args[2]):
-            return formula(*args).contiguous()
-        out = fake(*args)
-        launch(*args, out)
-        return out
-
-    def backward_fake(grad: Tensor, needed: list[bool], *args: Any) -> list[Tensor]:
-        return [torch.empty_like(x, memory_format=torch.contiguous_format) for x, n in zip(args, needed) if n]  # noqa: B905
-
-    def backward_cpu(grad: Tensor, needed: list[bool], *args: Any) -> list[Tensor]:
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_() if n else x for x, n in zip(args, needed)] + list(args[len(needed) :])  # noqa: B905
-            wanted = [x for x, n in zip(inputs, needed) if n]  # noqa: B905
-            found = torch.autograd.grad(formula(*inputs), wanted, grad, materialize_grads=True)
-        return [g.contiguous() for g in found]
-
-    arguments = [a.strip() for a in schema.split(",")]
-    tensors = sum(a.startswith("Tensor") for a in arguments)
-    backward_op = define(
-        f"{name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]", cpu=backward_cpu, fake=backward_fake
-    )
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.rest = inputs[tensors:]
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        needed = [n and x is not None for n, x in zip(ctx.needs_input_grad[:tensors], saved, strict=True)]
-        found = iter(backward_op(grad.contiguous(), needed, *saved, *ctx.rest))
-        return (*(next(found) if n else None for n in needed), *[None] * len(ctx.rest))
-
-    return define(f"{name}({schema}) -> Tensor", cpu=cpu, fake=fake, backward=backward, setup_context=setup)
-
-
-def supported(image: Tensor, rows: Tensor) -> bool:
+def supported(image: Tensor, position: Maybe, rows: Tensor, *rest: Any) -> bool:
     """Whole vectors only: other widths take the formula."""
-    return image.dtype == torch.float32 and image.shape[1] % attention.LANES == rows.shape[3] % attention.LANES == 0
+    return image.shape[1] % attention.LANES == rows.shape[3] % attention.LANES == 0
 
 
-prompt_to_image = _operator(
+prompt_to_image = define_with_formula(
     "prompt_to_image",
     _TO_IMAGE,
-    prompt_to_image_formula,
-    attention.launch_prompt_to_image,
-    lambda image, position, query, *rest: query.shape,
+    formula=prompt_to_image_formula,
+    launch=attention.launch_prompt_to_image,
+    shape=lambda image, position, query, *rest: query.shape,
+    supported=supported,
 )
-image_to_prompt = _operator(
+image_to_prompt = define_with_formula(
     "image_to_prompt",
     _TO_PROMPT,
-    image_to_prompt_formula,
-    attention.launch_image_to_prompt,
-    lambda image, position, key, *rest: (key.shape[0], *image.shape[1:]),
+    formula=image_to_prompt_formula,
+    launch=attention.launch_image_to_prompt,
+    shape=lambda image, position, key, *rest: (key.shape[0], *image.shape[1:]),
+    supported=supported,
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import as_array
+from fastprompt.ops._arrays import address, as_array, plain_floats
 from fastprompt.ops._grid import check_devices
 
 __all__ = ["AttentionWeights", "image_to_prompt_attention", "prompt_to_image_attention"]
@@ -160,15 +160,6 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     return y if bias is None else y + bias
 
 
-def mostly(array: Any, dtype: Any = None) -> Any:
-    """float32 and contiguous, as the kernel wants it."""
-    if array is None:
-        return None
-    if is_tensor(array):
-        return array.to(dtype or array.float().dtype).contiguous()
-    return np.ascontiguousarray(array, dtype or np.float32)
-
-
 class Call:
     """The checked arguments of either function: batched, in float32."""
 
@@ -192,8 +183,8 @@ class Call:
                 f"prompt must be ([B,] T, C) and image ([B,] C, H, W), got {tuple(prompt.shape)}, {tuple(image.shape)}"
             )
         self.single = prompt.ndim == 2 and image.ndim == 3
-        self.prompt = mostly(prompt if prompt.ndim == 3 else prompt[None])
-        self.image = mostly(image if image.ndim == 4 else image[None])
+        self.prompt = plain_floats(prompt if prompt.ndim == 3 else prompt[None])
+        self.image = plain_floats(image if image.ndim == 4 else image[None])
         batch, tokens, channels = self.prompt.shape
         images, self.map_shape = self.image.shape[0], tuple(self.image.shape[1:])
         if self.image.shape[1] != channels:
@@ -216,7 +207,7 @@ class Call:
     def _weights(self, weights: Any, channels: int) -> AttentionWeights:
         if not isinstance(weights, tuple) or len(weights) != 8:
             raise TypeError(f"weights must be AttentionWeights, got {type(weights).__name__}")
-        w = AttentionWeights(*(None if x is None else mostly(as_array("weights", x)) for x in weights))
+        w = AttentionWeights(*(None if x is None else plain_floats(as_array("weights", x)) for x in weights))
         inner = int(w.query_weight.shape[0])
         if isinstance(self.heads, bool) or not isinstance(self.heads, int) or self.heads < 1 or inner % self.heads:
             raise ValueError(f"heads must be a positive divisor of the inner width {inner}, got {self.heads!r}")
@@ -235,7 +226,7 @@ class Call:
         check_devices(prompt=self.prompt, **{name: x})
         if tuple(x.shape) not in (shape, shape[1:]) or (tuple(x.shape) == shape[1:] and shape[0] != 1):
             raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
-        return mostly(x if x.ndim == len(shape) else x[None])
+        return plain_floats(x if x.ndim == len(shape) else x[None])
 
     def _lengths(self, lengths: Any, batch: int, tokens: int) -> Any:
         if lengths is None:
@@ -321,7 +312,9 @@ class Call:
         if out_bias is None:
             channels = self.map_shape[0]
             out_bias = self.image.new_zeros(channels) if is_tensor(self.image) else np.zeros(channels, np.float32)
-        scale, shift, eps = (None, None, 0.0) if norm is None else (mostly(norm[0]), mostly(norm[1]), float(norm[2]))
+        scale, shift, eps = (
+            (None, None, 0.0) if norm is None else (plain_floats(norm[0]), plain_floats(norm[1]), float(norm[2]))
+        )
         arrays = (self.image, self.image_position, key, bias, value, query_weight, out_weight, out_bias, scale, shift)
         if is_tensor(self.prompt):
             from fastprompt.ops import _torch_attention as torch_side
@@ -356,12 +349,6 @@ def numpy(x: Any) -> Any:
     return x.detach().numpy() if is_tensor(x) else np.asarray(x)
 
 
-def address(x: Any) -> int:
-    if x is None:
-        return 0
-    return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])
-
-
 def sizes(image: Any, rows: Any, absorbed: bool, inner: int) -> tuple[int, ...]:
     prompts, heads, tokens, size = rows.shape
     width = size if not absorbed else inner // heads if inner else LANES
@@ -373,8 +360,8 @@ def launch_prompt_to_image(
 ) -> None:
     """``query`` (B, H, T, C) absorbed, or (B, H, T, width) with the weights; ``out`` like it."""
     absorbed = key_weight is None
-    query = mostly(query)
-    value = None if absorbed else mostly(value_weight.swapaxes(0, 1))
+    query = plain_floats(query)
+    value = None if absorbed else plain_floats(value_weight.swapaxes(0, 1))
     fields = (1 if absorbed else 2, address(query), address(key_weight), address(value), address(bias), address(out))
     size = sizes(image, query, absorbed, 0)
     _C.prompt_pass(size, address(image), address(position), address(lengths), (), fields, 0, get_num_threads())
@@ -397,7 +384,7 @@ def launch_image_to_prompt(
     out: Any,
 ) -> None:
     absorbed = query_weight is None
-    key, bias, value, out_bias = mostly(key), mostly(bias), mostly(value), mostly(out_bias)
+    key, bias, value, out_bias = plain_floats(key), plain_floats(bias), plain_floats(value), plain_floats(out_bias)
     kept = (key, bias, value, query_weight, out_weight, out_bias)
     fields = (
         1 if absorbed else 2,

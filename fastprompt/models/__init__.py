@@ -1,0 +1,120 @@
+"""``accelerate``: find the modules of a model that have a drop-in, and swap their classes."""
+
+import contextlib
+import contextvars
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# Class of the host: module of the drop-in, which has a class of the same name.
+DROP_INS = {
+    "transformers.models.sam.modeling_sam.SamMaskDecoder": "fastprompt.nn.transformers_sam",
+    "segment_anything.modeling.mask_decoder.MaskDecoder": "fastprompt.nn.segment_anything",
+    "mobile_sam.modeling.mask_decoder.MaskDecoder": "fastprompt.nn.mobile_sam",
+}
+
+_disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
+
+
+@dataclass
+class Report:
+    """What :func:`accelerate` has done to a model; ``print`` it."""
+
+    replaced: dict[str, str] = field(default_factory=dict)  # name of the module: class of the host
+    skipped: dict[str, str] = field(default_factory=dict)  # name of the module: reason
+
+    def __str__(self) -> str:
+        lines = [f"replaced  {name or '(the model)'}: {host}" for name, host in self.replaced.items()]
+        lines += [f"skipped   {name or '(the model)'}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines) or "nothing to replace: no module has a drop-in"
+
+
+def accelerate(model: Any) -> Any:
+    """Replace what can be replaced in ``model``, in place; the same numbers, sooner. Returns ``model``.
+
+    A module keeps its parameters, buffers, hooks, device and dtype: only its class changes, to a subclass of what it
+    was. So state dicts, pickles and ``isinstance`` go on working. Calls that a drop-in does not cover take the host's
+    path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
+
+    Args:
+        model: an ``nn.Module`` of transformers (Sam), segment-anything or mobile_sam, or anything that has one inside.
+
+    Raises:
+        TypeError: ``model`` is no module.
+
+    Example:
+        >>> import fastprompt as fp
+        >>> from transformers import SamConfig, SamModel
+        >>> model = fp.accelerate(SamModel(SamConfig()).eval())
+        >>> print(fp.report(model))
+        replaced  mask_decoder: transformers.models.sam.modeling_sam.SamMaskDecoder
+    """
+    for module, drop_in in candidates(model).values():
+        if drop_in.unsupported(module) is None:
+            module.__class__ = drop_in
+    return model
+
+
+def restore(model: Any) -> Any:
+    """Undo :func:`accelerate`, in place. Returns ``model``."""
+    for module in checked(model).modules():
+        if is_drop_in(type(module)):
+            module.__dict__.pop("_fastprompt_images", None)
+            module.__class__ = host_of(type(module))
+    return model
+
+
+def report(model: Any) -> Report:
+    """What is replaced in ``model`` now, and what could not be and why."""
+    found = Report()
+    for name, module in checked(model).named_modules():
+        if is_drop_in(type(module)):
+            found.replaced[name] = full_name(host_of(type(module)))
+    for name, (module, drop_in) in candidates(model).items():
+        found.skipped[name] = drop_in.unsupported(module) or "not accelerated: call fastprompt.accelerate"
+    return found
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Inside the block, accelerated modules take their host's path: for comparisons."""
+    token = _disabled.set(True)
+    try:
+        yield
+    finally:
+        _disabled.reset(token)
+
+
+def is_disabled() -> bool:
+    import torch
+
+    return not torch.compiler.is_compiling() and _disabled.get()
+
+
+def checked(model: Any) -> Any:
+    if not hasattr(model, "named_modules"):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
+    """Modules that have a drop-in and are not replaced yet, by name."""
+    found = {}
+    for name, module in checked(model).named_modules():
+        where = DROP_INS.get(full_name(type(module)))
+        if where:
+            found[name] = module, getattr(importlib.import_module(where), type(module).__name__)
+    return found
+
+
+def full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def is_drop_in(cls: type) -> bool:
+    return cls.__module__.startswith("fastprompt.nn.") and full_name(host_of(cls)) in DROP_INS
+
+
+def host_of(cls: type) -> type:
+    return cls.__bases__[-1]

@@ -1,0 +1,108 @@
+"""What SAM's mask decoders have in common, whatever library they come from."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastprompt.models import is_disabled
+from fastprompt.nn._image_cache import ImageCache, equal
+from fastprompt.ops import MaskHeadWeights, mask_head
+from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
+
+
+class Decoder(nn.Module):
+    """Mixin of a host's mask decoder: the two-way transformer and the mask head in three kernels."""
+
+    transformer: Any
+    iou_token: Any
+    mask_tokens: Any
+    num_mask_tokens: int
+    output_hypernetworks_mlps: Any
+    iou_prediction_head: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        layers = host.transformer.layers
+        if not len(layers):
+            return "the transformer has no layers"
+        channels, width = host.iou_token.embedding_dim, TwoWayWeights(host.transformer).width
+        if channels % 16 or width % 16:
+            return f"channels ({channels}) and the width of a head ({width}) must be multiples of 16"
+        for n, layer in enumerate(layers):
+            if layer.skip_first_layer_pe != (n == 0):
+                return "only the first layer may skip the positions"
+            activation = getattr(layer.mlp, "act", None) or getattr(layer.mlp, "activation", None)
+            if type(activation).__name__ not in ("ReLU", "ReLUActivation"):
+                return f"the activation must be ReLU, got {type(activation).__name__}"
+            if getattr(layer.mlp, "num_layers", 2) != 2 or len({norm(layer, k).eps for k in (1, 2, 3, 4)}) > 1:
+                return "layers with an MLP of two layers and one eps only"
+        return None
+
+    def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
+        """Whether this call takes the host's path; the reason is said once."""
+        given = [x for x in tensors if x is not None]
+        reason = None
+        if is_disabled():
+            return True
+        for name, value in unused.items():
+            if value is not None:
+                reason = f"{name} is given"
+        if any(x.device.type != "cpu" for x in given):
+            reason = "there is no kernel for this device"
+        elif any(x.dtype != torch.float32 for x in (*given, next(self.parameters()))):
+            reason = "the decoder computes in float32 only"
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *self.parameters())):
+            reason = "gradients are enabled (wrap the call in torch.no_grad())"
+        if reason:
+            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
+        return reason is not None
+
+    def attend(self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B P, T, C) and image tokens (B P, C, H, W) for prompts (B P, T, C) and images (B, C, H, W).
+
+        ``dense`` is added to the image: (B or 1, C, H, W), constant over H and W without a mask prompt.
+        """
+        weights = TwoWayWeights(self.transformer)
+        position = position[:1]
+        if constant(dense):
+            others = [dense[:, :, 0, 0], position]
+            cache = self.__dict__.setdefault("_fastprompt_images", ImageCache())
+            prepared = cache.get(image, others, weights.prepare, lambda: prepare(image + dense, position, weights))
+        else:  # a mask prompt: another image every time
+            image = image + dense
+            prepared = prepare(image, position, weights)
+        images, _, height, width = image.shape
+        prompt, image = two_way(prompt, prepared, images, height * width, weights)
+        return prompt, image.unflatten(2, (height, width))
+
+
+def constant(dense: Tensor) -> bool:
+    """Whether a dense prompt is one vector, expanded over the image: there is no mask prompt."""
+    return dense.stride()[2:] == (0, 0)
+
+
+def masks_of(image: Tensor, tokens: Iterable[Tensor], mlps: Iterable[Any], w: MaskHeadWeights, eps: float) -> Tensor:
+    """(B, K, 4 H, 4 W): one mask for every token (B, C) and its hyper-network."""
+    vectors = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens, strict=True)], 1)
+    return mask_head(image, vectors, w, eps=eps)
+
+
+def one_position(position: Tensor) -> bool:
+    """Whether all images of a batch have the same positions."""
+    return position.shape[0] == 1 or position.stride(0) == 0 or all(equal(p, position[0]) for p in position[1:])
+
+
+_said: set[str] = set()
+
+
+def say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, stacklevel=4)
+
+
+__all__ = ["Decoder", "constant", "masks_of", "one_position"]

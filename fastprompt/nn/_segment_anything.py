@@ -1,0 +1,49 @@
+"""The mask decoder of segment-anything's own code, which several packages carry under their name."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastprompt.nn._decoder import Decoder, constant, masks_of, one_position
+from fastprompt.ops import MaskHeadWeights
+
+
+class SegmentAnythingDecoder(Decoder):
+    """Mixin of a ``MaskDecoder``."""
+
+    output_upscaling: Any
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+        # A batch of images is no use of this decoder: the host repeats each for every prompt of all.
+        if self.falls_back(*inputs) or image_embeddings.shape[0] != 1 or not one_position(image_pe):
+            return super().forward(*inputs, multimask_output)
+        prompts = sparse_prompt_embeddings.shape[0]
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
+        tokens = torch.cat([tokens, sparse_prompt_embeddings], 1)
+        tokens, image = self.attend_each(tokens, image_embeddings, dense_prompt_embeddings, image_pe)
+        wanted = slice(1, None) if multimask_output else slice(0, 1)
+        conv1, norm, _, conv2, _ = self.output_upscaling
+        weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
+        masks = masks_of(
+            image,
+            tokens[:, 1 : 1 + self.num_mask_tokens].unbind(1)[wanted],
+            self.output_hypernetworks_mlps[wanted],
+            weights,
+            norm.eps,
+        )
+        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]
+
+    def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """``dense`` may differ from prompt to prompt (mask prompts): then every prompt has an image of its own."""
+        if constant(dense) or dense.shape[0] == 1:
+            return self.attend(tokens, image, dense[:1], position)
+        return self.attend(tokens, image.expand(dense.shape[0], -1, -1, -1), dense, position)

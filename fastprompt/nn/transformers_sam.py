@@ -1,0 +1,58 @@
+"""Drop-in for ``transformers.models.sam``."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.sam import modeling_sam as host
+
+from fastprompt.nn._decoder import Decoder, masks_of, one_position
+from fastprompt.ops import MaskHeadWeights
+
+
+class SamMaskDecoder(Decoder, host.SamMaskDecoder):
+    """``SamMaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
+
+    upscale_conv1: Any
+    upscale_conv2: Any
+    upscale_layer_norm: Any
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_positional_embeddings: Tensor,
+        sparse_prompt_embeddings: Tensor | None,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+        attention_similarity: Tensor | None = None,
+        target_embedding: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (image_embeddings, image_positional_embeddings, sparse_prompt_embeddings, dense_prompt_embeddings)
+        unused: dict[str, Any] = {"attention_similarity": attention_similarity, "target_embedding": target_embedding}
+        if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
+            return super().forward(*inputs, multimask_output, attention_similarity, target_embedding)
+        batch = image_embeddings.shape[0]
+        prompts = 1 if sparse_prompt_embeddings is None else sparse_prompt_embeddings.shape[1]
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
+        if sparse_prompt_embeddings is not None:
+            tokens = torch.cat([tokens, sparse_prompt_embeddings], 2)
+        tokens, image = self.attend(
+            tokens.flatten(0, 1), image_embeddings, dense_prompt_embeddings, image_positional_embeddings
+        )
+        wanted = slice(1, None) if multimask_output else slice(0, 1)
+        masks = masks_of(
+            image,
+            tokens[:, 1 : 1 + self.num_mask_tokens].unbind(1)[wanted],
+            self.output_hypernetworks_mlps[wanted],
+            MaskHeadWeights(
+                self.upscale_conv1.weight,
+                self.upscale_conv1.bias,
+                self.upscale_layer_norm.weight,
+                self.upscale_layer_norm.bias,
+                self.upscale_conv2.weight,
+                self.upscale_conv2.bias,
+            ),
+            self.upscale_layer_norm.eps,
+        )
+        scores = self.iou_prediction_head(tokens[:, 0])[:, wanted]
+        return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
