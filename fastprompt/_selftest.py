@@ -34,14 +34,14 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    return itertools.chain(geodesic_distance(), geodesic_others(), euclidean())
+    return itertools.chain(geodesic_distance(), geodesic_others(), euclidean(), attention(), masks())
 
 
 def untested() -> list[str]:
     """Public operators without a check."""
     from fastprompt.ops import __all__ as names
 
-    return sorted(set(names) - {check.operator for check in checks()})
+    return sorted({n for n in names if n.islower()} - {check.operator for check in checks()})
 
 
 def compare(operator: str, variant: str, *arrays: Any, **options: Any) -> Check:
@@ -103,3 +103,27 @@ def geodesic_others() -> Iterator[Check]:
 def euclidean() -> Iterator[Check]:
     for dims, shape in ((2, (1, 61, 97)), (3, (1, 7, 11, 35))):
         yield compare("euclidean_distance_transform", f"{dims}-D", picture(*shape)[1][0])
+
+
+def attention() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32)
+
+    prompt, image = normal(2, 7, 64), normal(1, 64, 7, 23)
+    shapes = [(32, 64), (32,)] * 3 + [(64, 32), (64,)]
+    weights = fp.AttentionWeights(*(0.2 * normal(*shape) for shape in shapes))
+    for form in ("absorbed", "projected"):
+        options = {"heads": 2, "form": form, "image_position": normal(1, 64, 7, 23)}
+        yield compare("prompt_to_image_attention", form, prompt, image, weights, **options)
+        options["norm"] = (normal(64), normal(64), 1e-6)
+        yield compare("image_to_prompt_attention", form, image, prompt, weights, **options)
+
+
+def masks() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+    shapes = ((32, 16, 2, 2), (16,), (16,), (16,), (16, 8, 2, 2), (8,))
+    weights = fp.MaskHeadWeights(*(0.2 * rng.standard_normal(s, np.float32) for s in shapes))
+    image, vectors = rng.standard_normal((2, 32, 3, 23), np.float32), rng.standard_normal((2, 3, 8), np.float32)
+    yield compare("mask_head", "", image, vectors, weights)

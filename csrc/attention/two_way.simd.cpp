@@ -68,8 +68,8 @@ class Decoder {
 
   int64_t floats() const {
     const int64_t rows = s_.rows() * s_.channels + 2 * s_.rows() + 64;
-    return 9 * (a_.channels + s_.inner()) * columns_ + a_.mlp * columns_ + (4 + parts_) * rows + s_.inner() * s_.channels +
-           tiles_ * s_.channels * kTile + 1024;
+    return 9 * (a_.channels + s_.inner()) * columns_ + a_.mlp * columns_ + (4 + parts_) * rows +
+           s_.inner() * s_.channels + tiles_ * s_.channels * kTile + 1024;
   }
 
   Partial& partial(int64_t k) { return partials_[k]; }
@@ -294,18 +294,22 @@ class Decoder {
 
   // r.x = norm(x + attention to the prompt)
   void answer_tile(int64_t n, const TwoWayLayer& l, const Prepared& p, const float* x, const Room& r) {
-    copy(x, r.x);
     const bool absorbed = form_ == Form::absorbed;
     if (n == 1) {
+      copy(x, r.x);
       dot(s_, column_side(image_key_), p.query, r.logits);
     } else {
-      for (int64_t j = 0; j < s_.channels * kTile; j += N) store(r.sum + j, load(x + j) + load(p.position + j));
+      for (int64_t j = 0; j < s_.channels * kTile; j += N) {
+        const vf token = load(x + j);
+        store(r.x + j, token), store(r.sum + j, token + load(p.position + j));
+      }
       if (!absorbed) project(l.to_prompt.query.weight, s_.inner(), s_.channels, r.sum, r.projected);
-      dot(s_, absorbed ? side(s_, form_, to_prompt_key_) : column_side(image_key_), absorbed ? r.sum : r.projected, r.logits);
+      dot(s_, absorbed ? side(s_, form_, to_prompt_key_) : column_side(image_key_), absorbed ? r.sum : r.projected,
+          r.logits);
     }
     softmax_over_prompt(s_, s_.tokens, key_bias_, r.logits);
-    add_from_prompt(s_, absorbed ? side(s_, form_, to_prompt_value_) : column_side(image_value_), l.to_prompt.out.weight,
-                    r.logits, r.x, r.projected);
+    add_from_prompt(s_, absorbed ? side(s_, form_, to_prompt_value_) : column_side(image_value_),
+                    l.to_prompt.out.weight, r.logits, r.x, r.projected);
     add_bias_and_normalise(s_.channels, l.to_prompt.out.bias, {l.norm4.weight, l.norm4.bias, l.norm4.eps}, r.x);
   }
 
@@ -331,7 +335,7 @@ class Decoder {
   Partial partials_[kMaxParts];
   float *start_, *q_, *sum_;                         // tokens as they came, as they are, and both added
   float *query_, *key_, *value_, *mixed_, *hidden_;  // projections of them
-  float *image_key_, *image_value_;                   // the prompt side of the image's question
+  float *image_key_, *image_value_;                  // the prompt side of the image's question
   float *to_image_, *to_prompt_key_, *to_prompt_value_, *key_bias_, *turned_weight_;  // absorbed rows
   float* tokens_;  // the image tokens between two layers, tile by tile
 };
@@ -363,9 +367,9 @@ void two_way_prepare_tile(const TwoWayImage& a, int64_t image, int64_t tile) {
 }
 
 void two_way_prompt(const TwoWay& a, int64_t prompt, int threads) {
-  threads = team_size(threads < 64 ? threads : 64);
-  Decoder decoder(a, prompt, threads);
-  run_team(threads, Decoder::program, &decoder);
+  threads = threads < 64 ? threads : 64;
+  Decoder decoder(a, prompt, threads);  // the parts, and so the bits, do not depend on who is busy
+  run_team(team_size(threads), Decoder::program, &decoder);
 }
 
 }  // namespace FP_ISA

@@ -33,6 +33,21 @@ static inline float maximum(vf x) {
 }
 #endif
 
+// 1 / x to 1e-7: an estimate and a step of Newton's, where a division takes as long as ten products.
+#if defined(__AVX512F__)
+static inline vf estimate_reciprocal(vf x) { return _mm512_rcp14_ps(x); }
+#elif defined(__AVX2__)
+static inline vf estimate_reciprocal(vf x) { return _mm256_rcp_ps(x); }
+#endif
+static inline vf reciprocal(vf x) {
+#if defined(__AVX2__)
+  const vf r = estimate_reciprocal(x);
+  return r * fma(x * r, broadcast(-1.f), broadcast(2.f));
+#else
+  return broadcast(1.f) / x;
+#endif
+}
+
 typedef int32_t vint __attribute__((vector_size(sizeof(vf))));
 
 // e^x with a relative error below 3e-7; 1e-38 instead of less, so that e^-inf is as good as 0 in a softmax.
@@ -55,7 +70,7 @@ static inline vf exp(vf x) {
 // x Phi(x), the GELU of the error function: Abramowitz and Stegun 7.1.26, absolute error of erf below 1.5e-7.
 static inline vf gelu(vf x) {
   const vf one = broadcast(1.f), z = abs(x) * broadcast(0.70710678f);
-  const vf t = one / fma(z, broadcast(0.3275911f), one);
+  const vf t = reciprocal(fma(z, broadcast(0.3275911f), one));
   vf p = broadcast(1.061405429f);
   p = fma(p, t, broadcast(-1.453152027f));
   p = fma(p, t, broadcast(1.421413741f));

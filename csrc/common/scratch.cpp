@@ -1,5 +1,6 @@
 #include "common/scratch.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <vector>
@@ -36,9 +37,7 @@ void* allocate(std::size_t bytes) {
     return data;
   }
   if (posix_memalign(&data, kPage, bytes)) throw std::bad_alloc();
-#if defined(__linux__)
-  madvise(data, bytes, MADV_HUGEPAGE);
-#endif
+  prefer_huge_pages(data, bytes);
   return data;
 }
 
@@ -68,6 +67,16 @@ Scratch::~Scratch() {
   } else {
     std::free(data_);
   }
+}
+
+void prefer_huge_pages(void* data, std::size_t bytes) {
+#if defined(__linux__)
+  const std::uintptr_t from = reinterpret_cast<std::uintptr_t>(data), page = 4096;
+  const std::uintptr_t first = (from + page - 1) / page * page, last = (from + bytes) / page * page;
+  if (last > first + kPage) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
 }
 
 }  // namespace fastprompt

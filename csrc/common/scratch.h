@@ -18,4 +18,7 @@ class Scratch {
   std::size_t bytes_;
 };
 
+// Asks for huge pages under an array that is about to be written for the first time: 4 MB cost 2 page faults, not 1024.
+void prefer_huge_pages(void* data, std::size_t bytes);
+
 }  // namespace fastprompt

@@ -67,14 +67,13 @@ class Decoder(nn.Module):
         ``dense`` is added to the image: (B or 1, C, H, W), constant over H and W without a mask prompt.
         """
         weights = TwoWayWeights(self.transformer)
-        position = position[:1]
-        if constant(dense):
-            others = [dense[:, :, 0, 0], position]
-            cache = self.__dict__.setdefault("_fastprompt_images", ImageCache())
-            prepared = cache.get(image, others, weights.prepare, lambda: prepare(image + dense, position, weights))
-        else:  # a mask prompt: another image every time
-            image = image + dense
-            prepared = prepare(image, position, weights)
+
+        def make() -> Tensor:
+            return prepare(image + dense, position[:1], weights)
+
+        cache = self.__dict__.setdefault("_fastprompt_images", ImageCache())
+        plain = constant(dense)  # a mask prompt makes another image every time
+        prepared = cache.get(image, [dense[:, :, 0, 0], position], weights.prepare, make) if plain else make()
         images, _, height, width = image.shape
         prompt, image = two_way(prompt, prepared, images, height * width, weights)
         return prompt, image.unflatten(2, (height, width))

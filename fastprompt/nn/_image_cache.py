@@ -10,10 +10,26 @@ from torch import Tensor
 from fastprompt import _C
 
 
+class Value:
+    """A tensor as it was: known again at once if it is the same object, else by its values."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.reference, self.version, self.copy = weakref.ref(x), version(x), x.clone()
+
+    def is_still(self, x: Tensor) -> bool:
+        if self.reference() is x and self.version == version(x) is not None:
+            return True
+        return equal(x, self.copy)
+
+
+def version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
+
+
 class Kept(NamedTuple):
     image: Any  # weak reference
     marks: tuple[Any, ...]
-    values: list[Tensor]
+    values: list[Value]
     result: Any
 
 
@@ -36,10 +52,10 @@ class ImageCache:
         watched = parameters if image.is_inference() else [image, *parameters]
         marks = (_C.isa(), *((x.data_ptr(), x._version) for x in watched))
         kept = self._kept  # read once: another thread may be here too
-        if kept and kept.image() is image and kept.marks == marks and all(map(equal, values, kept.values)):
+        if kept and kept.image() is image and kept.marks == marks and all(map(Value.is_still, kept.values, values)):
             return kept.result
         result = make()
-        self._kept = Kept(weakref.ref(image, self._drop), marks, [x.clone() for x in values], result)
+        self._kept = Kept(weakref.ref(image, self._drop), marks, [Value(x) for x in values], result)
         return result
 
     def _drop(self, image: Any) -> None:
