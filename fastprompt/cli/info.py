@@ -85,7 +85,7 @@ def operators() -> dict[str, list[str]]:
     from fastprompt.ops import __all__ as names
 
     found = {}
-    for name in sorted(names):
+    for name in sorted(filter(str.islower, names)):
         module = getattr(fp, name).__module__
         kinds = ["cpu"] if hasattr(sys.modules[module], "_C") else []
         if importlib.util.find_spec(module.replace(".ops.", ".reference.")):
