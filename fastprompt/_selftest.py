@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -38,10 +39,11 @@ def checks() -> Iterator[Check]:
 
 
 def untested() -> list[str]:
-    """Public operators without a check."""
+    """Public operators with a kernel and without a check."""
     from fastprompt.ops import __all__ as names
 
-    return sorted({n for n in names if n.islower()} - {check.operator for check in checks()})
+    kernels = {n for n in names if n.islower() and hasattr(sys.modules[getattr(fp, n).__module__], "_C")}
+    return sorted(kernels - {check.operator for check in checks()})
 
 
 def compare(operator: str, variant: str, *arrays: Any, **options: Any) -> Check:
@@ -127,3 +129,11 @@ def masks() -> Iterator[Check]:
     weights = fp.MaskHeadWeights(*(0.2 * rng.standard_normal(s, np.float32) for s in shapes))
     image, vectors = rng.standard_normal((2, 32, 3, 23), np.float32), rng.standard_normal((2, 3, 8), np.float32)
     yield compare("mask_head", "", image, vectors, weights)
+    logits = rng.standard_normal((2, 16, 16), np.float32)
+    full = {"frame": (64, 64), "crop": (48, 64), "output": "float32"}
+    yield Check("resize_masks", "", lambda: difference(*(resized(logits, full, name) for name in ("cpu", "reference"))))
+
+
+def resized(logits: Any, options: dict[str, Any], name: str) -> Any:
+    with backend(name):
+        return fp.resize_masks(logits, (100, 133), **options).masks

@@ -1,8 +1,19 @@
 #include "bind.h"
 
 #include "masks/head.h"
+#include "masks/resize.h"
 
 using namespace fastprompt;
+
+namespace {
+
+// (outputs, taps, address of int32 indices, address of float32 weights)
+Resizing taps(const py::tuple& t) {
+  return {t[0].cast<int64_t>(), t[1].cast<int64_t>(), reinterpret_cast<const int32_t*>(t[2].cast<std::uintptr_t>()),
+          reinterpret_cast<const float*>(t[3].cast<std::uintptr_t>())};
+}
+
+}  // namespace
 
 FASTPROMPT_BIND(masks) {
   // The fields of MaskHead in their order.
@@ -18,4 +29,18 @@ FASTPROMPT_BIND(masks) {
     py::gil_scoped_release nogil;
     mask_head(a);
   });
+  m.def("resize_masks",
+        [](const py::tuple& sizes, std::uintptr_t logits, const py::tuple& rows, const py::tuple& columns,
+           float threshold, float offset, int kind, std::uintptr_t out, std::uintptr_t facts, int threads) {
+          ResizeMasks a{};
+          a.masks = sizes[0].cast<int64_t>(), a.height = sizes[1].cast<int64_t>(), a.width = sizes[2].cast<int64_t>();
+          a.logits = reinterpret_cast<const float*>(logits);
+          a.rows = taps(rows), a.columns = taps(columns);
+          a.threshold = threshold, a.offset = offset;
+          a.kind = static_cast<MaskKind>(kind);
+          a.out = reinterpret_cast<void*>(out), a.facts = reinterpret_cast<MaskFacts*>(facts);
+          a.threads = threads;
+          py::gil_scoped_release nogil;
+          resize_masks(a);
+        });
 }

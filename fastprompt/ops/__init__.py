@@ -4,13 +4,16 @@ from fastprompt.ops import attention as _attention
 from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
 from fastprompt.ops import masks as _masks
+from fastprompt.ops import rle as _rle
 from fastprompt.ops.attention import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
 from fastprompt.ops.masks import *
+from fastprompt.ops.rle import *
 
 __all__: list[str] = []
 __all__ += _attention.__all__
 __all__ += _euclidean.__all__
 __all__ += _geodesic.__all__
 __all__ += _masks.__all__
+__all__ += _rle.__all__

@@ -1,11 +1,13 @@
 """The mask operators in torch: registration, shapes, gradient."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastprompt.ops import masks
-from fastprompt.ops._library import define_with_formula
+from fastprompt.ops._library import define, define_with_formula
 
 Maybe = Tensor | None
 
@@ -41,3 +43,36 @@ mask_head = define_with_formula(
     launch=masks.launch,
     shape=masks.shape,
 )
+
+
+def _resize_cpu(logits: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] = masks.resized(logits.contiguous(), *arguments)
+    return found
+
+
+def _resize_fake(
+    logits: Tensor, size: list[int], frame: list[int], crop: list[int], threshold: float, output: str, offset: float
+) -> tuple[Tensor, ...]:
+    count, width = logits.shape[0], (size[1] + 7) // 8 if output == "packed" else size[1]
+    dtype = getattr(torch, masks.OUTPUTS[output][1])
+    return (
+        logits.new_empty((count, size[0], width), dtype=dtype),
+        logits.new_empty((count,), dtype=torch.int64),
+        logits.new_empty((count, 4), dtype=torch.int64),
+        logits.new_empty((count,)),
+    )
+
+
+_resize = define(
+    "resize_masks(Tensor logits, int[] size, int[] frame, int[] crop, float threshold, str output, float offset) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    cpu=_resize_cpu,
+    fake=_resize_fake,
+)
+
+
+def resize(logits: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    if logits.requires_grad and torch.is_grad_enabled():
+        raise ValueError("logits must not require a gradient, which masks have not: call logits.detach()")
+    found: tuple[Tensor, ...] = _resize(logits, *arguments)
+    return found
