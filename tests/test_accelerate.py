@@ -129,6 +129,36 @@ def test_another_size(isa):
     same(model(**arguments).pred_masks, want)
 
 
+# ---------------------------------------------------------------- SAM 2 and its kin
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("name", ["Sam2", "Sam3Tracker", "EdgeTam"])
+def test_transformers_sam2(name, multimask, dynamic):
+    module = __import__(f"transformers.models.{MODULES[name]}.modeling_{MODULES[name]}", fromlist=["x"])
+    config = getattr(transformers, f"{name}MaskDecoderConfig")(dynamic_multimask_via_stability=dynamic)
+    config._attn_implementation = "eager"
+    decoder = getattr(module, f"{name}MaskDecoder")(config).eval()
+    randomise(decoder)
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g) * 0.3  # noqa: E731
+    for images, prompts in ((1, 1), (2, 3)):
+        detail = [draw(images, 32, 64, 64), draw(images, 64, 32, 32)]
+        position = draw(1, 256, 16, 16).expand(images, -1, -1, -1)
+        dense = draw(1, 256, 1, 1).expand(images, -1, 16, 16)
+        arguments = (draw(images, 256, 16, 16), position, draw(images, prompts, 3, 256), dense, multimask, detail)
+        want = fp.restore(decoder)(*arguments)
+        fp.accelerate(decoder)
+        assert list(fp.report(decoder).replaced.values()) == [f"{module.__name__}.{name}MaskDecoder"]
+        for _ in range(2):
+            for x, y in zip(decoder(*arguments), want, strict=True):
+                same(x, y)
+
+
+MODULES = {"Sam2": "sam2", "Sam3Tracker": "sam3_tracker", "EdgeTam": "edgetam"}
+
+
 # ---------------------------------------------------------------- the cache of an image
 
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# Class of the host: module of the drop-in, which has a class of the same name.
+# Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
 DROP_INS = {
-    "transformers.models.sam.modeling_sam.SamMaskDecoder": "fastprompt.nn.transformers_sam",
-    "segment_anything.modeling.mask_decoder.MaskDecoder": "fastprompt.nn.segment_anything",
-    "mobile_sam.modeling.mask_decoder.MaskDecoder": "fastprompt.nn.mobile_sam",
+    "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
+    "transformers.models.sam2.modeling_sam2.Sam2MaskDecoder": "transformers_sam2",
+    "transformers.models.sam3_tracker.modeling_sam3_tracker.Sam3TrackerMaskDecoder": "transformers_sam3_tracker",
+    "transformers.models.edgetam.modeling_edgetam.EdgeTamMaskDecoder": "transformers_edgetam",
+    "segment_anything.modeling.mask_decoder.MaskDecoder": "segment_anything",
+    "mobile_sam.modeling.mask_decoder.MaskDecoder": "mobile_sam",
 }
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
@@ -38,7 +41,8 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam), segment-anything or mobile_sam, or anything that has one inside.
+        model: an ``nn.Module`` of transformers (Sam, Sam2, Sam3Tracker, EdgeTam), segment-anything or mobile_sam, or
+            anything that has one inside.
 
     Raises:
         TypeError: ``model`` is no module.
@@ -104,7 +108,7 @@ def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
     for name, module in checked(model).named_modules():
         where = DROP_INS.get(full_name(type(module)))
         if where:
-            found[name] = module, getattr(importlib.import_module(where), type(module).__name__)
+            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), type(module).__name__)
     return found
 
 

@@ -1,7 +1,6 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -49,7 +48,7 @@ class Decoder(nn.Module):
         if is_disabled():
             return True
         for name, value in unused.items():
-            if value is not None:
+            if value is not None and value is not False:
                 reason = f"{name} is given"
         if any(x.device.type != "cpu" for x in given):
             reason = "there is no kernel for this device"
@@ -78,16 +77,35 @@ class Decoder(nn.Module):
         prompt, image = two_way(prompt, prepared, images, height * width, weights)
         return prompt, image.unflatten(2, (height, width))
 
+    def masks(
+        self, image: Tensor, tokens: Tensor, wanted: slice, detail: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(B P, K, 4 H, 4 W): the ``wanted`` masks of the mask tokens (B P, M, C)."""
+        mlps = self.output_hypernetworks_mlps[wanted]
+        vectors = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens.unbind(1)[wanted], strict=True)], 1)
+        conv1, norm, conv2 = self.upscaling()
+        weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
+        return mask_head(image, vectors, weights, eps=norm.eps, detail=detail)
+
+    def upscaling(self) -> tuple[Any, Any, Any]:
+        """The two transposed convolutions and the LayerNorm between them, in their order."""
+        raise NotImplementedError
+
+
+class TransformersDecoder(Decoder):
+    """Mixin of the decoders of transformers, whose up-scaling layers have names of their own."""
+
+    upscale_conv1: Any
+    upscale_conv2: Any
+    upscale_layer_norm: Any
+
+    def upscaling(self) -> tuple[Any, Any, Any]:
+        return self.upscale_conv1, self.upscale_layer_norm, self.upscale_conv2
+
 
 def constant(dense: Tensor) -> bool:
     """Whether a dense prompt is one vector, expanded over the image: there is no mask prompt."""
     return dense.stride()[2:] == (0, 0)
-
-
-def masks_of(image: Tensor, tokens: Iterable[Tensor], mlps: Iterable[Any], w: MaskHeadWeights, eps: float) -> Tensor:
-    """(B, K, 4 H, 4 W): one mask for every token (B, C) and its hyper-network."""
-    vectors = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens, strict=True)], 1)
-    return mask_head(image, vectors, w, eps=eps)
 
 
 def one_position(position: Tensor) -> bool:
@@ -104,4 +122,4 @@ def say_once(text: str) -> None:
         warnings.warn(text, stacklevel=4)
 
 
-__all__ = ["Decoder", "constant", "masks_of", "one_position"]
+__all__ = ["Decoder", "TransformersDecoder", "constant", "one_position"]

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.nn._decoder import Decoder, constant, masks_of, one_position
-from fastprompt.ops import MaskHeadWeights
+from fastprompt.nn._decoder import Decoder, constant, one_position
 
 
 class SegmentAnythingDecoder(Decoder):
@@ -31,16 +30,12 @@ class SegmentAnythingDecoder(Decoder):
         tokens = torch.cat([tokens, sparse_prompt_embeddings], 1)
         tokens, image = self.attend_each(tokens, image_embeddings, dense_prompt_embeddings, image_pe)
         wanted = slice(1, None) if multimask_output else slice(0, 1)
-        conv1, norm, _, conv2, _ = self.output_upscaling
-        weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
-        masks = masks_of(
-            image,
-            tokens[:, 1 : 1 + self.num_mask_tokens].unbind(1)[wanted],
-            self.output_hypernetworks_mlps[wanted],
-            weights,
-            norm.eps,
-        )
+        masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
         return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]
+
+    def upscaling(self) -> tuple[Any, Any, Any]:
+        conv1, norm, _, conv2, _ = self.output_upscaling
+        return conv1, norm, conv2
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """``dense`` may differ from prompt to prompt (mask prompts): then every prompt has an image of its own."""

@@ -6,16 +6,11 @@ import torch
 from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
-from fastprompt.nn._decoder import Decoder, masks_of, one_position
-from fastprompt.ops import MaskHeadWeights
+from fastprompt.nn._decoder import TransformersDecoder, one_position
 
 
-class SamMaskDecoder(Decoder, host.SamMaskDecoder):
+class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
     """``SamMaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
-
-    upscale_conv1: Any
-    upscale_conv2: Any
-    upscale_layer_norm: Any
 
     def forward(
         self,
@@ -40,19 +35,6 @@ class SamMaskDecoder(Decoder, host.SamMaskDecoder):
             tokens.flatten(0, 1), image_embeddings, dense_prompt_embeddings, image_positional_embeddings
         )
         wanted = slice(1, None) if multimask_output else slice(0, 1)
-        masks = masks_of(
-            image,
-            tokens[:, 1 : 1 + self.num_mask_tokens].unbind(1)[wanted],
-            self.output_hypernetworks_mlps[wanted],
-            MaskHeadWeights(
-                self.upscale_conv1.weight,
-                self.upscale_conv1.bias,
-                self.upscale_layer_norm.weight,
-                self.upscale_layer_norm.bias,
-                self.upscale_conv2.weight,
-                self.upscale_conv2.bias,
-            ),
-            self.upscale_layer_norm.eps,
-        )
+        masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
         scores = self.iou_prediction_head(tokens[:, 0])[:, wanted]
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))

@@ -1,0 +1,9 @@
+"""Drop-in for ``transformers.models.edgetam``."""
+
+from transformers.models.edgetam import modeling_edgetam as host
+
+from fastprompt.nn._sam2 import Sam2Decoder
+
+
+class EdgeTamMaskDecoder(Sam2Decoder, host.EdgeTamMaskDecoder):
+    """``EdgeTamMaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""

@@ -1,0 +1,9 @@
+"""Drop-in for ``transformers.models.sam2``."""
+
+from transformers.models.sam2 import modeling_sam2 as host
+
+from fastprompt.nn._sam2 import Sam2Decoder
+
+
+class Sam2MaskDecoder(Sam2Decoder, host.Sam2MaskDecoder):
+    """``Sam2MaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""

@@ -1,0 +1,9 @@
+"""Drop-in for ``transformers.models.sam3_tracker``."""
+
+from transformers.models.sam3_tracker import modeling_sam3_tracker as host
+
+from fastprompt.nn._sam2 import Sam2Decoder
+
+
+class Sam3TrackerMaskDecoder(Sam2Decoder, host.Sam3TrackerMaskDecoder):
+    """``Sam3TrackerMaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
