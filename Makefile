@@ -4,7 +4,7 @@ PYTHON ?= python
 build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
 test:     ; $(PYTHON) -m pytest
 bench:    ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
-lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks && $(PYTHON) tests/tree.py
+lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks examples && $(PYTHON) tests/tree.py
 format:   ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')
 docs:     ; pdoc --math --docformat google -o site fastprompt
 stubs:    ; pybind11-stubgen fastprompt._C -o build/stubs
