@@ -264,7 +264,32 @@ def test_compile(fast):
     same(compiled(arguments["image_embeddings"], position, sparse, dense, True)[0], want)
 
 
+def test_opcheck():
+    from fastprompt.ops._torch_two_way import TwoWayWeights, prepare, two_way
+
+    w = TwoWayWeights(sam(size=4).mask_decoder.transformer)
+    image, prompt = embedding(size=4), torch.randn(3, 7, 256)
+    prepared = prepare(image, embedding(size=4, seed=1), w)
+    sizes = (1, 16, w.heads, w.width, w.mlp, w.depth, w.eps)
+    weights, first = ([x.detach() for x in xs] for xs in (w.all, w.prepare))
+    namespace = torch.ops.fastprompt
+    torch.library.opcheck(namespace.two_way.default, (prompt, prepared, weights, *sizes))
+    # The numbers behind the last tile are not written, so only shapes can be compared.
+    torch.library.opcheck(
+        namespace.two_way_prepare.default, (image, image, first), test_utils=("test_schema", "test_faketensor")
+    )
+    assert [x.shape for x in two_way(prompt[:0], prepared, 1, 16, w)] == [(0, 7, 256), (0, 256, 16)]
+
+
 # ---------------------------------------------------------------- the host's path
+
+
+def test_the_reference_backend_is_the_host(fast):
+    arguments = {"image_embeddings": embedding(), **PROMPTS["point"]}
+    with fp.disabled():
+        want = fast(**arguments).pred_masks
+    with fp.backend("reference"):
+        assert torch.equal(fast(**arguments).pred_masks, want)
 
 
 def fallback(fast, match, **arguments):

@@ -58,7 +58,7 @@ class Decoder {
       float* p = take(sums);
       partial(k) = {p, p + s_.rows(), p + round_up(2 * s_.rows(), 16)};
     }
-    tokens_ = take(a.depth > 1 ? tiles_ * s_.channels * kTile : 0);
+    tokens_ = take(tiles_ * s_.channels * kTile);
   }
 
   static void program(Member& m, void* self) { static_cast<Decoder*>(self)->run(m); }
@@ -252,14 +252,14 @@ class Decoder {
   // ---------------------------------------------------------------- on image tokens
 
   struct Room {
-    float *x, *sum, *turned, *projected, *values, *logits;
+    float *sum, *turned, *projected, *values, *logits;
   };
 
   void pass(int64_t n, int64_t part) {
     const int64_t tile = s_.channels * kTile, inner = s_.inner() * kTile;
-    Scratch memory(3 * tile + 2 * inner + s_.rows() * kTile);
+    Scratch memory(2 * tile + 2 * inner + s_.rows() * kTile);
     float* at = memory.data();
-    const Room r{at, at + tile, at + 2 * tile, at + 3 * tile, at + 3 * tile + inner, at + 3 * tile + 2 * inner};
+    const Room r{at, at + tile, at + 2 * tile, at + 2 * tile + inner, at + 2 * tile + 2 * inner};
     const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
     for (int64_t k = first; k < last; ++k) pass_tile(n, k, k == first, r, partial(part));
   }
@@ -274,11 +274,11 @@ class Decoder {
       return gather_heads(s_, Form::projected, r.logits, p.value, first, sums);
     }
     const TwoWayLayer& l = a_.layers[n - 1];
-    const float* from = n == 1 ? p.x : tokens_ + k * s_.channels * kTile;
-    answer_tile(n, l, p, from, r);
-    for (int64_t j = 0; j < s_.channels * kTile; j += N) store(r.sum + j, load(r.x + j) + load(p.position + j));
-    ask_tile(n < a_.depth ? a_.layers[n].to_image : a_.final, count, first, r, sums);
-    n < a_.depth ? copy(r.x, tokens_ + k * s_.channels * kTile) : store_tile(r.x, start, count);
+    float* x = tokens_ + k * s_.channels * kTile;
+    answer_tile(n, l, p, x, r);
+    for (int64_t j = 0; j < s_.channels * kTile; j += N) store(r.sum + j, load(x + j) + load(p.position + j));
+    ask_tile(n < a_.depth ? a_.layers[n].to_image : a_.final, x, count, first, r, sums);
+    if (n == a_.depth) store_tile(x, start, count);
   }
 
   void copy(const float* from, float* to) const {
@@ -292,36 +292,33 @@ class Decoder {
     }
   }
 
-  // r.x = norm(x + attention to the prompt)
-  void answer_tile(int64_t n, const TwoWayLayer& l, const Prepared& p, const float* x, const Room& r) {
+  // x = norm(x + attention to the prompt); the first layer's x is the prepared one.
+  void answer_tile(int64_t n, const TwoWayLayer& l, const Prepared& p, float* x, const Room& r) {
     const bool absorbed = form_ == Form::absorbed;
     if (n == 1) {
-      copy(x, r.x);
+      copy(p.x, x);
       dot(s_, column_side(image_key_), p.query, r.logits);
     } else {
-      for (int64_t j = 0; j < s_.channels * kTile; j += N) {
-        const vf token = load(x + j);
-        store(r.x + j, token), store(r.sum + j, token + load(p.position + j));
-      }
+      for (int64_t j = 0; j < s_.channels * kTile; j += N) store(r.sum + j, load(x + j) + load(p.position + j));
       if (!absorbed) project(l.to_prompt.query.weight, s_.inner(), s_.channels, r.sum, r.projected);
       dot(s_, absorbed ? side(s_, form_, to_prompt_key_) : column_side(image_key_), absorbed ? r.sum : r.projected,
           r.logits);
     }
     softmax_over_prompt(s_, s_.tokens, key_bias_, r.logits);
     add_from_prompt(s_, absorbed ? side(s_, form_, to_prompt_value_) : column_side(image_value_),
-                    l.to_prompt.out.weight, r.logits, r.x, r.projected);
-    add_bias_and_normalise(s_.channels, l.to_prompt.out.bias, {l.norm4.weight, l.norm4.bias, l.norm4.eps}, r.x);
+                    l.to_prompt.out.weight, r.logits, x, r.projected);
+    add_bias_and_normalise(s_.channels, l.to_prompt.out.bias, {l.norm4.weight, l.norm4.bias, l.norm4.eps}, x);
   }
 
-  void ask_tile(const AttentionWeights& w, int64_t count, bool first, const Room& r, Partial& sums) {
+  void ask_tile(const AttentionWeights& w, const float* x, int64_t count, bool first, const Room& r, Partial& sums) {
     const bool absorbed = form_ == Form::absorbed;
     if (!absorbed) project(w.key.weight, s_.inner(), s_.channels, r.sum, r.projected);
     dot(s_, absorbed ? side(s_, form_, to_image_) : column_side(query_), absorbed ? r.sum : r.projected, r.logits);
     weigh(s_, count, nullptr, 0, absorbed ? s_.channels : s_.width, first, r.logits, sums);
     if (absorbed) {
-      turn_tile(s_.channels, r.x, r.turned);
+      turn_tile(s_.channels, x, r.turned);
     } else {
-      project(w.value.weight, s_.inner(), s_.channels, r.x, r.projected);
+      project(w.value.weight, s_.inner(), s_.channels, x, r.projected);
       turn_tile(s_.inner(), r.projected, r.values);
     }
     gather_heads(s_, form_, r.logits, absorbed ? r.turned : r.values, first, sums);

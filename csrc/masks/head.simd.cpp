@@ -37,6 +37,7 @@ class Head {
   void load_tile() {
     for (int64_t c = 0; c < a_.channels; ++c) {
       const float* from = a_.image + ((prompt_ * a_.channels + c) * a_.height + y_) * a_.width + x0_;
+      for (int64_t n = 0; n < kTile; n += 16) __builtin_prefetch(from + a_.width + n);  // the next row of the image
       for (int64_t n = 0; n < count_; ++n) x_[c * kTile + n] = from[n];
       for (int64_t n = count_; n < kTile; ++n) x_[c * kTile + n] = 0;
     }

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastprompt._runtime import current_backend
+
 # Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
 DROP_INS = {
     "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
@@ -91,9 +93,10 @@ def disabled() -> Iterator[None]:
 
 
 def is_disabled() -> bool:
+    """Inside :func:`disabled`, or of the backend "reference", which is the host itself here."""
     import torch
 
-    return not torch.compiler.is_compiling() and _disabled.get()
+    return not torch.compiler.is_compiling() and (_disabled.get() or current_backend() == "reference")
 
 
 def checked(model: Any) -> Any:
