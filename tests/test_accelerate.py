@@ -159,6 +159,35 @@ def test_transformers_sam2(name, multimask, dynamic):
 MODULES = {"Sam2": "sam2", "Sam3Tracker": "sam3_tracker", "EdgeTam": "edgetam"}
 
 
+def test_transformers_sam_hq():
+    from transformers.models.sam_hq import modeling_sam_hq
+
+    config = transformers.SamHQMaskDecoderConfig(vit_dim=64)
+    config._attn_implementation = "eager"
+    decoder = modeling_sam_hq.SamHQMaskDecoder(config).eval()
+    randomise(decoder)
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g) * 0.3  # noqa: E731
+    for images, prompts in ((1, 1), (2, 3)):
+        arguments = {
+            "image_embeddings": draw(images, 256, 16, 16),
+            "image_positional_embeddings": draw(1, 256, 16, 16).expand(images, -1, -1, -1),
+            "sparse_prompt_embeddings": draw(images, prompts, 3, 256),
+            "dense_prompt_embeddings": draw(1, 256, 1, 1).expand(images, -1, 16, 16),
+            "intermediate_embeddings": [draw(images, 16, 16, 64)],
+            "multimask_output": True,
+            "hq_token_only": False,
+        }
+        want = fp.restore(decoder)(**arguments)
+        tokens = draw(images, prompts, 8, 256), draw(images * prompts, 256, 16, 16), draw(1, 256, 16, 16)
+        tokens = (*tokens[:2], tokens[2].expand(images * prompts, -1, -1, -1), None)
+        plain = decoder.transformer(*tokens)
+        fp.accelerate(decoder)
+        assert list(fp.report(decoder).replaced) == ["transformer"]
+        for x, y in zip((*decoder(**arguments), *decoder.transformer(*tokens)), (*want, *plain), strict=True):
+            same(x, y)
+
+
 # ---------------------------------------------------------------- the cache of an image
 
 

@@ -12,6 +12,7 @@ from fastprompt._runtime import current_backend
 # Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
 DROP_INS = {
     "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
+    "transformers.models.sam_hq.modeling_sam_hq.SamHQTwoWayTransformer": "transformers_sam_hq",
     "transformers.models.sam2.modeling_sam2.Sam2MaskDecoder": "transformers_sam2",
     "transformers.models.sam3_tracker.modeling_sam3_tracker.Sam3TrackerMaskDecoder": "transformers_sam3_tracker",
     "transformers.models.edgetam.modeling_edgetam.EdgeTamMaskDecoder": "transformers_edgetam",
@@ -43,8 +44,8 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, Sam2, Sam3Tracker, EdgeTam), segment-anything or mobile_sam, or
-            anything that has one inside.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything or mobile_sam,
+            or anything that has one inside.
 
     Raises:
         TypeError: ``model`` is no module.

@@ -12,34 +12,8 @@ from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
 
 
-class Decoder(nn.Module):
-    """Mixin of a host's mask decoder: the two-way transformer and the mask head in three kernels."""
-
-    transformer: Any
-    iou_token: Any
-    mask_tokens: Any
-    num_mask_tokens: int
-    output_hypernetworks_mlps: Any
-    iou_prediction_head: Any
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        """Why a host cannot be replaced; None: it can."""
-        layers = host.transformer.layers
-        if not len(layers):
-            return "the transformer has no layers"
-        channels, width = host.iou_token.embedding_dim, TwoWayWeights(host.transformer).width
-        if channels % 16 or width % 16:
-            return f"channels ({channels}) and the width of a head ({width}) must be multiples of 16"
-        for n, layer in enumerate(layers):
-            if layer.skip_first_layer_pe != (n == 0):
-                return "only the first layer may skip the positions"
-            activation = getattr(layer.mlp, "act", None) or getattr(layer.mlp, "activation", None)
-            if type(activation).__name__ not in ("ReLU", "ReLUActivation"):
-                return f"the activation must be ReLU, got {type(activation).__name__}"
-            if getattr(layer.mlp, "num_layers", 2) != 2 or len({norm(layer, k).eps for k in (1, 2, 3, 4)}) > 1:
-                return "layers with an MLP of two layers and one eps only"
-        return None
+class DropIn(nn.Module):
+    """Mixin of a host's module."""
 
     def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
         """Whether this call takes the host's path; the reason is said once."""
@@ -59,6 +33,22 @@ class Decoder(nn.Module):
         if reason:
             say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
         return reason is not None
+
+
+class Decoder(DropIn):
+    """Mixin of a host's mask decoder: the two-way transformer and the mask head in three kernels."""
+
+    transformer: Any
+    iou_token: Any
+    mask_tokens: Any
+    num_mask_tokens: int
+    output_hypernetworks_mlps: Any
+    iou_prediction_head: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        return unsupported_transformer(host.transformer)
 
     def attend(self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B P, T, C) and image tokens (B P, C, H, W) for prompts (B P, T, C) and images (B, C, H, W).
@@ -92,6 +82,35 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
 
+class Transformer(DropIn):
+    """Mixin of a two-way transformer of transformers, for decoders that are their host's but for it.
+
+    The decoder repeats the image for every prompt, so nothing is shared and nothing kept."""
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        return unsupported_transformer(host)
+
+    def forward(
+        self,
+        point_embeddings: Tensor,
+        image_embeddings: Tensor,
+        image_positional_embeddings: Tensor,
+        attention_similarity: Tensor | None = None,
+        target_embedding: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        inputs = (point_embeddings, image_embeddings, image_positional_embeddings)
+        unused = {"attention_similarity": attention_similarity, "target_embedding": target_embedding, **kwargs}
+        if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
+            return super().forward(*inputs, attention_similarity, target_embedding, **kwargs)
+        weights, pixels = TwoWayWeights(self), image_embeddings.shape[2] * image_embeddings.shape[3]
+        prepared = prepare(image_embeddings, image_positional_embeddings[:1], weights)
+        prompt, image = two_way(point_embeddings.flatten(0, 1), prepared, len(image_embeddings), pixels, weights)
+        return prompt.view_as(point_embeddings), image.transpose(1, 2).unsqueeze(1)
+
+
 class TransformersDecoder(Decoder):
     """Mixin of the decoders of transformers, whose up-scaling layers have names of their own."""
 
@@ -101,6 +120,23 @@ class TransformersDecoder(Decoder):
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         return self.upscale_conv1, self.upscale_layer_norm, self.upscale_conv2
+
+
+def unsupported_transformer(transformer: Any) -> str | None:
+    if not len(transformer.layers):
+        return "the transformer has no layers"
+    channels, width = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer).width
+    if channels % 16 or width % 16:
+        return f"channels ({channels}) and the width of a head ({width}) must be multiples of 16"
+    for n, layer in enumerate(transformer.layers):
+        if layer.skip_first_layer_pe != (n == 0):
+            return "only the first layer may skip the positions"
+        activation = getattr(layer.mlp, "act", None) or getattr(layer.mlp, "activation", None)
+        if type(activation).__name__ not in ("ReLU", "ReLUActivation"):
+            return f"the activation must be ReLU, got {type(activation).__name__}"
+        if getattr(layer.mlp, "num_layers", 2) != 2 or len({norm(layer, k).eps for k in (1, 2, 3, 4)}) > 1:
+            return "layers with an MLP of two layers and one eps only"
+    return None
 
 
 def constant(dense: Tensor) -> bool:
@@ -122,4 +158,4 @@ def say_once(text: str) -> None:
         warnings.warn(text, stacklevel=4)
 
 
-__all__ = ["Decoder", "TransformersDecoder", "constant", "one_position"]
+__all__ = ["Decoder", "Transformer", "TransformersDecoder", "constant", "one_position"]
