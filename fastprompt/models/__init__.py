@@ -44,7 +44,7 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything or mobile_sam,
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything, mobile_sam,
             or anything that has one inside.
 
     Raises:
