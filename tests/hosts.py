@@ -1,0 +1,67 @@
+"""Models with random weights, and prompts, for the tests of ``accelerate``."""
+
+import torch
+import transformers
+
+
+@torch.no_grad()
+def randomise(decoder):
+    """As if trained: every parameter has its say, and the logits have a standard deviation near 1."""
+    generator = torch.Generator().manual_seed(0)
+    for name, p in decoder.named_parameters():
+        if p.dim() > 1:
+            std = 0.5 if "token" in name.split(".")[0] else p[0].numel() ** -0.5
+            p.copy_(torch.randn(p.shape, generator=generator) * std)
+        elif name.endswith("bias"):
+            p.copy_(torch.randn(p.shape, generator=generator) * 0.05)
+        else:
+            p.copy_(torch.rand(p.shape, generator=generator) * 0.6 + 0.7)
+
+
+def sam(size=64):
+    vision = transformers.SamVisionConfig(
+        image_size=16 * size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_dim=64,
+        global_attn_indexes=[0],
+    )
+    prompt = transformers.SamPromptEncoderConfig(image_size=16 * size)
+    torch.manual_seed(0)
+    model = transformers.SamModel(transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt)).eval()
+    randomise(model.mask_decoder)
+    return model
+
+
+def embedding(batch=1, size=64, seed=0):
+    return torch.randn(batch, 256, size, size, generator=torch.Generator().manual_seed(seed)) * 0.3
+
+
+def points(*shape):
+    return torch.rand(*shape, 2, generator=torch.Generator().manual_seed(1)) * 1024
+
+
+BOX = torch.tensor([[[100.0, 100.0, 500.0, 600.0]]])
+PROMPTS = {
+    "point": {"input_points": points(1, 1, 1)},
+    "box": {"input_boxes": BOX},
+    "point and box": {"input_points": points(1, 1, 1), "input_boxes": BOX},
+    "10 points": {"input_points": points(1, 1, 10)},
+    "30 points": {"input_points": points(1, 1, 30)},
+    "mask": {
+        "input_points": points(1, 1, 1),
+        "input_masks": torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(2)),
+    },
+    "padding": {"input_points": points(1, 1, 3), "input_labels": torch.tensor([[[1, -1, -10]]])},
+    "nothing": {},
+    "one mask": {"input_points": points(1, 1, 1), "multimask_output": False},
+    "16 prompts": {"input_points": points(1, 16, 1)},
+    "two images": {"input_points": points(2, 3, 1)},
+}
+
+
+def same(got, want, tolerance=1e-5):
+    assert got.shape == want.shape
+    assert got.dtype == want.dtype
+    assert float((got - want).detach().abs().max()) <= tolerance * max(1.0, float(want.detach().abs().max()) / 4)
