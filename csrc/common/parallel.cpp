@@ -124,10 +124,10 @@ struct Member::Shared {
   alignas(64) std::atomic<bool> alone{false};
 };
 
-void Member::stage(int64_t items) {
+void Member::stage(int64_t items, bool one_by_one) {
   items_ = items;
   first_ = end_;
-  end_ += std::min(items, shared_->threads == 1 ? 1 : kRangesPerThread * shared_->threads);
+  end_ += one_by_one ? items : std::min(items, shared_->threads == 1 ? 1 : kRangesPerThread * shared_->threads);
 }
 
 bool Member::next(int64_t* from, int64_t* to) {
