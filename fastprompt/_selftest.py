@@ -121,6 +121,10 @@ def attention() -> Iterator[Check]:
         yield compare("prompt_to_image_attention", form, prompt, image, weights, **options)
         options["norm"] = (normal(64), normal(64), 1e-6)
         yield compare("image_to_prompt_attention", form, image, prompt, weights, **options)
+    words, mask = normal(2, 5, 48), np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
+    shapes = [(32, 64), (32,), *[(32, 48), (32,)] * 2, (64, 32), (64,)]
+    weights = fp.AttentionWeights(*(0.2 * normal(*shape) for shape in shapes))
+    yield compare("pixel_word_attention", "", normal(2, 64, 7, 23), words, weights, heads=2, mask=mask)
 
 
 def masks() -> Iterator[Check]:

@@ -73,3 +73,32 @@ def image_to_prompt(image: Any, prompt: Any, w: Any, *, heads: int, scale: float
     if o["norm"] is not None:
         out = layer_norm(out, *o["norm"])
     return out.swapaxes(1, 2).reshape(len(prompt), *image.shape[1:])
+
+
+def pixel_word(
+    image: Any,
+    words: Any,
+    w: Any,
+    heads: int,
+    added: Any,
+    factor: Any,
+    unmask: bool,
+    scale: float,
+    query_norm: float | None,
+) -> tuple[Any, Any]:
+    x = tokens(image, len(image))
+    q, k, v = linear(x, w.query_weight, w.query_bias), linear(words, w.key_weight, w.key_bias), None
+    v = linear(words, w.value_weight, w.value_bias)
+    if query_norm is not None:
+        q = (q - q.mean(1, keepdims=True)) / np.sqrt(q.var(1, keepdims=True) + query_norm)
+    if factor is not None:
+        k, v = k * factor[..., None], v * factor[..., None]
+    q, k, v = (y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2) for y in (q, k, v))
+    logits = scale * q @ k.swapaxes(2, 3)
+    bias = np.zeros(words.shape[:2]) if added is None else added
+    if unmask:
+        bias = np.where(np.isneginf(bias).all(-1, keepdims=True), 0, bias)
+    out = (softmax(logits + bias[:, None, None], -1) @ v).swapaxes(1, 2).reshape(*x.shape[:2], -1)
+    out = linear(out, w.out_weight, w.out_bias).swapaxes(1, 2).reshape(len(image), -1, *image.shape[2:])
+    mean = logits.mean(1).swapaxes(1, 2).reshape(*words.shape[:2], *image.shape[2:])
+    return out.astype(np.float32), mean.astype(np.float32)
