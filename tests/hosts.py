@@ -1,7 +1,10 @@
 """Models with random weights, and prompts, for the tests of ``accelerate``."""
 
+import pytest
 import torch
 import transformers
+
+import fastprompt as fp
 
 
 @torch.no_grad()
@@ -65,3 +68,20 @@ def same(got, want, tolerance=1e-5):
     assert got.shape == want.shape
     assert got.dtype == want.dtype
     assert float((got - want).detach().abs().max()) <= tolerance * max(1.0, float(want.detach().abs().max()) / 4)
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sam()  # with parameters that require a gradient, as from_pretrained has them
+
+
+@pytest.fixture
+def fast(model):
+    yield fp.accelerate(model)
+    fp.restore(model)

@@ -10,24 +10,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from hosts import PROMPTS, embedding, points, randomise, sam, same  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model():
-    return sam()  # with parameters that require a gradient, as from_pretrained has them
-
-
-@pytest.fixture
-def fast(model):
-    yield fp.accelerate(model)
-    fp.restore(model)
+from hosts import PROMPTS, embedding, fast, model, no_grad, points, randomise, sam, same  # noqa: E402, F401
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -11,25 +11,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from hosts import PROMPTS, embedding, randomise, sam, same  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model():
-    return sam()  # with parameters that require a gradient, as from_pretrained has them
-
-
-@pytest.fixture
-def fast(model):
-    yield fp.accelerate(model)
-    fp.restore(model)
-
+from hosts import PROMPTS, embedding, fast, model, no_grad, randomise, sam, same  # noqa: E402, F401
 
 # ---------------------------------------------------------------- the cache of an image
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import platform
-import sys
 from typing import Any
 
 from fastprompt.cli._text import table
@@ -80,18 +79,12 @@ def backends() -> dict[str, dict[str, Any]]:
 
 
 def operators() -> dict[str, list[str]]:
-    """The backends of every public function: a family has kernels, and a reference in the module of its name."""
-    import fastprompt as fp
+    """The backends of every public function."""
+    from fastprompt._selftest import WITHOUT_KERNEL
     from fastprompt.ops import __all__ as names
 
-    found = {}
-    for name in sorted(filter(str.islower, names)):
-        module = getattr(fp, name).__module__
-        kinds = ["cpu"] if hasattr(sys.modules[module], "_C") else []
-        if importlib.util.find_spec(module.replace(".ops.", ".reference.")):
-            kinds.append("reference")
-        found[name] = kinds
-    return found
+    functions = sorted(filter(str.islower, names))
+    return {name: ["numpy"] if name in WITHOUT_KERNEL else ["cpu", "reference"] for name in functions}
 
 
 def text(facts: dict[str, Any]) -> str:

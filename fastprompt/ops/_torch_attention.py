@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.ops import attention
+from fastprompt.ops import _prompt_call
 from fastprompt.ops._library import define_with_formula
 
 Maybe = Tensor | None
@@ -89,14 +89,14 @@ def image_to_prompt_formula(
 
 def supported(image: Tensor, position: Maybe, rows: Tensor, *rest: Any) -> bool:
     """Whole vectors only: other widths take the formula."""
-    return image.shape[1] % attention.LANES == rows.shape[3] % attention.LANES == 0
+    return image.shape[1] % _prompt_call.LANES == rows.shape[3] % _prompt_call.LANES == 0
 
 
 prompt_to_image = define_with_formula(
     "prompt_to_image",
     _TO_IMAGE,
     formula=prompt_to_image_formula,
-    launch=attention.launch_prompt_to_image,
+    launch=_prompt_call.launch_prompt_to_image,
     shape=lambda image, position, query, *rest: query.shape,
     supported=supported,
 )
@@ -104,7 +104,7 @@ image_to_prompt = define_with_formula(
     "image_to_prompt",
     _TO_PROMPT,
     formula=image_to_prompt_formula,
-    launch=attention.launch_image_to_prompt,
+    launch=_prompt_call.launch_image_to_prompt,
     shape=lambda image, position, key, *rest: (key.shape[0], *image.shape[1:]),
     supported=supported,
 )

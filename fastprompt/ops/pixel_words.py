@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt import _C  # noqa: F401  (has kernels: those of attention)
 from fastprompt._runtime import current_backend, is_tensor
 from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._grid import check_devices
-from fastprompt.ops.attention import LANES, AttentionWeights, launch_image_to_prompt, linear, numpy
+from fastprompt.ops._prompt_call import (
+    LANES,
+    AttentionWeights,
+    check_weights,
+    launch_image_to_prompt,
+    linear,
+    numpy,
+)
 
 __all__ = ["pixel_word_attention"]
 
@@ -97,19 +103,8 @@ def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_m
         raise ValueError(
             f"image must be (B, C, H, W) and words (B, T, L), got {tuple(image.shape)}, {tuple(words.shape)}"
         )
-    if not isinstance(weights, tuple) or len(weights) != 8:
-        raise TypeError(f"weights must be AttentionWeights, got {type(weights).__name__}")
-    w = AttentionWeights(*(None if x is None else plain_floats(as_array("weights", x)) for x in weights))
-    inner, out = int(w.query_weight.shape[0]), int(w.out_weight.shape[0])
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or inner % heads:
-        raise ValueError(f"heads must be a positive divisor of the inner width {inner}, got {heads!r}")
-    columns = {"query": image.shape[1], "key": words.shape[2], "value": words.shape[2]}
-    for name, x in zip(w._fields, w, strict=True):
-        part, _, which = name.partition("_")
-        rows = out if part == "out" else inner
-        size = (rows,) if which == "bias" else (rows, columns.get(part, inner))
-        if x is not None and tuple(x.shape) != size:
-            raise ValueError(f"weights.{name} must have shape {size}, got {tuple(x.shape)}")
+    out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
+    w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
     if kind not in KINDS:
         raise ValueError(f"mask_kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if on_full_mask not in ("zero", "unmask"):
