@@ -5,6 +5,11 @@ namespace fastprompt {
 
 namespace py = pybind11;
 
+inline const float* floats(const py::handle& address) {
+  return reinterpret_cast<const float*>(address.cast<std::uintptr_t>());
+}
+inline float* out_floats(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
+
 // FASTPROMPT_BIND(family) { m.def(...); } adds definitions to the module, so that module.cpp has no list of families.
 struct Binding {
   using Define = void (*)(py::module_&);

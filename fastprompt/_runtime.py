@@ -41,6 +41,12 @@ def get_num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def matmul_precision() -> int:
+    """0, 1, 2 for "highest", "high", "medium" of ``torch.set_float32_matmul_precision``, in the kernels' order."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else ("highest", "high", "medium").index(torch.get_float32_matmul_precision())
+
+
 def current_backend() -> str:
     """The backend in force: that of the innermost ``with backend(...)``, else ``FASTPROMPT_BACKEND``, else "auto"."""
     name = _backend.get() or os.environ.get("FASTPROMPT_BACKEND") or "auto"

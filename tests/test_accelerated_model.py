@@ -52,7 +52,7 @@ def test_inference_mode(fast):
 def test_the_cache_is_dropped_with_the_image(fast):
     image = embedding()
     fast(image_embeddings=image, **PROMPTS["point"])
-    cache = fast.mask_decoder.__dict__["_fastprompt_images"]
+    cache = fast.mask_decoder.__dict__["_fastprompt_low_rank"]
     assert cache._kept is not None
     del image
     assert cache._kept is None
@@ -61,8 +61,7 @@ def test_the_cache_is_dropped_with_the_image(fast):
 def test_a_mask_prompt_is_not_cached(fast):
     image = embedding()
     fast(image_embeddings=image, **PROMPTS["mask"])
-    cache = fast.mask_decoder.__dict__["_fastprompt_images"]
-    assert cache._kept is None or cache._kept.image() is not image
+    assert not [name for name in fast.mask_decoder.__dict__ if name.startswith("_fastprompt")]
 
 
 # ---------------------------------------------------------------- the model remains a model
@@ -81,7 +80,7 @@ def test_accelerate_is_idempotent_and_reversible(model):
     model(image_embeddings=embedding(), **PROMPTS["point"])
     assert list(model.state_dict()) == keys
     assert type(fp.restore(model).mask_decoder) is host
-    assert "_fastprompt_images" not in model.mask_decoder.__dict__
+    assert not [name for name in model.mask_decoder.__dict__ if name.startswith("_fastprompt")]
 
 
 def test_save_load_copy_and_pickle(fast, tmp_path):

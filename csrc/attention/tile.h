@@ -47,13 +47,13 @@ static inline void dot(const Heads& s, const Side& row, const float* tile, float
 
 // ---------------------------------------------------------------- every image token attends to the prompt
 
-// Over the first `tokens` rows of each head; the others become 0.
+// Over the first `tokens` rows of each head; the others become 0. `bias` (H T) or null.
 static inline void softmax_over_prompt(const Heads& s, int64_t tokens, const float* bias, float* logits) {
-  for (int64_t h = 0; h < s.heads; ++h, bias += s.tokens, logits += s.tokens * kTile)
+  for (int64_t h = 0; h < s.heads; ++h, logits += s.tokens * kTile)
     for (int64_t n = 0; n < kTile; n += N) {
       vf peak = broadcast(kLowest), total = broadcast(0.f);
       for (int64_t t = 0; t < tokens; ++t) {
-        const vf logit = load(logits + t * kTile + n) + broadcast(bias[t]);
+        const vf logit = load(logits + t * kTile + n) + broadcast(bias ? bias[h * s.tokens + t] : 0.f);
         store(logits + t * kTile + n, logit);
         peak = max(logit, peak);
       }
@@ -139,19 +139,20 @@ static inline void weigh(const Heads& s, int64_t count, const float* bias, int64
 
 // value (rows x size) += weights (rows x tile) tokens (tile x size)
 static inline void gather(const float* weights, int64_t rows, const float* tokens, int64_t token_row, int64_t size,
-                          bool first, float* value) {
+                          bool first, float* value, int64_t value_row) {
   const Left left{weights, kTile, 1};
-  first ? gemm<false>(left, tokens, token_row, value, size, rows, size / N, kTile)
-        : gemm<true>(left, tokens, token_row, value, size, rows, size / N, kTile);
+  first ? gemm<false>(left, tokens, token_row, value, value_row, rows, size / N, kTile)
+        : gemm<true>(left, tokens, token_row, value, value_row, rows, size / N, kTile);
 }
 
 // The values of all heads, token by token: projected ones are tile x inner(), else the tokens are turned.
 static inline void gather_heads(const Heads& s, Form form, const float* weights, const float* tokens, bool first,
                                 Partial& sums) {
-  if (form == Form::absorbed) return gather(weights, s.rows(), tokens, s.channels, s.channels, first, sums.value);
+  if (form == Form::absorbed)
+    return gather(weights, s.rows(), tokens, s.channels, s.channels, first, sums.value, s.channels);
   for (int64_t h = 0; h < s.heads; ++h)
     gather(weights + h * s.tokens * kTile, s.tokens, tokens + h * s.width, s.inner(), s.width, first,
-           sums.value + h * s.tokens * s.width);
+           sums.value + h * s.tokens * s.width, s.width);
 }
 
 static inline void turn_tile(int64_t channels, const float* x, float* turned) {

@@ -4,21 +4,8 @@
 #include "common/scratch.h"
 
 namespace fastprompt {
-namespace {
-
-int64_t tiles_of(int64_t pixels) {
-  const int64_t tile = FP_DISPATCH(prompt_tile)();
-  return (pixels + tile - 1) / tile;
-}
-
-}  // namespace
-
-int64_t two_way_floats(int64_t images, int64_t channels, int64_t pixels, int64_t inner) {
-  return images * tiles_of(pixels) * FP_DISPATCH(two_way_tile_floats)(channels, inner);
-}
-
 void two_way_prepare(const TwoWayImage& a) {
-  const int64_t tiles = tiles_of(a.pixels);
+  const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.pixels + tile - 1) / tile;
   parallel_for(a.threads, a.images * tiles, [&](int64_t k) {
     FP_DISPATCH(two_way_prepare_tile)(a, k / tiles, k % tiles);
   });

@@ -51,17 +51,13 @@ struct TwoWayImage {
   int64_t images, channels, pixels, inner;
   const float *image, *position;  // (images, C, pixels), (C, pixels)
   Linear key, value, query;       // of layer 0: to_image.key, to_image.value, to_prompt.query
-  float* out;                     // two_way_floats(...)
+  float* out;                     // (images, tiles, 2 C + 3 inner, tile)
   int threads;
 };
 
-int64_t two_way_floats(int64_t images, int64_t channels, int64_t pixels, int64_t inner);
 void two_way_prepare(const TwoWayImage& args);
 void two_way(const TwoWay& args);
 
-class Member;
-
-FP_DECLARE_ISA(int64_t, two_way_tile_floats, (int64_t channels, int64_t inner))
 FP_DECLARE_ISA(void, two_way_prepare_tile, (const TwoWayImage& args, int64_t image, int64_t tile))
 FP_DECLARE_ISA(void, two_way_prompt, (const TwoWay& args, int64_t prompt, int threads))
 

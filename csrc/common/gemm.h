@@ -62,5 +62,48 @@ static inline void gemm(const Left& a, const float* b, ptrdiff_t b_row, float* o
   if (v < vectors) gemm_columns<1, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
 }
 
+// out[t][r] = sum over k of x[t][k] weight[r][k], a linear layer on few rows: both are read along k, whose length is a
+// multiple of N, so the weights need no packing and no lane is idle.
+// NOTE: with 7 tokens in the 16 lanes of a vector instead, SAM's layers took 2.7 times as long.
+template <int R, int T>
+static inline void linear_block(const float* weight, const float* x, int64_t x_row, float* out, int64_t out_row,
+                                int64_t depth) {
+  vf sums[R][T];
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) sums[r][t] = broadcast(0.f);
+  for (int64_t k = 0; k < depth; k += N) {
+    vf w[R];
+    for (int r = 0; r < R; ++r) {
+      w[r] = loadu(weight + r * depth + k);
+      if (N * sizeof(float) == 64 || k % 16 == 0) __builtin_prefetch(weight + (r + 2 * R) * depth + k);
+    }
+    for (int t = 0; t < T; ++t) {
+      const vf value = loadu(x + t * x_row + k);
+      for (int r = 0; r < R; ++r) sums[r][t] = fma(w[r], value, sums[r][t]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) out[t * out_row + r] = sum(sums[r][t]);
+}
+
+template <int R>
+static inline void linear_rows(const float* weight, const float* x, int64_t x_row, float* out, int64_t out_row,
+                               int64_t tokens, int64_t depth) {
+  for (; tokens >= 4; tokens -= 4, x += 4 * x_row, out += 4 * out_row)
+    linear_block<R, 4>(weight, x, x_row, out, out_row, depth);
+  if (tokens == 3) linear_block<R, 3>(weight, x, x_row, out, out_row, depth);
+  if (tokens == 2) linear_block<R, 2>(weight, x, x_row, out, out_row, depth);
+  if (tokens == 1) linear_block<R, 1>(weight, x, x_row, out, out_row, depth);
+}
+
+// `weight` (rows x depth) has contiguous rows.
+static inline void linear(const float* weight, const float* x, int64_t x_row, float* out, int64_t out_row, int64_t rows,
+                          int64_t tokens, int64_t depth) {
+  constexpr int R = N == 16 ? 4 : 2;  // 16 or 8 sums in registers
+  int64_t r = 0;
+  for (; r + R <= rows; r += R) linear_rows<R>(weight + r * depth, x, x_row, out + r, out_row, tokens, depth);
+  for (; r < rows; ++r) linear_rows<1>(weight + r * depth, x, x_row, out + r, out_row, tokens, depth);
+}
+
 }  // namespace FP_ISA
 }  // namespace fastprompt

@@ -1,13 +1,48 @@
 #include "masks/head.h"
 
+#include <vector>
+
+#include "attention/prompt.h"
 #include "common/parallel.h"
 
 namespace fastprompt {
+namespace {
 
-void mask_head(const MaskHead& a) {
-  parallel_for(a.threads, a.prompts * a.height, [&](int64_t k) {
-    FP_DISPATCH(mask_head_row)(a, k / a.height, k % a.height);
+// Memory of a left operand of `count` matrices (rows x depth).
+struct Packed {
+  std::vector<uint16_t> high, low;
+  int64_t size;
+  Packed(int64_t count, int64_t rows, int64_t depth, bool split)
+      : high(count * rows * round_to_depth(depth)), low(split ? high.size() : 0), size(rows * round_to_depth(depth)) {}
+  uint16_t* low_at(int64_t k) { return low.empty() ? nullptr : low.data() + k * size; }
+  Bf16Operand operand() { return {high.data(), low_at(0)}; }
+};
+
+void run(const MaskHead& a) {
+  const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.height * a.width + tile - 1) / tile;
+  parallel_for(a.threads, a.prompts * tiles, [&](int64_t k) { FP_DISPATCH(mask_head_tile)(a, k / tiles, k % tiles); });
+}
+
+void run_packed(MaskHead a, bool split) {
+  const int64_t up = 4 * a.middle, deep = 4 * a.depth, rank = a.layout.rank(a.layout.depth);
+  const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.height * a.width + tile - 1) / tile;
+  Packed second(1, deep, a.middle, split), rows(a.prompts, up, rank, split);
+  pack_left(a.weight2, 1, deep, deep, a.middle, second.high.data(), second.low_at(0));
+  parallel_for(a.threads, a.prompts, [&](int64_t k) {
+    const float* from = a.low_rank + k * a.layout.prompt_rows() * (up + tiles * tile) + up;
+    pack_left(from, 1, up, up, rank, rows.high.data() + k * rows.size, rows.low_at(k));
   });
+  a.packed2 = second.operand(), a.low_rank_rows = rows.operand();
+  run(a);
+}
+
+}  // namespace
+
+void mask_head(const MaskHead& args) {
+  MaskHead a = args;
+  const bool fits = !a.image && a.middle % 8 == 0 && a.depth % 4 == 0;  // whole blocks of rows
+  a.engine = fits ? bf16(a.precision) : nullptr;
+  a.engine ? run_packed(a, a.precision == Precision::high) : run(a);
 }
 
 }  // namespace fastprompt

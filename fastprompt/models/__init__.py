@@ -67,7 +67,8 @@ def restore(model: Any) -> Any:
     """Undo :func:`accelerate`, in place. Returns ``model``."""
     for module in checked(model).modules():
         if is_drop_in(type(module)):
-            module.__dict__.pop("_fastprompt_images", None)
+            for name in [k for k in module.__dict__ if k.startswith("_fastprompt_")]:
+                del module.__dict__[name]
             module.__class__ = host_of(type(module))
     return model
 

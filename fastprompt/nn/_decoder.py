@@ -1,6 +1,7 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from fastprompt.models import is_disabled
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.ops import MaskHeadWeights, mask_head
+from fastprompt.ops import _torch_low_rank as low_rank
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
 
 
@@ -50,31 +52,45 @@ class Decoder(DropIn):
         """Why a host cannot be replaced; None: it can."""
         return unsupported_transformer(host.transformer)
 
-    def attend(self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B P, T, C) and image tokens (B P, C, H, W) for prompts (B P, T, C) and images (B, C, H, W).
+    def attend(
+        self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor
+    ) -> tuple[Tensor, Tensor | low_rank.LowRankTokens]:
+        """Tokens (B P, T, C) and image tokens for prompts (B P, T, C) and images (B, C, H, W).
 
         ``dense`` is added to the image: (B or 1, C, H, W), constant over H and W without a mask prompt.
         """
-        weights = TwoWayWeights(self.transformer)
+        weights, up = TwoWayWeights(self.transformer), self.upscaling()[0].weight
+        images, channels, height, width = image.shape
+        plain = constant(dense) and not torch.compiler.is_compiling()  # else the image is new at every call
 
-        def make() -> Tensor:
-            return prepare(image + dense, position[:1], weights)
+        def kept(form: str, parameters: list[Tensor], make: Callable[[], Tensor]) -> Tensor:
+            cache = self.__dict__.setdefault(f"_fastprompt_{form}", ImageCache())
+            result: Tensor = cache.get(image, [dense[:, :, 0, 0], position], parameters, make)
+            return result
 
-        cache = self.__dict__.setdefault("_fastprompt_images", ImageCache())
-        plain = constant(dense)  # a mask prompt makes another image every time
-        prepared = cache.get(image, [dense[:, :, 0, 0], position], weights.prepare, make) if plain else make()
-        images, _, height, width = image.shape
+        if plain and low_rank.pays(prompt.shape[1], channels, low_rank.sizes_of(weights, up)):
+            make = lambda: low_rank.prepare(image + dense, position[:1], weights, up)  # noqa: E731
+            prepared = kept("low_rank", [*weights.all, up], make)
+            return low_rank.two_way(prompt, prepared, (images, height, width), weights, up)
+        make = lambda: prepare(image + dense, position[:1], weights)  # noqa: E731
+        prepared = kept("two_way", weights.prepare, make) if plain else make()
         prompt, image = two_way(prompt, prepared, images, height * width, weights)
         return prompt, image.unflatten(2, (height, width))
 
     def masks(
-        self, image: Tensor, tokens: Tensor, wanted: slice, detail: tuple[Tensor, Tensor] | None = None
+        self,
+        image: Tensor | low_rank.LowRankTokens,
+        tokens: Tensor,
+        wanted: slice,
+        detail: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """(B P, K, 4 H, 4 W): the ``wanted`` masks of the mask tokens (B P, M, C)."""
         mlps = self.output_hypernetworks_mlps[wanted]
         vectors = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens.unbind(1)[wanted], strict=True)], 1)
         conv1, norm, conv2 = self.upscaling()
         weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
+        if isinstance(image, low_rank.LowRankTokens):
+            return low_rank.masks(image, vectors, weights, norm.eps, detail)
         return mask_head(image, vectors, weights, eps=norm.eps, detail=detail)
 
     def upscaling(self) -> tuple[Any, Any, Any]:
@@ -125,9 +141,11 @@ class TransformersDecoder(Decoder):
 def unsupported_transformer(transformer: Any) -> str | None:
     if not len(transformer.layers):
         return "the transformer has no layers"
-    channels, width = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer).width
-    if channels % 16 or width % 16:
-        return f"channels ({channels}) and the width of a head ({width}) must be multiples of 16"
+    channels, w = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer)
+    sizes = {"channels": channels, "channels of a head": channels // w.heads, "width of a head": w.width, "MLP": w.mlp}
+    for name, size in sizes.items():
+        if size % 16:
+            return f"{name} must be a multiple of 16, got {size}"
     for n, layer in enumerate(transformer.layers):
         if layer.skip_first_layer_pe != (n == 0):
             return "only the first layer may skip the positions"

@@ -46,8 +46,8 @@ def _two_way_cpu(
     if prompts:
         size = (images, prompts, channels, pixels, tokens, heads, width, mlp, depth)
         addresses = tuple(address(w) for w in weights)
-        threads, pair = get_num_threads(), (address(out), address(image))
-        _C.two_way(size, address(prompt), address(prepared), addresses, tuple(eps), *pair, threads)
+        pair = (address(out), address(image))
+        _C.two_way(size, address(prompt), address(prepared), addresses, tuple(eps), pair, get_num_threads())
     return out, image
 
 

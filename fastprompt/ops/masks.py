@@ -126,17 +126,10 @@ def launch(*arguments: Any) -> None:
     middle, depth = conv2.shape[:2]
     if math.prod(out.shape) == 0:
         return
-    # Sub-pixels outside, inputs inside: as the kernel reads them.
-    conv1, conv2 = (plain_floats(turned(x)) for x in (conv1, conv2))
     images = 1 if detail1 is None else detail1.shape[0]
     sizes = (batch, vectors.shape[1], height, width, channels, middle, depth, images)
-    order = (image, conv1, bias1, norm_weight, norm_bias, conv2, bias2, vectors, detail1, detail2, out)
-    _C.mask_head(sizes, tuple(address(x) for x in order), eps, get_num_threads())
-
-
-def turned(weight: Any) -> Any:
-    """(C, D, 2, 2) as (2, 2, D, C)."""
-    return weight.permute(2, 3, 1, 0) if is_tensor(weight) else weight.transpose(2, 3, 1, 0)
+    order = (image, conv1, bias1, norm_weight, norm_bias, conv2, bias2, vectors, detail1, detail2, None, None, out)
+    _C.mask_head(sizes, tuple(address(x) for x in order), eps, (), 0, get_num_threads())
 
 
 class ResizedMasks(NamedTuple):

@@ -1,0 +1,31 @@
+#include "attention/low_rank.h"
+
+#include "common/parallel.h"
+#include "common/scratch.h"
+
+namespace fastprompt {
+
+void low_rank_prepare(const LowRankImage& a) {
+  const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.pixels + tile - 1) / tile;
+  parallel_for(a.threads, a.images * tiles, [&](int64_t k) {
+    FP_DISPATCH(low_rank_prepare_tile)(a, k / tiles, k % tiles);
+  });
+}
+
+// U + padded_rank U + tiles (1 + padded_rank) tile
+int64_t low_rank_floats(const LowRankLayout& l, int64_t pixels) {
+  const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (pixels + tile - 1) / tile;
+  return l.prompt_rows() * (l.up + tiles * tile);
+}
+
+// Many prompts run side by side, a thread each; few are shared among the threads.
+void low_rank(const LowRank& a) {
+  const TwoWay& t = a.two_way;
+  prefer_huge_pages(t.image_out, t.prompts * low_rank_floats(a.layout, t.pixels) * sizeof(float));
+  const bool many = t.prompts >= t.threads;
+  parallel_for(many ? t.threads : 1, t.prompts, [&](int64_t k) {
+    FP_DISPATCH(low_rank_prompt)(a, k, many ? 1 : t.threads);
+  });
+}
+
+}  // namespace fastprompt

@@ -1,0 +1,48 @@
+// Compiled with AVX-512 BF16, where the compiler has it.
+#if defined(__AVX512BF16__)
+#include "common/bf16_pack.h"
+
+namespace fastprompt {
+
+const Bf16& bf16_avx512();
+
+namespace {
+
+constexpr int kRows = 4, kVectors = 4;  // 16 sums in registers; 8 loads for 16 products
+
+inline __m512bh pair(const uint16_t* x) {
+  int32_t both;
+  __builtin_memcpy(&both, x, 4);
+  return (__m512bh)_mm512_set1_epi32(both);
+}
+
+void multiply_avx512(const Bf16Product& p) {
+  for (int64_t m = 0; m < p.rows; m += kRows) {
+    float* out = p.out + m * kBf16Columns;
+    __m512 sums[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v)
+        sums[r][v] = p.add ? _mm512_loadu_ps(out + r * kBf16Columns + 16 * v) : _mm512_setzero_ps();
+    const uint16_t *left = p.left + m * p.depth, *right = p.right;
+    for (int64_t k = 0; k < p.depth; k += 2, left += 2, right += 2 * kBf16Columns) {
+      __m512bh b[kVectors];
+      for (int v = 0; v < kVectors; ++v) b[v] = (__m512bh)_mm512_loadu_si512(right + 32 * v);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const __m512bh a = pair(left + r * p.depth);
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], a, b[v]);
+      }
+    }
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + r * kBf16Columns + 16 * v, sums[r][v]);
+  }
+}
+
+constexpr Bf16 kEngine{"avx512_bf16", false, multiply_avx512, pack_right_avx512};
+
+}  // namespace
+
+const Bf16& bf16_avx512() { return kEngine; }
+
+}  // namespace fastprompt
+#endif
