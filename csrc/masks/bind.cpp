@@ -1,7 +1,12 @@
 #include "bind.h"
 
+#include <pybind11/stl.h>
+
+#include <vector>
+
 #include "attention/low_rank_bind.h"
 #include "masks/head.h"
+#include "masks/mlp.h"
 #include "masks/resize.h"
 
 using namespace fastprompt;
@@ -31,6 +36,24 @@ FASTPROMPT_BIND(masks) {
     a.eps = eps, a.precision = static_cast<Precision>(precision), a.threads = threads;
     py::gil_scoped_release nogil;
     mask_head(a);
+  });
+  // (address of x, its row, widths, addresses of weights and biases, address of out) for each MLP
+  m.def("run_mlps", [](const py::list& mlps, int64_t prompts, int threads) {
+    std::vector<Mlp> all;
+    std::vector<std::vector<Linear>> weights(mlps.size());
+    std::vector<std::vector<int64_t>> widths(mlps.size());
+    for (size_t k = 0; k < mlps.size(); ++k) {
+      const py::tuple f = mlps[k];
+      widths[k] = f[2].cast<std::vector<int64_t>>();
+      const py::tuple arrays = f[3];
+      for (size_t n = 0; n + 1 < arrays.size(); n += 2)
+        weights[k].push_back({floats(arrays[n]), floats(arrays[n + 1])});
+      const int64_t layers = static_cast<int64_t>(weights[k].size());
+      all.push_back({prompts, layers, floats(f[0]), f[1].cast<int64_t>(), weights[k].data(), widths[k].data(),
+                     out_floats(f[4].cast<std::uintptr_t>())});
+    }
+    py::gil_scoped_release nogil;
+    run_mlps(all.data(), static_cast<int64_t>(all.size()), threads);
   });
   m.def("resize_masks",
         [](const py::tuple& sizes, std::uintptr_t logits, const py::tuple& rows, const py::tuple& columns,

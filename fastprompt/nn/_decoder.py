@@ -11,6 +11,7 @@ from fastprompt.models import is_disabled
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
+from fastprompt.ops._torch_mlp import token_mlps
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
 
 
@@ -85,13 +86,17 @@ class Decoder(DropIn):
         detail: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """(B P, K, 4 H, 4 W): the ``wanted`` masks of the mask tokens (B P, M, C)."""
-        mlps = self.output_hypernetworks_mlps[wanted]
-        vectors = torch.stack([mlp(token) for mlp, token in zip(mlps, tokens.unbind(1)[wanted], strict=True)], 1)
+        count = range(tokens.shape[1])[wanted]
+        vectors = torch.stack(token_mlps(tokens, list(count), self.output_hypernetworks_mlps[wanted]), 1)
         conv1, norm, conv2 = self.upscaling()
         weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
         if isinstance(image, low_rank.LowRankTokens):
             return low_rank.masks(image, vectors, weights, norm.eps, detail)
         return mask_head(image, vectors, weights, eps=norm.eps, detail=detail)
+
+    def from_token(self, tokens: Tensor, row: int, mlp: Any) -> Tensor:
+        """``mlp(tokens[:, row])``"""
+        return token_mlps(tokens, [row], [mlp])[0]
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         """The two transposed convolutions and the LayerNorm between them, in their order."""

@@ -43,8 +43,8 @@ class Sam2Decoder(TransformersDecoder):
         wanted = slice(1, None) if multimask_output else slice(0, 1)
         needed = slice(0, None) if choose else wanted
         masks = self.masks(image, mask_tokens, needed, (fine, finer)).unflatten(0, (batch, prompts))
-        scores = self.iou_prediction_head(tokens[:, 1])[:, needed].unflatten(0, (batch, prompts))
+        scores = self.from_token(tokens, 1, self.iou_prediction_head)[:, needed].unflatten(0, (batch, prompts))
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)
-        objects = self.pred_obj_score_head(tokens[:, 0]).unflatten(0, (batch, prompts))
+        objects = self.from_token(tokens, 0, self.pred_obj_score_head).unflatten(0, (batch, prompts))
         return masks, scores, mask_tokens[:, wanted].unflatten(0, (batch, prompts)), objects

@@ -31,13 +31,13 @@ class SegmentAnythingDecoder(Decoder):
         tokens, image = self.attend_each(tokens, image_embeddings, dense_prompt_embeddings, image_pe)
         wanted = slice(1, None) if multimask_output else slice(0, 1)
         masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
-        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]
+        return masks, self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         conv1, norm, _, conv2, _ = self.output_upscaling
         return conv1, norm, conv2
 
-    def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Any]:
         """``dense`` may differ from prompt to prompt (mask prompts): then every prompt has an image of its own."""
         if constant(dense) or dense.shape[0] == 1:
             return self.attend(tokens, image, dense[:1], position)

@@ -36,5 +36,5 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         )
         wanted = slice(1, None) if multimask_output else slice(0, 1)
         masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
-        scores = self.iou_prediction_head(tokens[:, 0])[:, wanted]
+        scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))

@@ -1,0 +1,110 @@
+"""The mask head's products in bfloat16, by every engine; AMX in an emulator where the machine has none."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastprompt import _C
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from hosts import no_grad  # noqa: E402, F401
+from test_low_rank import decoder, run  # noqa: E402
+
+HAS_AMX = _C.bf16() == "amx"
+pytestmark = pytest.mark.skipif(_C.best_isa() != "avx512", reason="bfloat16 products need AVX-512")
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory):
+    """Runs the instructions that csrc/common/bf16_amx.cpp was compiled to."""
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    made = tmp_path_factory.mktemp("amx") / "amx.so"
+    source = Path(__file__).with_name("amx_emulator.c")
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", made, source], check=True)
+    return ctypes.CDLL(str(made))
+
+
+@pytest.fixture(params=["plain", "avx512_bf16", "amx"])
+def engine(request):
+    emulated = request.param == "amx" and not HAS_AMX
+    library = request.getfixturevalue("emulator") if emulated else None
+    try:
+        _C.set_bf16(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    if library:
+        assert library.amx_install() == 0
+    yield request.param
+    if library:
+        assert library.amx_remove() == 0
+    _C.set_bf16("best")
+
+
+@pytest.fixture
+def precision(request):
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def inputs(channels=128, height=9, width=9):
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+    return draw(2, 7, channels), draw(1, channels, height, width), draw(1, channels, height, width)
+
+
+def test_precision_follows_torch(engine, precision, emulator):
+    """Largest error of a mask logit in its standard deviations; nothing but the head changes."""
+    module, arguments = decoder(2, channels=128, heads=4), inputs()
+    (tokens, full), _, (_, want) = run(module, *arguments)
+    found = {}
+    for name in ("highest", "high", "medium"):
+        precision(name)
+        (same, found[name]), _, _ = run(module, *arguments)
+        assert torch.equal(same, tokens)
+    error = {name: float((x - want).abs().max() / want.std()) for name, x in found.items()}
+    assert torch.equal(found["highest"], full)
+    assert 1e-4 < error["medium"] < 3e-2
+    assert error["high"] < 1e-4
+    three_pay = engine != "avx512_bf16"  # there one product in float32 takes less time than three in bfloat16
+    assert torch.equal(found["high"], full) != three_pay
+    if engine == "amx" and not HAS_AMX:
+        assert ctypes.c_long.in_dll(emulator, "amx_executed").value > 0
+
+
+def test_engines_agree(engine, precision):
+    """With the plain one, up to the order of the sums."""
+    module, arguments = decoder(2, channels=128, heads=4), inputs(height=5, width=13)
+    for name, tolerance in (("medium", 1e-5), ("high", 1e-5)):
+        precision(name)
+        got = run(module, *arguments)[0][1]
+        _C.set_bf16("plain")
+        want = run(module, *arguments)[0][1]
+        _C.set_bf16(engine)
+        if name == "medium" or engine != "avx512_bf16":
+            assert float((got - want).abs().max() / want.std()) < tolerance
+
+
+def test_sizes_that_fit_no_block_are_computed_in_float32(engine, precision):
+    module, arguments = decoder(2, channels=80, heads=5, downsample=1), inputs(channels=80)
+    want = run(module, *arguments)[0][1]
+    precision("medium")
+    assert torch.equal(run(module, *arguments)[0][1], want)
+
+
+def test_nan_stays_nan(engine, precision):
+    module, (tokens, image, position) = decoder(2, channels=128, heads=4), inputs()
+    image[0, 0, 0, 0] = float("nan")
+    precision("medium")
+    masks = run(module, tokens, image, position)[0][1]
+    assert torch.isnan(masks[:, :, :4, :4]).all()
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match="no bfloat16 engine 'abacus'"):
+        _C.set_bf16("abacus")
