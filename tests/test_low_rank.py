@@ -3,7 +3,6 @@
 import pytest
 
 import fastprompt as fp
-from fastprompt import _C
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -12,15 +11,14 @@ from hosts import embedding, no_grad, randomise  # noqa: E402, F401
 from fastprompt.ops import MaskHeadWeights, _torch_low_rank, _torch_two_way  # noqa: E402
 
 
-def decoder(depth, channels=64, heads=2, mlp=48, downsample=2):
+def decoder(depth, channels=64, heads=2):
     from transformers.models.sam.modeling_sam import SamMaskDecoder
 
     config = transformers.SamMaskDecoderConfig(
         hidden_size=channels,
         num_attention_heads=heads,
         num_hidden_layers=depth,
-        mlp_dim=mlp,
-        attention_downsample_rate=downsample,
+        mlp_dim=48,
     )
     config._attn_implementation = "eager"
     module = SamMaskDecoder(config).eval()
