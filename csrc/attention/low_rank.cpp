@@ -18,13 +18,17 @@ int64_t low_rank_floats(const LowRankLayout& l, int64_t pixels) {
   return l.prompt_rows() * (l.up + tiles * tile);
 }
 
-// Many prompts run side by side, a thread each; few are shared among the threads.
+// Many groups run side by side, a thread each; few are shared among the threads.
 void low_rank(const LowRank& a) {
   const TwoWay& t = a.two_way;
   prefer_huge_pages(t.image_out, t.prompts * low_rank_floats(a.layout, t.pixels) * sizeof(float));
-  const bool many = t.prompts >= t.threads;
-  parallel_for(many ? t.threads : 1, t.prompts, [&](int64_t k) {
-    FP_DISPATCH(low_rank_prompt)(a, k, many ? 1 : t.threads);
+  const int64_t prompts = t.prompts / t.images;  // of an image
+  const int64_t share = (t.prompts + t.threads - 1) / t.threads, most = share < prompts ? share : prompts;
+  const int64_t size = most < kLowRankGroup ? most : kLowRankGroup, groups = (prompts + size - 1) / size;
+  const bool many = groups * t.images >= t.threads;
+  parallel_for(many ? t.threads : 1, groups * t.images, [&](int64_t k) {
+    const int64_t first = k % groups * size, count = prompts - first < size ? prompts - first : size;
+    FP_DISPATCH(low_rank_group)(a, k / groups * prompts + first, count, many ? 1 : t.threads);
   });
 }
 

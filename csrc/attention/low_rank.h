@@ -5,7 +5,7 @@
 //
 // are never written. A_n depends on the image alone: what the layers ask of it (projections, the squares that LayerNorm
 // needs) is prepared once. A prompt keeps one number d and the H T n weights W of each token, and the few rows R.
-// For SAM and seven prompt tokens that is half of the products of two_way.h, bit for bit as exact in float32.
+// For SAM and seven prompt tokens that is a third of the products of two_way.h, with the same error in float32.
 #pragma once
 #include "attention/two_way.h"
 
@@ -55,10 +55,12 @@ struct LowRank {
   const float* up_weight;
 };
 
+constexpr int64_t kLowRankGroup = 4;  // prompts that share a read of the image: its tile and their rooms fit into L2
+
 int64_t low_rank_floats(const LowRankLayout& layout, int64_t pixels);
 void low_rank(const LowRank& args);
 
 FP_DECLARE_ISA(void, low_rank_prepare_tile, (const LowRankImage& args, int64_t image, int64_t tile))
-FP_DECLARE_ISA(void, low_rank_prompt, (const LowRank& args, int64_t prompt, int threads))
+FP_DECLARE_ISA(void, low_rank_group, (const LowRank& args, int64_t first, int64_t count, int threads))
 
 }  // namespace fastprompt

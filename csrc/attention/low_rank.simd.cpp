@@ -1,14 +1,13 @@
 #include "attention/low_rank.h"
 
-#include "attention/low_rank_tile.h"
-#include "attention/prompt_tokens.h"
+#include "attention/low_rank_rows.h"
 
 namespace fastprompt {
 namespace FP_ISA {
 namespace {
 
 constexpr int64_t kParts = 8;  // of the image, for each thread: 0.2 ms for SAM, see Member::stage
-constexpr int64_t kBlock = 8;  // rows of a block of the Gram matrix
+constexpr int64_t kMaxParts = 512;
 
 // Brings the next tile from memory, a share at each call: an image's prepared numbers, 34 MB for SAM, stay in no cache.
 // NOTE: 0.7 of 2.3 ms a pass were spent waiting for them.
@@ -26,154 +25,44 @@ class Ahead {
   int64_t share_;
 };
 
-// All of one prompt.
-class LowRankDecoder {
+// One prompt's side of the passes over the image.
+class LowRankPrompt {
  public:
-  LowRankDecoder(const LowRank& args, int64_t prompt, int threads)
+  LowRankPrompt(const LowRank& args, PromptTokens& tokens, int64_t first, int64_t k, int64_t parts)
       : a_(args.two_way),
         l_(args.layout),
-        up_weight_(args.up_weight),
         s_{a_.heads, a_.tokens, a_.width, a_.channels},
+        tokens_(tokens),
+        prompt_(k),
         tiles_((a_.pixels + kTile - 1) / kTile),
-        parts_(threads == 1                ? 1
-               : tiles_ < kParts * threads ? tiles_
-                                           : kParts * threads),
-        columns_(round_up(l_.rank(a_.depth), 16)),
+        parts_(parts),
+        state_(a_.image_out + (first + k) * l_.prompt_rows() * (l_.up + tiles_ * kTile)),
+        rows_(args, s_, tokens, k),
+        columns_(rows_.columns),
         size_(s_.width + columns_),
-        prepared_(a_.prepared + prompt / (a_.prompts / a_.images) * tiles_ * l_.prepared_rows() * kTile),
-        state_(a_.image_out + prompt * l_.prompt_rows() * (l_.up + tiles_ * kTile)),
-        tokens_(a_, prompt),
-        values_(a_.depth * s_.inner() * s_.tokens),
-        memory_(floats()) {
+        memory_(parts * (s_.rows() * (size_ + 2) + 64)) {
     Pieces pieces{memory_.data()};
-    rows_ = pieces.take(columns_ * s_.channels);
-    turned_ = pieces.take(columns_ * s_.channels);
-    gram_ = pieces.take(columns_ * columns_);
-    absorbed_ = pieces.take(s_.rows() * s_.channels);
-    asked_ = pieces.take(s_.rows() * columns_);
-    asks_ = pieces.take(s_.rows() * columns_);
-    for (int64_t k = 0; k < parts_; ++k) {
+    for (int64_t p = 0; p < parts; ++p) {
       float* peak = pieces.take(s_.rows());
       float* weight = pieces.take(s_.rows());
-      partials_[k] = {peak, weight, pieces.take(s_.rows() * size_)};
+      partials_[p] = {peak, weight, pieces.take(s_.rows() * size_)};
     }
   }
 
-  static void program(Member& m, void* self) { static_cast<LowRankDecoder*>(self)->run(m); }
-
- private:
-  static constexpr int64_t kMaxParts = 64 * kParts;
-
-  int64_t floats() const {
-    return columns_ * (2 * s_.channels + columns_) + s_.rows() * (s_.channels + 2 * columns_) +
-           parts_ * (s_.rows() * (size_ + 2) + 64) + 256;
-  }
-
-  // Every thread of the team runs this; the stages keep them together.
-  void run(Member& m) {
-    tokens_.read(m);
-    each(m, 1, [&](int64_t) {
-      for (int64_t k = 0; k < columns_ * s_.channels; ++k) rows_[k] = 0;
-    });
-    for (int64_t n = 0; n <= a_.depth; ++n) {
-      if (n > 0) {
-        take_answer(m, n - 1, a_.layers[n - 1].to_image, a_.layers[n - 1].norm2);
-        tokens_.digest(m, a_.layers[n - 1]);
-        answer_image(m, n);
-      }
-      if (n < a_.depth) tokens_.attend_to_itself(m, a_.layers[n], n == 0);
-      tokens_.ask(m, question(n));
-      if (n > 0) products_with_rows(m, tokens_.query, question(n).key.weight, asks_);
-      each(m, parts_, [&](int64_t part) { pass(n, part); }, true);
-    }
-    take_answer(m, a_.depth, a_.final, a_.final_norm);
-    tokens_.write(m);
-  }
-
+  void answer(Member& m, int64_t n) { rows_.answer(m, n, state_); }
+  void ask(Member& m, int64_t n) { rows_.multiply(m, tokens_.query, question(n).key.weight, rows_.asks); }
   const AttentionWeights& question(int64_t n) const { return question_after(a_.layers, a_.final, a_.depth, n); }
-  float* values(int64_t n) { return values_.data() + (n - 1) * s_.inner() * s_.tokens; }
-
-  // ---------------------------------------------------------------- on the rows R
-
-  // products (H T x columns) = x, absorbed in `weight`, times the rows.
-  void products_with_rows(Member& m, const float* x, const float* weight, float* products) {
-    each(m, a_.heads, [&](int64_t h) {
-      tokens_.absorb(h, x, weight, absorbed_);
-      const int64_t first = h * s_.tokens;
-      gemm<false>({absorbed_ + first * s_.channels, s_.channels, 1}, turned_, columns_, products + first * columns_,
-                  columns_, s_.tokens, columns_ / N, s_.channels);
-    });
-  }
-
-  // What the prompt says to the image in pass n, as rows; their Gram matrix, for the LayerNorm; and the rows after it.
-  void answer_image(Member& m, int64_t n) {
-    const TwoWayLayer& l = a_.layers[n - 1];
-    if (n > 1) products_with_rows(m, tokens_.image_key, l.to_prompt.query.weight, asked_);
-    const int64_t old = l_.rank(n - 1), now = l_.rank(n);
-    each(m, a_.heads, [&](int64_t h) {
-      const int64_t first = h * s_.tokens;
-      for (int64_t t = 0; t < s_.tokens; ++t)
-        for (int64_t i = t * s_.inner() + h * s_.width; i < t * s_.inner() + (h + 1) * s_.width; ++i)
-          values(n)[i] = tokens_.image_value[i];
-      tokens_.absorb_out(h, values(n), l.to_prompt.out.weight, rows_ + old * s_.channels);
-      for (int64_t t = 0; t < s_.tokens; ++t) centre_row(rows_ + (old + first + t) * s_.channels, s_.channels);
-    });
-    each(m, old, [&](int64_t j) {
-      float* row = rows_ + j * s_.channels;
-      if (j == n - 2)
-        new_constant(a_.layers, n, s_.channels, row);
-      else
-        centre_row(row, s_.channels);
-    });
-    each(m, columns_ / N, [&](int64_t k) {
-      for (int64_t c = 0; c < s_.channels; c += N)
-        transpose_tile(rows_ + k * N * s_.channels + c, s_.channels, turned_ + c * columns_ + k * N, columns_);
-    });
-    each(m, (now + kBlock - 1) / kBlock, [&](int64_t k) { gram_block(k * kBlock, now); });
-    each(m, now, [&](int64_t j) {
-      for (int64_t c = 0; c < s_.channels; ++c) rows_[j * s_.channels + c] *= l.norm4.weight[c];
-    });
-    each(m, s_.channels, [&](int64_t c) {
-      for (int64_t j = 0; j < columns_; ++j) turned_[c * columns_ + j] *= l.norm4.weight[c];
-    });
-    if (n == a_.depth) raise_rows(m);
-  }
-
-  // Rows [first, first + 8) of the Gram matrix from their own block on, what follows counted twice: W G W' in half.
-  void gram_block(int64_t first, int64_t rank) {
-    const int64_t rows = rank - first < kBlock ? rank - first : kBlock, from = first / N * N;
-    gemm<false>({rows_ + first * s_.channels, s_.channels, 1}, turned_ + from, columns_,
-                gram_ + first * columns_ + from, columns_, rows, (columns_ - from) / N, s_.channels);
-    for (int64_t j = first; j < first + rows; ++j)
-      for (int64_t i = first + kBlock; i < rank; ++i) gram_[j * columns_ + i] *= 2;
-  }
-
-  // For the mask head: the bias of the last LayerNorm and the rows, times W_up.
-  void raise_rows(Member& m) {
-    each(m, columns_ / kBlock + 1, [&](int64_t k) {
-      const float* bias = a_.layers[a_.depth - 1].norm4.bias;
-      const Left left{k == 0 ? bias : rows_ + (k - 1) * kBlock * s_.channels, s_.channels, 1};
-      float* to = state_ + (k == 0 ? 0 : 1 + (k - 1) * kBlock) * l_.up;
-      gemm<false>(left, up_weight_, l_.up, to, l_.up, k == 0 ? 1 : kBlock, l_.up / N, s_.channels);
-    });
-  }
-
-  // ---------------------------------------------------------------- from the image
-
-  void take_answer(Member& m, int64_t n, const AttentionWeights& w, const LayerNorm& norm) {
-    each(m, a_.heads, [&](int64_t h) { merge_head(h, n, w); });
-    tokens_.take_answer(m, w, norm);
-  }
 
   // key = the head's answer: the values of A_n, those of W_n R_n and of the LayerNorm's bias, the value's own bias.
   void merge_head(int64_t h, int64_t n, const AttentionWeights& w) {
     const int64_t size = n == 0 ? s_.width : size_, inner = s_.inner(), first = h * s_.width;
     Scratch memory(s_.tokens * (size_ + s_.channels) + N);
-    float *merged = memory.data(), *said = merged + s_.tokens * size_, *out = tokens_.key + first;
+    float *merged = memory.data(), *said = merged + s_.tokens * size_,
+          *out = tokens_.key + prompt_ * s_.tokens * inner + first;
     for (int64_t t = 0; t < s_.tokens; ++t)
       merge_row(partials_, static_cast<int>(parts_), h * s_.tokens + t, size, merged + t * size);
     if (n > 0) {
-      gemm<false>({merged + s_.width, size, 1}, rows_, s_.channels, said, s_.channels, s_.tokens, s_.channels / N,
+      gemm<false>({merged + s_.width, size, 1}, rows_.rows, s_.channels, said, s_.channels, s_.tokens, s_.channels / N,
                   l_.rank(n));
       for (int64_t k = 0; k < s_.tokens * s_.channels; ++k) said[k] += a_.layers[n - 1].norm4.bias[k % s_.channels];
       linear(w.value.weight + first * s_.channels, said, s_.channels, out, inner, s_.width, s_.tokens, s_.channels);
@@ -185,33 +74,30 @@ class LowRankDecoder {
       }
   }
 
-  // ---------------------------------------------------------------- on image tokens
-
   struct Room {
     float *question, *logits, *weighted, *products, *turned;
   };
 
-  void pass(int64_t n, int64_t part) {
-    const int64_t wide = s_.rows() * kTile, inner = s_.inner() * kTile, square = columns_ * kTile;
-    Scratch memory(inner + 2 * wide + 2 * square);
-    float* at = memory.data();
-    const Room r{at, at + inner, at + inner + wide, at + inner + 2 * wide, at + inner + 2 * wide + square};
-    const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
-    for (int64_t k = first; k < last; ++k) pass_tile(n, k, k == first, r, partials_[part]);
+  int64_t room_floats() const { return (s_.inner() + 2 * s_.rows() + 2 * columns_) * kTile; }
+
+  Room room(float* at) const {
+    const int64_t inner = s_.inner() * kTile, wide = s_.rows() * kTile, square = columns_ * kTile;
+    return {at, at + inner, at + inner + wide, at + inner + 2 * wide, at + inner + 2 * wide + square};
   }
 
-  void pass_tile(int64_t n, int64_t k, bool first, const Room& r, Partial& sums) {
-    const float* tile = prepared_ + k * l_.prepared_rows() * kTile;
-    const LowRankTile<const float> t(l_, tile, n);
-    Ahead ahead(tile + (l_.prepared_rows() + l_.start(n)) * kTile, k + 1 < tiles_ ? l_.rows(n) * kTile : 0,
-                n == 0 ? s_.heads : l_.rank(n) / kBlock + 2 * s_.heads);
+  void pass_tile(int64_t n, int64_t k, const float* prepared, bool first, float* memory, int64_t part, Ahead& ahead) {
+    const LowRankTile<const float> t(l_, prepared, n);
     float* d = state_ + l_.prompt_rows() * (l_.up + k * kTile);
     float* weights = d + kTile;
     const int64_t count = a_.pixels - k * kTile < kTile ? a_.pixels - k * kTile : kTile;
-    if (n > 0) answer_tile(n, t, d, weights, r, ahead);
-    ask_tile(n, t, d, weights, count, first, r, sums, ahead);
+    if (n > 0) answer_tile(n, t, d, weights, room(memory), ahead);
+    ask_tile(n, t, d, weights, count, first, room(memory), partials_[part], ahead);
   }
 
+  // How often pass_tile calls ahead.fetch().
+  int64_t fetches(int64_t n) const { return n == 0 ? s_.heads : l_.rank(n) / kBlock + 2 * s_.heads; }
+
+ private:
   // rows = d content + position
   void assemble(const float* d, const float* content, const float* position, float* rows) const {
     for (int64_t p = 0; p < kTile; p += N)
@@ -227,13 +113,13 @@ class LowRankDecoder {
     if (n == 1) {
       for (int64_t p = 0; p < kTile; p += N) store(d + p, broadcast(1.f));
       for (int64_t k = 0; k < columns_ * kTile; k += N) store(weights + k, broadcast(0.f));
-      dot(s_, tokens_.side(tokens_.image_key), t.query, logits);
+      dot(s_, tokens_.side(prompt_, tokens_.image_key), t.query, logits);
     } else {
       for (int64_t p = 0; p < kTile; p += N) store(weights + (n - 2) * kTile + p, broadcast(1.f));  // the constant
       assemble(d, t.query, t.query_position, r.question);
-      dot(s_, tokens_.side(tokens_.image_key), r.question, logits);
-      // NOTE: the constant of this pass is not part of the token yet; its column is 0 in asked_, for its row was.
-      gemm<true>({asked_, columns_, 1}, weights, kTile, logits, kTile, s_.rows(), V, old);
+      dot(s_, tokens_.side(prompt_, tokens_.image_key), r.question, logits);
+      // NOTE: the constant of this pass is not part of the token yet; its column is 0 in `asked`, for its row was.
+      gemm<true>({rows_.asked, columns_, 1}, weights, kTile, logits, kTile, s_.rows(), V, old);
     }
     softmax_over_prompt(s_, s_.tokens, nullptr, logits);
     normalise_tile(n, t, d, weights, r.products, ahead);
@@ -244,7 +130,8 @@ class LowRankDecoder {
                       Ahead& ahead) {
     const int64_t rank = l_.rank(n);
     for (int64_t s = 1; s <= n; ++s)
-      dot(s_, tokens_.side(values(s)), t.said + (s - 1) * s_.inner() * kTile, products + l_.rank(s - 1) * kTile);
+      dot(s_, tokens_.side(0, rows_.values(s)), t.said + (s - 1) * s_.inner() * kTile,
+          products + l_.rank(s - 1) * kTile);
     for (int64_t k = 0; k < a_.depth - 1; ++k)
       for (int64_t p = 0; p < kTile; p += N)
         store(products + k * kTile + p, k < n - 1 ? load(t.constants + k * kTile + p) : broadcast(0.f));
@@ -254,7 +141,7 @@ class LowRankDecoder {
     }
     for (int64_t j = 0; j < rank; j += kBlock) {
       ahead.fetch();
-      gemm<true>({gram_ + j * columns_ + j, columns_, 1}, weights + j * kTile, kTile, products + j * kTile, kTile,
+      gemm<true>({rows_.gram + j * columns_ + j, columns_, 1}, weights + j * kTile, kTile, products + j * kTile, kTile,
                  rank - j < kBlock ? rank - j : kBlock, V, rank - j);
     }
     const vf share = broadcast(1.f / s_.channels), eps = broadcast(a_.layers[n - 1].norm4.eps);
@@ -273,10 +160,10 @@ class LowRankDecoder {
                 bool first, const Room& r, Partial& sums, Ahead& ahead) {
     const int64_t size = n == 0 ? s_.width : size_;
     if (n > 0) assemble(d, t.key, t.key_position, r.question);
-    dot(s_, tokens_.side(tokens_.query), n == 0 ? t.key : r.question, r.logits);
+    dot(s_, tokens_.side(prompt_, tokens_.query), n == 0 ? t.key : r.question, r.logits);
     for (int64_t j = 0; n > 0 && j < s_.rows(); j += s_.tokens) {
       ahead.fetch();
-      gemm<true>({asks_ + j * columns_, columns_, 1}, weights, kTile, r.logits + j * kTile, kTile, s_.tokens, V,
+      gemm<true>({rows_.asks + j * columns_, columns_, 1}, weights, kTile, r.logits + j * kTile, kTile, s_.tokens, V,
                  l_.rank(n));
     }
     weigh(s_, count, nullptr, 0, size, first, r.logits, sums);
@@ -299,25 +186,88 @@ class LowRankDecoder {
 
   const TwoWay& a_;
   const LowRankLayout& l_;
-  const float* up_weight_;
   const Heads s_;
-  const int64_t tiles_, parts_;
+  PromptTokens& tokens_;
+  const int64_t prompt_, tiles_, parts_;  // prompt_: of the tokens
+  float* state_;                          // see LowRankLayout::prompt_rows
+  LowRankRows rows_;
   const int64_t columns_, size_;  // of the rows R, padded; of a gathered value
-  const float* prepared_;         // of this prompt's image
-  float* state_;                  // of this prompt: see LowRankLayout::prompt_rows
-  PromptTokens tokens_;
-  Scratch values_, memory_;
+  Scratch memory_;
   Partial partials_[kMaxParts];
-  float *rows_, *turned_, *gram_;     // R (columns x C), and turned; R R'
-  float *absorbed_, *asked_, *asks_;  // H T x C; what image and prompt ask of R, H T x columns
+};
+
+// Some prompts on one image: a tile of it comes from memory once for all of them.
+class LowRankGroup {
+ public:
+  LowRankGroup(const LowRank& args, int64_t first, int64_t count, int threads)
+      : a_(args.two_way),
+        l_(args.layout),
+        count_(count),
+        tiles_((a_.pixels + kTile - 1) / kTile),
+        parts_(threads == 1                ? 1
+               : tiles_ < kParts * threads ? tiles_
+                                           : kParts * threads),
+        prepared_(a_.prepared + first / (a_.prompts / a_.images) * tiles_ * l_.prepared_rows() * kTile),
+        tokens_(a_, first, count) {
+    for (int64_t k = 0; k < count; ++k) prompts_[k] = new LowRankPrompt(args, tokens_, first, k, parts_);
+  }
+  ~LowRankGroup() {
+    for (int64_t k = 0; k < count_; ++k) delete prompts_[k];
+  }
+  LowRankGroup(const LowRankGroup&) = delete;
+  LowRankGroup& operator=(const LowRankGroup&) = delete;
+
+  static void program(Member& m, void* self) { static_cast<LowRankGroup*>(self)->run(m); }
+
+ private:
+  // Every thread of the team runs this; the stages keep them together.
+  void run(Member& m) {
+    tokens_.read(m);
+    for (int64_t n = 0; n <= a_.depth; ++n) {
+      if (n > 0) {
+        take_answer(m, n - 1, a_.layers[n - 1].to_image, a_.layers[n - 1].norm2);
+        tokens_.digest(m, a_.layers[n - 1]);
+        for (int64_t k = 0; k < count_; ++k) prompts_[k]->answer(m, n);
+      }
+      if (n < a_.depth) tokens_.attend_to_itself(m, a_.layers[n], n == 0);
+      tokens_.ask(m, prompts_[0]->question(n));
+      for (int64_t k = 0; n > 0 && k < count_; ++k) prompts_[k]->ask(m, n);
+      each(m, parts_, [&](int64_t part) { pass(n, part); }, true);
+    }
+    take_answer(m, a_.depth, a_.final, a_.final_norm);
+    tokens_.write(m);
+  }
+
+  void take_answer(Member& m, int64_t n, const AttentionWeights& w, const LayerNorm& norm) {
+    each(m, count_ * a_.heads, [&](int64_t k) { prompts_[k / a_.heads]->merge_head(k % a_.heads, n, w); });
+    tokens_.take_answer(m, w, norm);
+  }
+
+  void pass(int64_t n, int64_t part) {
+    Scratch memory(prompts_[0]->room_floats());
+    const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
+    for (int64_t k = first; k < last; ++k) {
+      const float* tile = prepared_ + k * l_.prepared_rows() * kTile;
+      Ahead ahead(tile + (l_.prepared_rows() + l_.start(n)) * kTile, k + 1 < tiles_ ? l_.rows(n) * kTile : 0,
+                  count_ * prompts_[0]->fetches(n));
+      for (int64_t p = 0; p < count_; ++p) prompts_[p]->pass_tile(n, k, tile, k == first, memory.data(), part, ahead);
+    }
+  }
+
+  const TwoWay& a_;
+  const LowRankLayout& l_;
+  const int64_t count_, tiles_, parts_;
+  const float* prepared_;  // of the group's image
+  PromptTokens tokens_;
+  LowRankPrompt* prompts_[kLowRankGroup];
 };
 
 }  // namespace
 
-void low_rank_prompt(const LowRank& a, int64_t prompt, int threads) {
-  threads = threads < 64 ? threads : 64;
-  LowRankDecoder decoder(a, prompt, threads);  // the parts, and so the bits, do not depend on who is busy
-  run_team(team_size(threads), LowRankDecoder::program, &decoder);
+void low_rank_group(const LowRank& a, int64_t first, int64_t count, int threads) {
+  threads = threads < kMaxParts / kParts ? threads : static_cast<int>(kMaxParts / kParts);
+  LowRankGroup group(a, first, count, threads);  // the parts, and so the bits, do not depend on who is busy
+  run_team(team_size(threads), LowRankGroup::program, &group);
 }
 
 }  // namespace FP_ISA

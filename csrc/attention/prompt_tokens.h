@@ -1,4 +1,5 @@
-// The tokens of one prompt between two passes over the image: self attention, MLP, norms and projections.
+// The tokens of some prompts between two passes over the image: self attention, MLP, norms and projections. A layer's
+// weights are read once for all of them.
 #pragma once
 #include "attention/tile.h"
 #include "attention/two_way.h"
@@ -30,27 +31,30 @@ static void each(Member& m, int64_t items, Body body, bool one_by_one = false) {
 
 class PromptTokens {
  public:
-  PromptTokens(const TwoWay& a, int64_t prompt)
-      : a_(a), prompt_(prompt), memory_(a.tokens * (6 * a.channels + 3 * widest() + a.mlp) + 256) {
+  PromptTokens(const TwoWay& a, int64_t prompt, int64_t prompts)
+      : a_(a),
+        prompt_(prompt),
+        rows_(prompts * a.tokens),
+        memory_(rows_ * (6 * a.channels + 3 * widest() + a.mlp) + 256) {
     Pieces pieces{memory_.data()};
     float** narrow[] = {&start_, &now, &sum, &mixed_, &image_key, &image_value};
-    for (float** p : narrow) *p = pieces.take(a.tokens * a.channels);
+    for (float** p : narrow) *p = pieces.take(rows_ * a.channels);
     float** wide[] = {&query, &key, &value};
-    for (float** p : wide) *p = pieces.take(a.tokens * widest());
-    hidden_ = pieces.take(a.tokens * a.mlp);
+    for (float** p : wide) *p = pieces.take(rows_ * widest());
+    hidden_ = pieces.take(rows_ * a.mlp);
   }
 
   void read(Member& m) {
     const float* from = a_.prompt + prompt_ * a_.tokens * a_.channels;
     each(m, 1, [&](int64_t) {
-      for (int64_t k = 0; k < a_.tokens * a_.channels; ++k) start_[k] = now[k] = from[k];
+      for (int64_t k = 0; k < rows_ * a_.channels; ++k) start_[k] = now[k] = from[k];
     });
   }
 
   void write(Member& m) {
     float* to = a_.prompt_out + prompt_ * a_.tokens * a_.channels;
     each(m, 1, [&](int64_t) {
-      for (int64_t k = 0; k < a_.tokens * a_.channels; ++k) to[k] = now[k];
+      for (int64_t k = 0; k < rows_ * a_.channels; ++k) to[k] = now[k];
     });
   }
 
@@ -60,7 +64,8 @@ class PromptTokens {
     layer(m, l.self.query, x, a_.channels, query, a_.channels, 1 / __builtin_sqrtf(static_cast<float>(width)));
     layer(m, l.self.key, x, a_.channels, key, a_.channels);
     layer(m, l.self.value, now, a_.channels, value, a_.channels);
-    each(m, a_.heads, [&](int64_t h) { attend_in_head(h * width, width); });
+    each(m, rows_ / a_.tokens * a_.heads,
+         [&](int64_t k) { attend_in_head(k / a_.heads * a_.tokens * a_.channels + k % a_.heads * width, width); });
     layer(m, l.self.out, mixed_, a_.channels, query, a_.channels);
     add_and_normalise(m, query, l.norm1, !first);
   }
@@ -83,7 +88,9 @@ class PromptTokens {
     layer(m, l.to_prompt.value, now, a_.channels, image_value, inner());
   }
 
-  Side side(const float* x) const { return {Form::projected, x, a_.width, inner(), 1}; }
+  // Of the prompt's own part of such a matrix: Side, and rows below.
+  const float* of_prompt(int64_t k, const float* x) const { return x + k * a_.tokens * inner(); }
+  Side side(int64_t k, const float* x) const { return {Form::projected, of_prompt(k, x), a_.width, inner(), 1}; }
 
   // rows[h T + t] = x of head h times its rows of `weight` (inner x channels): the projection, absorbed.
   void absorb(int64_t h, const float* x, const float* weight, float* rows) const {
@@ -102,7 +109,7 @@ class PromptTokens {
                 a_.tokens, a_.channels / N, a_.width);
   }
 
-  // Tokens x channels or, of projections, tokens x heads x width.
+  // Prompts x tokens x channels or, of projections, prompts x tokens x heads x width.
   float *now, *sum;                // the tokens, and with their positions
   float *query, *key, *value;      // projections of them
   float *image_key, *image_value;  // the prompt side of the image's question
@@ -119,8 +126,8 @@ class PromptTokens {
              bool relu = false) {
     each(m, (rows + kRowsOfStage - 1) / kRowsOfStage, [&](int64_t block) {
       const int64_t from = block * kRowsOfStage, count = rows - from < kRowsOfStage ? rows - from : kRowsOfStage;
-      linear(l.weight + from * depth, x, depth, y + from, rows, count, a_.tokens, depth);
-      for (int64_t t = 0; t < a_.tokens; ++t)
+      linear(l.weight + from * depth, x, depth, y + from, rows, count, rows_, depth);
+      for (int64_t t = 0; t < rows_; ++t)
         for (int64_t r = from; r < from + count; ++r) {
           const float out = (y[t * rows + r] + (l.bias ? l.bias[r] : 0.f)) * scale;
           y[t * rows + r] = relu && out < 0 ? 0 : out;
@@ -130,7 +137,7 @@ class PromptTokens {
 
   // now = norm(now + x), and sum = now + start.
   void add_and_normalise(Member& m, const float* x, const LayerNorm& norm, bool keep = true) {
-    each(m, a_.tokens, [&](int64_t t) {
+    each(m, rows_, [&](int64_t t) {
       float* row = now + t * a_.channels;
       vf total = broadcast(0.f), squares = total;
       for (int64_t c = 0; c < a_.channels; c += N) {
@@ -173,7 +180,7 @@ class PromptTokens {
   }
 
   const TwoWay& a_;
-  const int64_t prompt_;
+  const int64_t prompt_, rows_;
   Scratch memory_;
   float *start_, *mixed_, *hidden_;
 };

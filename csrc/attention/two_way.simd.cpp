@@ -32,7 +32,7 @@ class Decoder {
                : tiles_ < kParts * threads ? tiles_
                                            : kParts * threads),
         form_(s_.rows() * s_.channels < s_.inner() * (s_.channels + s_.tokens) ? Form::absorbed : Form::projected),
-        prompt_tokens_(a, prompt),
+        prompt_tokens_(a, prompt, 1),
         memory_((4 + parts_) * (s_.rows() * s_.channels + 2 * s_.rows() + 64) + tiles_ * s_.channels * kTile) {
     Pieces pieces{memory_.data()};
     float** rows[] = {&to_image_, &to_prompt_key_, &to_prompt_value_};
@@ -132,7 +132,7 @@ class Decoder {
     const Prepared p = prepared_tile(a_.prepared + (image_ * tiles_ + k) * size * kTile, s_.channels, s_.inner());
     const int64_t start = k * kTile, count = a_.pixels - start < kTile ? a_.pixels - start : kTile;
     if (n == 0) {
-      dot(s_, prompt_tokens_.side(prompt_tokens_.query), p.key, r.logits);
+      dot(s_, prompt_tokens_.side(0, prompt_tokens_.query), p.key, r.logits);
       weigh(s_, count, nullptr, 0, s_.width, first, r.logits, sums);
       return gather_heads(s_, Form::projected, r.logits, p.value, first, sums);
     }
@@ -160,15 +160,16 @@ class Decoder {
     const bool absorbed = form_ == Form::absorbed;
     if (n == 1) {
       copy(p.x, x);
-      dot(s_, prompt_tokens_.side(prompt_tokens_.image_key), p.query, r.logits);
+      dot(s_, prompt_tokens_.side(0, prompt_tokens_.image_key), p.query, r.logits);
     } else {
       for (int64_t j = 0; j < s_.channels * kTile; j += N) store(r.sum + j, load(x + j) + load(p.position + j));
       if (!absorbed) project(l.to_prompt.query.weight, s_.inner(), s_.channels, r.sum, r.projected);
-      dot(s_, absorbed ? side(s_, form_, to_prompt_key_) : prompt_tokens_.side(prompt_tokens_.image_key),
+      dot(s_, absorbed ? side(s_, form_, to_prompt_key_) : prompt_tokens_.side(0, prompt_tokens_.image_key),
           absorbed ? r.sum : r.projected, r.logits);
     }
     softmax_over_prompt(s_, s_.tokens, key_bias_, r.logits);
-    add_from_prompt(s_, absorbed ? side(s_, form_, to_prompt_value_) : prompt_tokens_.side(prompt_tokens_.image_value),
+    add_from_prompt(s_,
+                    absorbed ? side(s_, form_, to_prompt_value_) : prompt_tokens_.side(0, prompt_tokens_.image_value),
                     l.to_prompt.out.weight, r.logits, x, r.projected);
     add_bias_and_normalise(s_.channels, l.to_prompt.out.bias, {l.norm4.weight, l.norm4.bias, l.norm4.eps}, x);
   }
@@ -176,7 +177,7 @@ class Decoder {
   void ask_tile(const AttentionWeights& w, const float* x, int64_t count, bool first, const Room& r, Partial& sums) {
     const bool absorbed = form_ == Form::absorbed;
     if (!absorbed) project(w.key.weight, s_.inner(), s_.channels, r.sum, r.projected);
-    dot(s_, absorbed ? side(s_, form_, to_image_) : prompt_tokens_.side(prompt_tokens_.query),
+    dot(s_, absorbed ? side(s_, form_, to_image_) : prompt_tokens_.side(0, prompt_tokens_.query),
         absorbed ? r.sum : r.projected, r.logits);
     weigh(s_, count, nullptr, 0, absorbed ? s_.channels : s_.width, first, r.logits, sums);
     if (absorbed) {

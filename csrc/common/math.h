@@ -33,21 +33,6 @@ static inline float maximum(vf x) {
 }
 #endif
 
-// 1 / x to 1e-7: an estimate and a step of Newton's, where a division takes as long as ten products.
-#if defined(__AVX512F__)
-static inline vf estimate_reciprocal(vf x) { return _mm512_rcp14_ps(x); }
-#elif defined(__AVX2__)
-static inline vf estimate_reciprocal(vf x) { return _mm256_rcp_ps(x); }
-#endif
-static inline vf reciprocal(vf x) {
-#if defined(__AVX2__)
-  const vf r = estimate_reciprocal(x);
-  return r * fma(x * r, broadcast(-1.f), broadcast(2.f));
-#else
-  return broadcast(1.f) / x;
-#endif
-}
-
 typedef int32_t vint __attribute__((vector_size(sizeof(vf))));
 
 // e^x with a relative error below 3e-7; 1e-38 instead of less, so that e^-inf is as good as 0 in a softmax.
@@ -67,17 +52,31 @@ static inline vf exp(vf x) {
   return reinterpret_cast<vf>(reinterpret_cast<vint>(p) + exponent);
 }
 
-// x Phi(x), the GELU of the error function: Abramowitz and Stegun 7.1.26, absolute error of erf below 1.5e-7.
+// 2^x with a relative error below 2e-7, for -120 < x < 120.
+static inline vf exp2(vf x) {
+  const vf magic = broadcast(12582912.f), shifted = x + magic, r = x - (shifted - magic);
+  vf p = broadcast(1.32764725e-3f);
+  p = fma(p, r, broadcast(9.67554189e-3f));
+  p = fma(p, r, broadcast(5.55071309e-2f));
+  p = fma(p, r, broadcast(0.240221202f));
+  p = fma(p, r, broadcast(0.693146944f));
+  p = fma(p, r, broadcast(1.f));
+  return reinterpret_cast<vf>(reinterpret_cast<vint>(p) + (reinterpret_cast<vint>(shifted) << 23));
+}
+
+// x Phi(x), the GELU of the error function, as max(x, 0) - |x| Phi(-|x|). The logarithm of Phi(-z) is close to a
+// parabola: a polynomial of degree 6, fitted on [0, 6] to the least largest error of z Phi(-z), has 5e-8. Behind 6 it
+// is 1e-9. Two thirds of the products that the usual rational function times e^(-z^2 / 2) takes.
 static inline vf gelu(vf x) {
-  const vf one = broadcast(1.f), z = abs(x) * broadcast(0.70710678f);
-  const vf t = reciprocal(fma(z, broadcast(0.3275911f), one));
-  vf p = broadcast(1.061405429f);
-  p = fma(p, t, broadcast(-1.453152027f));
-  p = fma(p, t, broadcast(1.421413741f));
-  p = fma(p, t, broadcast(-0.284496736f));
-  p = fma(p, t, broadcast(0.254829592f));
-  const vf tail = p * t * exp(z * z * broadcast(-1.f));  // 1 - erf(z)
-  return max(x, broadcast(0.f)) - abs(x) * broadcast(0.5f) * tail;
+  const vf z = min(broadcast(6.f), abs(x));
+  vf p = broadcast(3.30927796e-5f);
+  p = fma(p, z, broadcast(-7.69219361e-4f));
+  p = fma(p, z, broadcast(8.08071531e-3f));
+  p = fma(p, z, broadcast(-5.34121022e-2f));
+  p = fma(p, z, broadcast(-0.458770961f));
+  p = fma(p, z, broadcast(-1.15120173f));
+  p = fma(p, z, broadcast(-0.999993086f));
+  return max(x, broadcast(0.f)) - z * exp2(p);
 }
 
 }  // namespace FP_ISA
