@@ -12,12 +12,15 @@ from fastprompt._runtime import current_backend
 # Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
 DROP_INS = {
     "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
-    "transformers.models.sam_hq.modeling_sam_hq.SamHQTwoWayTransformer": "transformers_sam_hq",
+    "transformers.models.sam_hq.modeling_sam_hq.SamHQMaskDecoder": "transformers_sam_hq",
     "transformers.models.sam2.modeling_sam2.Sam2MaskDecoder": "transformers_sam2",
     "transformers.models.sam3_tracker.modeling_sam3_tracker.Sam3TrackerMaskDecoder": "transformers_sam3_tracker",
     "transformers.models.edgetam.modeling_edgetam.EdgeTamMaskDecoder": "transformers_edgetam",
     "segment_anything.modeling.mask_decoder.MaskDecoder": "segment_anything",
+    "segment_anything_hq.modeling.mask_decoder.MaskDecoder": "segment_anything_hq",
+    "segment_anything_hq.modeling.mask_decoder_hq.MaskDecoderHQ": "segment_anything_hq",
     "mobile_sam.modeling.mask_decoder.MaskDecoder": "mobile_sam",
+    "sam2.modeling.sam.mask_decoder.MaskDecoder": "sam2",
 }
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
@@ -67,7 +70,8 @@ def restore(model: Any) -> Any:
     """Undo :func:`accelerate`, in place. Returns ``model``."""
     for module in checked(model).modules():
         if is_drop_in(type(module)):
-            module.__dict__.pop("_fastprompt_images", None)
+            for name in [name for name in module.__dict__ if name.startswith("_fastprompt_")]:
+                del module.__dict__[name]
             module.__class__ = host_of(type(module))
     return model
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt.models import is_disabled
+from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
@@ -24,15 +25,34 @@ class DropIn(nn.Module):
         for name, value in unused.items():
             if value is not None and value is not False:
                 reason = f"{name} is given"
+        own = parameters(self)
+        dtypes = {x.dtype for x in (*given, *own)}
         if any(x.device.type != "cpu" for x in given):
             reason = "there is no kernel for this device"
-        elif any(x.dtype != torch.float32 for x in (*given, next(self.parameters()))):
-            reason = "the decoder computes in float32 only"
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *self.parameters())):
+        elif not dtypes <= {torch.float32, torch.float16, torch.bfloat16}:
+            reason = "there is no kernel for this dtype"
+        elif torch.compiler.is_compiling() and any(p.dtype != torch.float32 for p in own):
+            reason = "half precision is not compiled"
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *own)):
             reason = "gradients are enabled (wrap the call in torch.no_grad())"
         if reason:
             say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
         return reason is not None
+
+    def run(self, *arguments: Any) -> Any:
+        """``predict`` of the arguments, in float32; the results in the dtype that the host would return."""
+        lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in parameters(self))
+        if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
+            return self.predict(*arguments)
+        keeper = self.__dict__.setdefault("_fastprompt_float32", Float32())
+        dtype = host_dtype(self)
+        with torch.autocast("cpu", enabled=False):
+            results = keeper.module(self).predict(*keeper.inputs(arguments))
+        return tuple(x.to(dtype) for x in results)
+
+    def predict(self, *arguments: Any) -> Any:
+        """What the drop-in is for: the arguments in float32 to the results of the host."""
+        raise NotImplementedError
 
 
 class Decoder(DropIn):
@@ -82,35 +102,6 @@ class Decoder(DropIn):
         raise NotImplementedError
 
 
-class Transformer(DropIn):
-    """Mixin of a two-way transformer of transformers, for decoders that are their host's but for it.
-
-    The decoder repeats the image for every prompt, so nothing is shared and nothing kept."""
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        """Why a host cannot be replaced; None: it can."""
-        return unsupported_transformer(host)
-
-    def forward(
-        self,
-        point_embeddings: Tensor,
-        image_embeddings: Tensor,
-        image_positional_embeddings: Tensor,
-        attention_similarity: Tensor | None = None,
-        target_embedding: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        inputs = (point_embeddings, image_embeddings, image_positional_embeddings)
-        unused = {"attention_similarity": attention_similarity, "target_embedding": target_embedding, **kwargs}
-        if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
-            return super().forward(*inputs, attention_similarity, target_embedding, **kwargs)
-        weights, pixels = TwoWayWeights(self), image_embeddings.shape[2] * image_embeddings.shape[3]
-        prepared = prepare(image_embeddings, image_positional_embeddings[:1], weights)
-        prompt, image = two_way(point_embeddings.flatten(0, 1), prepared, len(image_embeddings), pixels, weights)
-        return prompt.view_as(point_embeddings), image.transpose(1, 2).unsqueeze(1)
-
-
 class TransformersDecoder(Decoder):
     """Mixin of the decoders of transformers, whose up-scaling layers have names of their own."""
 
@@ -149,6 +140,17 @@ def one_position(position: Tensor) -> bool:
     return position.shape[0] == 1 or position.stride(0) == 0 or all(equal(p, position[0]) for p in position[1:])
 
 
+def flat(arguments: Any) -> list[Tensor]:
+    """The tensors among arguments, and in the lists among them."""
+    found = []
+    for x in arguments:
+        if isinstance(x, (list, tuple)):
+            found += flat(x)
+        elif isinstance(x, Tensor):
+            found.append(x)
+    return found
+
+
 _said: set[str] = set()
 
 
@@ -158,4 +160,4 @@ def say_once(text: str) -> None:
         warnings.warn(text, stacklevel=4)
 
 
-__all__ = ["Decoder", "Transformer", "TransformersDecoder", "constant", "one_position"]
+__all__ = ["Decoder", "TransformersDecoder", "constant", "one_position"]

@@ -22,14 +22,18 @@ class SegmentAnythingDecoder(Decoder):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         inputs = (image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+        return self.run(*inputs, multimask_output) if self.covers(*inputs) else super().forward(*inputs, multimask_output)
+
+    def covers(self, image: Tensor, position: Tensor, *others: Tensor) -> bool:
         # A batch of images is no use of this decoder: the host repeats each for every prompt of all.
-        if self.falls_back(*inputs) or image_embeddings.shape[0] != 1 or not one_position(image_pe):
-            return super().forward(*inputs, multimask_output)
-        prompts = sparse_prompt_embeddings.shape[0]
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
-        tokens = torch.cat([tokens, sparse_prompt_embeddings], 1)
-        tokens, image = self.attend_each(tokens, image_embeddings, dense_prompt_embeddings, image_pe)
-        wanted = slice(1, None) if multimask_output else slice(0, 1)
+        return not self.falls_back(image, position, *others) and image.shape[0] == 1 and one_position(position)
+
+    def predict(
+        self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
+        tokens, image = self.attend_each(torch.cat([own, sparse], 1), image, dense, position)
+        wanted = slice(1, None) if multimask else slice(0, 1)
         masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
         return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]
 
