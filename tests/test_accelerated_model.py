@@ -58,11 +58,29 @@ def test_the_cache_is_dropped_with_the_image(fast):
     assert cache._kept is None
 
 
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_view_of_a_known_image_is_known(fast, inference):
+    with torch.inference_mode() if inference else torch.no_grad():
+        images = torch.cat([embedding(seed=1), embedding(seed=2)])
+        ask = lambda n: fast(image_embeddings=images[n].unsqueeze(0), **PROMPTS["point"]).pred_masks  # noqa: E731
+        first = ask(0)
+        prepared = fast.mask_decoder.__dict__["_fastprompt_images"]._kept.result
+        assert torch.equal(ask(0), first)
+        assert fast.mask_decoder.__dict__["_fastprompt_images"]._kept.result is prepared
+        for change in (lambda: None, lambda: images[1].mul_(0.5)):  # another part of the memory; and it changes
+            change()
+            with fp.disabled():
+                want = ask(1)
+            same(ask(1), want)
+    del images
+    assert fast.mask_decoder.__dict__["_fastprompt_images"]._kept is None
+
+
 def test_a_mask_prompt_is_not_cached(fast):
     image = embedding()
     fast(image_embeddings=image, **PROMPTS["mask"])
     cache = fast.mask_decoder.__dict__["_fastprompt_images"]
-    assert cache._kept is None or cache._kept.image() is not image
+    assert cache._kept is None or cache._kept.memory() is not image.untyped_storage()
 
 
 # ---------------------------------------------------------------- the model remains a model
@@ -176,9 +194,9 @@ def test_gradients_take_the_host(fast):
     fast.zero_grad()
 
 
-def test_half_precision_takes_the_host(model):
-    half = fp.accelerate(copy.deepcopy(model)).bfloat16()
-    fallback(half, "float32 only", image_embeddings=embedding().bfloat16(), **PROMPTS["point"])
+def test_other_dtypes_take_the_host(model):
+    double = fp.accelerate(copy.deepcopy(model)).double()
+    fallback(double, "no kernel for this dtype", image_embeddings=embedding().double(), **PROMPTS["point"])
 
 
 def test_what_cannot_be_replaced_is_reported(model):

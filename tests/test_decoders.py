@@ -34,3 +34,88 @@ def test_one_prompt(name, kind, multimask):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_many_prompts(name, count, kind):
     check(host(name).decoder, host(name).arguments(kind, count))
+
+
+@pytest.mark.parametrize("name", ["Sam", "SamHQ", "Sam2", "Sam3Tracker", "EdgeTam"])
+def test_two_images(name):
+    for kind in ("point", "mask"):
+        check(host(name).decoder, host(name).arguments(kind, 3, images=2))
+
+
+def changed(name, **attributes):
+    """A copy of a decoder with other attributes."""
+    decoder = copy.deepcopy(fp.restore(host(name).decoder))
+    for key, value in attributes.items():
+        setattr(decoder, key, value)
+    return decoder
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("name", ["Sam2", "Sam3Tracker", "EdgeTam", "sam2 features"])
+def test_the_choice_among_masks(name, dynamic, training):
+    decoder = changed(name, dynamic_multimask_via_stability=dynamic).train(training)
+    for threshold in (0.0, 0.98):  # the first mask is stable, and is not
+        decoder.dynamic_multimask_stability_thresh = threshold
+        check(decoder, host(name).arguments("point", 3, multimask=False))
+
+
+def test_sam2_of_one_image_for_each_prompt():
+    """As the video predictor calls it, with an image for each object."""
+    arguments = host("sam2 features").arguments("point", 3)
+    arguments["high_res_features"] = [torch.cat([x, x + 1, x + 2]) for x in arguments["high_res_features"]]
+    images = torch.cat([arguments["image_embeddings"] + k for k in range(3)])
+    check(host("sam2 features").decoder, arguments | {"image_embeddings": images, "repeat_image": False})
+    for tokens in (True, False):
+        decoder = changed("sam2 features", use_multimask_token_for_obj_ptr=tokens)
+        check(decoder, host("sam2 features").arguments("point", 2))
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("name", ["SamHQ", "segment_anything_hq HQ"])
+def test_the_mask_of_hq_alone(name, multimask):
+    check(host(name).decoder, host(name).arguments("point", 2, multimask) | {"hq_token_only": True})
+
+
+def test_early_features_that_change():
+    for name, key in (("SamHQ", "intermediate_embeddings"), ("segment_anything_hq HQ", "interm_embeddings")):
+        arguments = host(name).arguments()
+        for change in (lambda x: x.mul_(2), lambda x: x.add_(1)):
+            check(host(name).decoder, arguments)
+            change(arguments[key][0])
+        check(host(name).decoder, arguments)
+        arguments["image_embeddings"].mul_(0.5)
+        check(host(name).decoder, arguments)
+
+
+def test_samhq_without_early_features():
+    check(host("SamHQ").decoder, host("SamHQ").arguments() | {"intermediate_embeddings": None})
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_path_of_the_host(name):
+    decoder, arguments = host(name).decoder, host(name).arguments()
+    want = fp.restore(decoder)(**arguments)
+    fp.accelerate(decoder)
+    with fp.disabled():
+        assert all(torch.equal(x, y) for x, y in zip(decoder(**arguments), want, strict=True))
+    with fp.backend("reference"):
+        assert all(torch.equal(x, y) for x, y in zip(decoder(**arguments), want, strict=True))
+
+
+def test_the_table_is_complete():
+    """Every class of the table is tested here, where its package is."""
+    from fastprompt.models import DROP_INS, full_name
+
+    tested = {full_name(type(fp.restore(host(name).decoder))) for name in BUILDERS if available(name)}
+    decoders = {name for name in DROP_INS if "Decoder" in name}
+    assert tested <= decoders
+    assert {x for x in decoders if x.startswith("transformers")} <= tested
+
+
+def available(name):
+    try:
+        host(name)
+    except pytest.skip.Exception:
+        return False
+    return True

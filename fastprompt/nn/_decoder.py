@@ -155,7 +155,7 @@ _said: set[str] = set()
 
 
 def say_once(text: str) -> None:
-    if text not in _said:
+    if text not in _said and not torch.compiler.is_compiling():  # a warning would break the graph
         _said.add(text)
         warnings.warn(text, stacklevel=4)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.nn._decoder import Decoder, constant, one_position
+from fastprompt.nn._decoder import Decoder, one_position
 
 
 class SegmentAnythingDecoder(Decoder):
@@ -43,6 +43,6 @@ class SegmentAnythingDecoder(Decoder):
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """``dense`` may differ from prompt to prompt (mask prompts): then every prompt has an image of its own."""
-        if constant(dense) or dense.shape[0] == 1:
+        if dense.shape[0] == 1 or dense.stride(0) == 0:
             return self.attend(tokens, image, dense[:1], position)
         return self.attend(tokens, image.expand(dense.shape[0], -1, -1, -1), dense, position)

@@ -27,7 +27,7 @@ class MaskDecoder(SegmentAnythingDecoder, host.MaskDecoder):
         # One image for all prompts, or one for each; anything else the host repeats, or refuses.
         images, fits = image_embeddings.shape[0], 1 if repeat_image else sparse_prompt_embeddings.shape[0]
         if self.falls_back(*inputs, *(detail or ())) or images != fits or image_pe.shape[0] != 1:
-            return super().forward(*inputs, multimask_output, repeat_image, high_res_features)
+            return host.MaskDecoder.forward(self, *inputs, multimask_output, repeat_image, high_res_features)
         return self.run(*inputs, multimask_output, detail)
 
     def predict(
