@@ -8,7 +8,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from decoders import BUILDERS, KINDS, draw, host  # noqa: E402
+from decoders import BUILDERS, KINDS, host  # noqa: E402
 from hosts import no_grad, same  # noqa: E402, F401
 
 
@@ -29,8 +29,7 @@ def test_one_prompt(name, kind, multimask):
     check(host(name).decoder, host(name).arguments(kind, 1, multimask))
 
 
-@pytest.mark.parametrize("kind", ["point", "10 points", "mask"])
-@pytest.mark.parametrize("count", [16, 64])
+@pytest.mark.parametrize(("count", "kind"), [(16, "10 points"), (16, "mask"), (64, "point"), (64, "mask")])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_many_prompts(name, count, kind):
     check(host(name).decoder, host(name).arguments(kind, count))
@@ -107,10 +106,11 @@ def test_the_table_is_complete():
     """Every class of the table is tested here, where its package is."""
     from fastprompt.models import DROP_INS, full_name
 
-    tested = {full_name(type(fp.restore(host(name).decoder))) for name in BUILDERS if available(name)}
-    decoders = {name for name in DROP_INS if "Decoder" in name}
-    assert tested <= decoders
-    assert {x for x in decoders if x.startswith("transformers")} <= tested
+    hosts = [host(name) for name in BUILDERS if available(name)]
+    tested = {full_name(type(fp.restore(h.decoder))) for h in hosts} | {full_name(type(positions(h))) for h in hosts}
+    assert tested <= set(DROP_INS)
+    installed = {name.split(".")[0] for name in tested}
+    assert {name for name in DROP_INS if name.split(".")[0] in installed} <= tested
 
 
 def available(name):
@@ -119,3 +119,51 @@ def available(name):
     except pytest.skip.Exception:
         return False
     return True
+
+
+# ---------------------------------------------------------------- the positions of the image's tokens
+
+
+def positions(h):
+    return fp.restore(h.encoder).shared_embedding if hasattr(h.encoder, "shared_embedding") else h.encoder.pe_layer
+
+
+def grids(name, size):
+    """Arguments of a call: a grid of coordinates in transformers, its size elsewhere."""
+    if name.islower() or "_" in name:  # the name of a package
+        return (size,)
+    axes = [(torch.arange(n) + 0.5) / n for n in size]
+    return (torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1),)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_positions(name):
+    module = copy.deepcopy(positions(host(name)))
+    matrix = next(iter(module.state_dict().values()))
+    for size in ((9, 9), (9, 10), (10, 9)):
+        want = fp.restore(module)(*grids(name, size))
+        fp.accelerate(module)
+        first = module(*grids(name, size))
+        assert torch.equal(first, want)
+        again = module(*grids(name, size))
+        assert again.data_ptr() == first.data_ptr()
+        assert torch.equal(copy.deepcopy(module)(*grids(name, size)), want)
+        again.mul_(2)  # whoever writes into the result gets a new one
+        assert torch.equal(module(*grids(name, size)), want)
+    matrix.mul_(1.5)
+    assert not torch.equal(module(*grids(name, size)), want)
+    with torch.inference_mode():
+        want = module(*grids(name, size)).clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = module(*grids(name, size))
+        with fp.disabled():
+            assert torch.equal(lowered, module(*grids(name, size)))
+    assert torch.equal(module(*grids(name, size)), want)
+    assert [key for key in fp.restore(module).__dict__ if key.startswith("_fastprompt")] == []
+
+
+def test_positions_with_a_gradient():
+    module = fp.accelerate(copy.deepcopy(positions(host("Sam"))))
+    with torch.enable_grad():
+        module(*grids("Sam", (4, 4))).sum().backward()
+    assert module.positional_embedding.grad is not None

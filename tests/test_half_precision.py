@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from decoders import BUILDERS, host  # noqa: E402
 from hosts import PROMPTS, embedding, model, no_grad, same  # noqa: E402, F401
 
-DTYPES = ["bfloat16", "float16"]
+CASES = [("bfloat16", "point"), ("bfloat16", "mask"), ("float16", "point")]
 
 
 def to(x, dtype):
@@ -36,8 +36,7 @@ def nearer(decoder, arguments, exact):
     assert all(torch.equal(x, y) for x, y in zip(again, ours, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["point", "mask"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "kind"), CASES)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_parameters_in_half_precision(name, dtype, kind):
     dtype = getattr(torch, dtype)
@@ -47,8 +46,7 @@ def test_parameters_in_half_precision(name, dtype, kind):
     nearer(half, arguments, exact)
 
 
-@pytest.mark.parametrize("kind", ["point", "mask"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "kind"), CASES)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_autocast(name, dtype, kind):
     decoder, arguments = host(name).decoder, host(name).arguments(kind, 3)

@@ -54,7 +54,8 @@ class Float32:
 
 def parameters(module: nn.Module) -> list[Tensor]:
     """All parameters of a module, six times as fast as ``module.parameters()``; one that is shared comes twice."""
-    found, waiting = [], [module]
+    found: list[Tensor] = []
+    waiting = [module]
     while waiting:
         here = waiting.pop()
         found += [p for p in here._parameters.values() if p is not None]

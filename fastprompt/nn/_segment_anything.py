@@ -8,34 +8,14 @@ from torch import Tensor
 from fastprompt.nn._decoder import Decoder, one_position
 
 
-class SegmentAnythingDecoder(Decoder):
-    """Mixin of a ``MaskDecoder``."""
+class PackageDecoder(Decoder):
+    """Mixin of the decoders of that shape: prompts without an axis of images."""
 
     output_upscaling: Any
-
-    def forward(
-        self,
-        image_embeddings: Tensor,
-        image_pe: Tensor,
-        sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor,
-        multimask_output: bool,
-    ) -> tuple[Tensor, Tensor]:
-        inputs = (image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
-        return self.run(*inputs, multimask_output) if self.covers(*inputs) else super().forward(*inputs, multimask_output)
 
     def covers(self, image: Tensor, position: Tensor, *others: Tensor) -> bool:
         # A batch of images is no use of this decoder: the host repeats each for every prompt of all.
         return not self.falls_back(image, position, *others) and image.shape[0] == 1 and one_position(position)
-
-    def predict(
-        self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
-    ) -> tuple[Tensor, Tensor]:
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
-        tokens, image = self.attend_each(torch.cat([own, sparse], 1), image, dense, position)
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
-        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         conv1, norm, _, conv2, _ = self.output_upscaling
@@ -46,3 +26,29 @@ class SegmentAnythingDecoder(Decoder):
         if dense.shape[0] == 1 or dense.stride(0) == 0:
             return self.attend(tokens, image, dense[:1], position)
         return self.attend(tokens, image.expand(dense.shape[0], -1, -1, -1), dense, position)
+
+
+class SegmentAnythingDecoder(PackageDecoder):
+    """Mixin of a ``MaskDecoder``."""
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+        return (
+            self.run(*inputs, multimask_output) if self.covers(*inputs) else super().forward(*inputs, multimask_output)
+        )
+
+    def predict(
+        self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
+        tokens, image = self.attend_each(torch.cat([own, sparse], 1), image, dense, position)
+        wanted = slice(1, None) if multimask else slice(0, 1)
+        masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
+        return masks, self.iou_prediction_head(tokens[:, 0])[:, wanted]

@@ -3,14 +3,20 @@
 from typing import Any
 
 import torch
+from sam2.modeling import position_encoding
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
-from fastprompt.nn._segment_anything import SegmentAnythingDecoder
+from fastprompt.nn._positions import SegmentAnythingPositions
+from fastprompt.nn._segment_anything import PackageDecoder
 
 
-class MaskDecoder(SegmentAnythingDecoder, host.MaskDecoder):
+class MaskDecoder(PackageDecoder, host.MaskDecoder):
     """``MaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
+
+    obj_score_token: Any
+    pred_obj_score_head: Any
+    _dynamic_multimask_via_stability: Any
 
     def forward(
         self,
@@ -48,3 +54,7 @@ class MaskDecoder(SegmentAnythingDecoder, host.MaskDecoder):
         kept = slice(1, None) if multimask and self.use_multimask_token_for_obj_ptr else slice(0, 1)
         objects = self.pred_obj_score_head(tokens[:, 0]) if first else scores.new_full((len(scores), 1), 10.0)
         return masks, scores, mask_tokens[:, kept], objects
+
+
+class PositionEmbeddingRandom(SegmentAnythingPositions, position_encoding.PositionEmbeddingRandom):
+    """``PositionEmbeddingRandom`` that computes the positions of the image's tokens once."""

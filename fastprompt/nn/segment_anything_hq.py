@@ -5,16 +5,18 @@ from typing import Any
 import torch
 from segment_anything_hq.modeling import mask_decoder as plain
 from segment_anything_hq.modeling import mask_decoder_hq as host
+from segment_anything_hq.modeling import prompt_encoder
 from torch import Tensor
 
+from fastprompt.nn._positions import SegmentAnythingPositions
 from fastprompt.nn._sam_hq import HqDecoder, HqLayers, product
-from fastprompt.nn._segment_anything import SegmentAnythingDecoder
+from fastprompt.nn._segment_anything import PackageDecoder, SegmentAnythingDecoder
 
 
 class MaskDecoder(SegmentAnythingDecoder, plain.MaskDecoder):
     """``MaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
 
-    def forward(
+    def forward(  # type: ignore[override] # this host has two arguments more
         self,
         image_embeddings: Tensor,
         image_pe: Tensor,
@@ -31,9 +33,13 @@ class MaskDecoder(SegmentAnythingDecoder, plain.MaskDecoder):
         return plain.MaskDecoder.forward(self, *inputs, multimask_output, hq_token_only, interm_embeddings)
 
 
-class MaskDecoderHQ(HqDecoder, SegmentAnythingDecoder, host.MaskDecoderHQ):
+class MaskDecoderHQ(HqDecoder, PackageDecoder, host.MaskDecoderHQ):
     """``MaskDecoderHQ``: SAM's part in three kernels, and what HQ adds in torch operators, with as little as it takes;
     the image is neither repeated for the prompts nor prepared twice."""
+
+    embedding_encoder: Any
+    compress_vit_feat: Any
+    embedding_maskfeature: Any
 
     def forward(
         self,
@@ -70,7 +76,7 @@ class MaskDecoderHQ(HqDecoder, SegmentAnythingDecoder, host.MaskDecoderHQ):
         return found
 
     def both(self, image: Tensor, vectors: Tensor, fine: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, K, 4 H, 4 W) masks of SAM and (P, 1, 4 H, 4 W) of HQ, for image tokens (P, C, H, W) after the transformer.
+        """(P, K, 4 H, 4 W) masks of SAM and (P, 1, 4 H, 4 W) of HQ, for image tokens (P, C, H, W) of the transformer.
         Prompt by prompt: what the convolutions need of one, 24 MB for SAM, is not written for all."""
         size = (4 * image.shape[2], 4 * image.shape[3])
         masks = image.new_empty(len(image), vectors.shape[1], *size)
@@ -87,3 +93,7 @@ class MaskDecoderHQ(HqDecoder, SegmentAnythingDecoder, host.MaskDecoderHQ):
             for layers in (self.embedding_encoder, self.compress_vit_feat, self.embedding_maskfeature)
         )
         return HqLayers(self.hf_token, self.hf_mlp, encode, compress, refine)
+
+
+class PositionEmbeddingRandom(SegmentAnythingPositions, prompt_encoder.PositionEmbeddingRandom):
+    """``PositionEmbeddingRandom`` that computes the positions of the image's tokens once."""

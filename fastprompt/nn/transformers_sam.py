@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
 from fastprompt.nn._decoder import TransformersDecoder, one_position
+from fastprompt.nn._positions import TransformersPositions
 
 
 class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
@@ -40,3 +41,7 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
         scores = self.iou_prediction_head(tokens[:, 0])[:, wanted]
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
+
+
+class SamPositionalEmbedding(TransformersPositions, host.SamPositionalEmbedding):
+    """``SamPositionalEmbedding`` that computes the positions of the image's tokens once."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers.models.sam_hq import modeling_sam_hq as host
 
 from fastprompt.nn._decoder import TransformersDecoder, constant, one_position
+from fastprompt.nn._positions import TransformersPositions
 from fastprompt.nn._sam_hq import HqDecoder, HqLayers, between
 
 
@@ -91,3 +92,7 @@ class SamHQMaskDecoder(TransformersDecoder, HqDecoder, host.SamHQMaskDecoder):
             (self.compress_vit_conv1, self.compress_vit_norm, self.compress_vit_conv2),
             (self.mask_conv1, self.mask_norm, self.mask_conv2),
         )
+
+
+class SamHQPositionalEmbedding(TransformersPositions, host.SamHQPositionalEmbedding):
+    """``SamHQPositionalEmbedding`` that computes the positions of the image's tokens once."""
