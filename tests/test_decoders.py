@@ -76,19 +76,34 @@ def test_the_mask_of_hq_alone(name, multimask):
     check(host(name).decoder, host(name).arguments("point", 2, multimask) | {"hq_token_only": True})
 
 
-def test_early_features_that_change():
-    for name, key in (("SamHQ", "intermediate_embeddings"), ("segment_anything_hq HQ", "interm_embeddings")):
-        arguments = host(name).arguments()
-        for change in (lambda x: x.mul_(2), lambda x: x.add_(1)):
-            check(host(name).decoder, arguments)
-            change(arguments[key][0])
+@pytest.mark.parametrize(
+    ("name", "key"), [("SamHQ", "intermediate_embeddings"), ("segment_anything_hq HQ", "interm_embeddings")]
+)
+def test_early_features_that_change(name, key):
+    arguments = host(name).arguments()
+    for change in (lambda x: x.mul_(2), lambda x: x.add_(1)):
         check(host(name).decoder, arguments)
-        arguments["image_embeddings"].mul_(0.5)
+        change(arguments[key][0])
+    check(host(name).decoder, arguments)
+    arguments["image_embeddings"].mul_(0.5)
+    check(host(name).decoder, arguments)
+    layers = [m for m in host(name).decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    for layer in layers:  # the kept features know of their layers
+        layer.weight.mul_(1.1)
         check(host(name).decoder, arguments)
+    for layer in layers:
+        layer.weight.div_(1.1)
 
 
 def test_samhq_without_early_features():
     check(host("SamHQ").decoder, host("SamHQ").arguments() | {"intermediate_embeddings": None})
+
+
+@pytest.mark.parametrize("name", ["segment_anything", "segment_anything_hq HQ", "sam2"])
+def test_another_activation_is_not_replaced(name):
+    decoder = copy.deepcopy(fp.restore(host(name).decoder))
+    decoder.output_upscaling[4] = torch.nn.SiLU()
+    assert "must have GELU, got SiLU" in fp.report(fp.accelerate(decoder)).skipped[""]
 
 
 @pytest.mark.parametrize("name", BUILDERS)

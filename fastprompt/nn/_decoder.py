@@ -116,6 +116,9 @@ class TransformersDecoder(Decoder):
 def unsupported_transformer(transformer: Any) -> str | None:
     if not len(transformer.layers):
         return "the transformer has no layers"
+    for name, module in transformer.named_modules():  # adapters and quantised layers compute something else
+        if hasattr(module, "weight") and type(module) not in (nn.Linear, nn.LayerNorm):
+            return f"transformer.{name} must be Linear or LayerNorm, got {type(module).__name__}"
     channels, width = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer).width
     if channels % 16 or width % 16:
         return f"channels ({channels}) and the width of a head ({width}) must be multiples of 16"

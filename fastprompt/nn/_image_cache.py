@@ -11,15 +11,21 @@ from fastprompt import _C
 
 
 class Value:
-    """A tensor as it was: known again at once if it is the same object, else by its values."""
+    """A tensor as it was: known again at once if it is the same memory, else by its values."""
 
     def __init__(self, x: Tensor) -> None:
-        self.reference, self.version, self.copy = weakref.ref(x), version(x), x.clone()
+        self.memory, self.place, self.version = weakref.ref(x.untyped_storage()), place(x), version(x)
+        self.copy = x.clone()
 
     def is_still(self, x: Tensor) -> bool:
-        if self.reference() is x and self.version == version(x) is not None:
+        if self.version == version(x) is not None and self.memory() is x.untyped_storage() and self.place == place(x):
             return True
         return equal(x, self.copy)
+
+
+def place(x: Tensor) -> tuple[Any, ...]:
+    """Which part of its memory a tensor is."""
+    return x.data_ptr(), x.dtype, x.shape, x.stride()
 
 
 def version(x: Tensor) -> int | None:
@@ -51,8 +57,8 @@ class ImageCache:
         # A tensor of inference mode has no version counter: there its values are compared, 0.3 ms for SAM's.
         values = [image, *others] if image.is_inference() else others
         watched = parameters if image.is_inference() else [image, *parameters]
-        memory, place = image.untyped_storage(), (image.data_ptr(), image.dtype, image.shape, image.stride())
-        marks = (_C.isa(), place, *((x.data_ptr(), x._version) for x in watched))
+        memory = image.untyped_storage()
+        marks = (_C.isa(), place(image), *((x.data_ptr(), x._version) for x in watched))
         kept = self._kept  # read once: another thread may be here too
         if kept and kept.memory() is memory and kept.marks == marks and all(map(Value.is_still, kept.values, values)):
             return kept.result

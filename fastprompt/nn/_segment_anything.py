@@ -13,6 +13,11 @@ class PackageDecoder(Decoder):
 
     output_upscaling: Any
 
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        others = [type(x).__name__ for x in host.output_upscaling[2::2] if getattr(x, "approximate", "") != "none"]
+        return f"the up-scaling must have GELU, got {others[0]}" if others else super().unsupported(host)
+
     def covers(self, image: Tensor, position: Tensor, *others: Tensor) -> bool:
         # A batch of images is no use of this decoder: the host repeats each for every prompt of all.
         return not self.falls_back(image, position, *others) and image.shape[0] == 1 and one_position(position)

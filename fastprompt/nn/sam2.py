@@ -32,7 +32,8 @@ class MaskDecoder(PackageDecoder, host.MaskDecoder):
         detail = high_res_features if self.use_high_res_features else None
         # One image for all prompts, or one for each; anything else the host repeats, or refuses.
         images, fits = image_embeddings.shape[0], 1 if repeat_image else sparse_prompt_embeddings.shape[0]
-        if self.falls_back(*inputs, *(detail or ())) or images != fits or image_pe.shape[0] != 1:
+        fits_too = image_pe.shape[0] == 1 and self.use_high_res_features == (detail is not None)
+        if self.falls_back(*inputs, *(detail or ())) or images != fits or not fits_too:
             return host.MaskDecoder.forward(self, *inputs, multimask_output, repeat_image, high_res_features)
         return self.run(*inputs, multimask_output, detail)
 
