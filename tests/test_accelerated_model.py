@@ -58,6 +58,24 @@ def test_the_cache_is_dropped_with_the_image(fast):
     assert cache._kept is None
 
 
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_view_of_a_known_image_is_known(fast, inference):
+    with torch.inference_mode() if inference else torch.no_grad():
+        images = torch.cat([embedding(seed=1), embedding(seed=2)])
+        ask = lambda image: fast(image_embeddings=image[None], **PROMPTS["point"]).pred_masks  # noqa: E731
+        first = ask(images[0])
+        prepared = fast.mask_decoder.__dict__["_fastprompt_low_rank"]._kept.result
+        assert torch.equal(ask(images[0]), first)
+        assert fast.mask_decoder.__dict__["_fastprompt_low_rank"]._kept.result is prepared
+        for factor in (1.0, 0.5):  # another part of the memory; and it changes
+            images[1].mul_(factor)
+            with fp.disabled():
+                want = ask(images[1])
+            same(ask(images[1]), want)
+    del images
+    assert fast.mask_decoder.__dict__["_fastprompt_low_rank"]._kept is None
+
+
 def test_a_mask_prompt_is_not_cached(fast):
     image = embedding()
     fast(image_embeddings=image, **PROMPTS["mask"])
@@ -75,7 +93,12 @@ def test_accelerate_is_idempotent_and_reversible(model):
     assert fast is not host
     assert issubclass(fast, host)
     assert type(fp.accelerate(model).mask_decoder) is fast
-    assert fp.report(model).replaced == {"mask_decoder": "transformers.models.sam.modeling_sam.SamMaskDecoder"}
+    module = "transformers.models.sam.modeling_sam"
+    assert fp.report(model).replaced == {
+        "mask_decoder": f"{module}.SamMaskDecoder",
+        "prompt_encoder.shared_embedding": f"{module}.SamPositionalEmbedding",
+        "shared_image_embedding": f"{module}.SamPositionalEmbedding",
+    }
     assert list(model.state_dict()) == keys
     model(image_embeddings=embedding(), **PROMPTS["point"])
     assert list(model.state_dict()) == keys
@@ -175,9 +198,9 @@ def test_gradients_take_the_host(fast):
     fast.zero_grad()
 
 
-def test_half_precision_takes_the_host(model):
-    half = fp.accelerate(copy.deepcopy(model)).bfloat16()
-    fallback(half, "float32 only", image_embeddings=embedding().bfloat16(), **PROMPTS["point"])
+def test_other_dtypes_take_the_host(model):
+    double = fp.accelerate(copy.deepcopy(model)).double()
+    fallback(double, "no kernel for this dtype", image_embeddings=embedding().double(), **PROMPTS["point"])
 
 
 def test_what_cannot_be_replaced_is_reported(model):
@@ -186,6 +209,9 @@ def test_what_cannot_be_replaced_is_reported(model):
     host = type(other.mask_decoder)
     assert type(fp.accelerate(other).mask_decoder) is host
     assert "activation must be ReLU" in fp.report(other).skipped["mask_decoder"]
+    other = copy.deepcopy(model)
+    other.mask_decoder.transformer.layers[1].self_attn.q_proj.__class__ = type("LoraLinear", (torch.nn.Linear,), {})
+    assert "self_attn.q_proj must be Linear" in fp.report(fp.accelerate(other)).skipped["mask_decoder"]
     assert "nothing to replace" in str(fp.report(fp.accelerate(torch.nn.Linear(2, 2))))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got int"):
         fp.accelerate(3)

@@ -9,16 +9,36 @@ from typing import Any
 
 from fastprompt._runtime import current_backend
 
-# Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
-DROP_INS = {
-    "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
-    "transformers.models.sam_hq.modeling_sam_hq.SamHQTwoWayTransformer": "transformers_sam_hq",
-    "transformers.models.sam2.modeling_sam2.Sam2MaskDecoder": "transformers_sam2",
-    "transformers.models.sam3_tracker.modeling_sam3_tracker.Sam3TrackerMaskDecoder": "transformers_sam3_tracker",
-    "transformers.models.edgetam.modeling_edgetam.EdgeTamMaskDecoder": "transformers_edgetam",
-    "segment_anything.modeling.mask_decoder.MaskDecoder": "segment_anything",
-    "mobile_sam.modeling.mask_decoder.MaskDecoder": "mobile_sam",
+# Module of the host: the module of fastprompt.nn with its drop-ins, and their names, which are those of the host.
+HOSTS = {
+    "transformers.models.sam.modeling_sam": ("transformers_sam", "SamMaskDecoder", "SamPositionalEmbedding"),
+    "transformers.models.sam_hq.modeling_sam_hq": (
+        "transformers_sam_hq",
+        "SamHQMaskDecoder",
+        "SamHQPositionalEmbedding",
+    ),
+    "transformers.models.sam2.modeling_sam2": ("transformers_sam2", "Sam2MaskDecoder", "Sam2PositionalEmbedding"),
+    "transformers.models.sam3_tracker.modeling_sam3_tracker": (
+        "transformers_sam3_tracker",
+        "Sam3TrackerMaskDecoder",
+        "Sam3TrackerPositionalEmbedding",
+    ),
+    "transformers.models.edgetam.modeling_edgetam": (
+        "transformers_edgetam",
+        "EdgeTamMaskDecoder",
+        "EdgeTamPositionalEmbedding",
+    ),
+    "segment_anything.modeling.mask_decoder": ("segment_anything", "MaskDecoder"),
+    "segment_anything.modeling.prompt_encoder": ("segment_anything", "PositionEmbeddingRandom"),
+    "segment_anything_hq.modeling.mask_decoder": ("segment_anything_hq", "MaskDecoder"),
+    "segment_anything_hq.modeling.mask_decoder_hq": ("segment_anything_hq", "MaskDecoderHQ"),
+    "segment_anything_hq.modeling.prompt_encoder": ("segment_anything_hq", "PositionEmbeddingRandom"),
+    "mobile_sam.modeling.mask_decoder": ("mobile_sam", "MaskDecoder"),
+    "mobile_sam.modeling.prompt_encoder": ("mobile_sam", "PositionEmbeddingRandom"),
+    "sam2.modeling.sam.mask_decoder": ("sam2", "MaskDecoder"),
+    "sam2.modeling.position_encoding": ("sam2", "PositionEmbeddingRandom"),
 }
+DROP_INS = {f"{module}.{name}": where for module, (where, *names) in HOSTS.items() for name in names}
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
 
@@ -44,8 +64,8 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything, mobile_sam,
-            or anything that has one inside.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything,
+            segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
 
     Raises:
         TypeError: ``model`` is no module.
@@ -55,6 +75,8 @@ def accelerate(model: Any) -> Any:
         >>> from transformers import SamConfig, SamModel
         >>> model = fp.accelerate(SamModel(SamConfig()).eval())
         >>> print(fp.report(model))
+        replaced  shared_image_embedding: transformers.models.sam.modeling_sam.SamPositionalEmbedding
+        replaced  prompt_encoder.shared_embedding: transformers.models.sam.modeling_sam.SamPositionalEmbedding
         replaced  mask_decoder: transformers.models.sam.modeling_sam.SamMaskDecoder
     """
     for module, drop_in in candidates(model).values():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt.models import is_disabled
+from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
@@ -27,15 +28,37 @@ class DropIn(nn.Module):
         for name, value in unused.items():
             if value is not None and value is not False:
                 reason = f"{name} is given"
+        own = parameters(self)
+        dtypes = {x.dtype for x in (*given, *own)}
         if any(x.device.type != "cpu" for x in given):
             reason = "there is no kernel for this device"
-        elif any(x.dtype != torch.float32 for x in (*given, next(self.parameters()))):
-            reason = "the decoder computes in float32 only"
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *self.parameters())):
+        elif not dtypes <= {torch.float32, torch.float16, torch.bfloat16}:
+            reason = "there is no kernel for this dtype"
+        elif torch.compiler.is_compiling() and any(p.dtype != torch.float32 for p in own):
+            reason = "half precision is not compiled"
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *own)):
             reason = "gradients are enabled (wrap the call in torch.no_grad())"
         if reason:
             say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
         return reason is not None
+
+    def run(self, *arguments: Any) -> Any:
+        """``predict`` of the arguments, in float32; the results in the dtype that the host would return."""
+        lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in parameters(self))
+        if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
+            return self.predict(*arguments)
+        keeper = self.__dict__.setdefault("_fastprompt_float32", Float32())
+        dtype = host_dtype(self)
+        with torch.autocast("cpu", enabled=False):
+            results = keeper.module(self).predict(*keeper.inputs(arguments))
+        return tuple(x.to(dtype) for x in results)
+
+    def predict(self, *arguments: Any) -> Any:
+        """What the drop-in is for: the arguments in float32 to the results of the host."""
+        raise NotImplementedError
+
+
+Attended = Tensor | low_rank.LowRankTokens  # image tokens after the transformer: (B P, C, H, W) or for the head alone
 
 
 class Decoder(DropIn):
@@ -53,9 +76,7 @@ class Decoder(DropIn):
         """Why a host cannot be replaced; None: it can."""
         return unsupported_transformer(host.transformer)
 
-    def attend(
-        self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor
-    ) -> tuple[Tensor, Tensor | low_rank.LowRankTokens]:
+    def attend(self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
         """Tokens (B P, T, C) and image tokens for prompts (B P, T, C) and images (B, C, H, W).
 
         ``dense`` is added to the image: (B or 1, C, H, W), constant over H and W without a mask prompt.
@@ -79,15 +100,18 @@ class Decoder(DropIn):
         return prompt, image.unflatten(2, (height, width))
 
     def masks(
-        self,
-        image: Tensor | low_rank.LowRankTokens,
-        tokens: Tensor,
-        wanted: slice,
-        detail: tuple[Tensor, Tensor] | None = None,
+        self, image: Attended, tokens: Tensor, wanted: slice, detail: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """(B P, K, 4 H, 4 W): the ``wanted`` masks of the mask tokens (B P, M, C)."""
-        count = range(tokens.shape[1])[wanted]
-        vectors = torch.stack(token_mlps(tokens, list(count), self.output_hypernetworks_mlps[wanted]), 1)
+        return self.head(image, self.mask_vectors(tokens, wanted), detail)
+
+    def mask_vectors(self, tokens: Tensor, wanted: slice) -> Tensor:
+        """(B P, K, D) of mask tokens (B P, M, C)."""
+        rows = list(range(tokens.shape[1])[wanted])
+        return torch.stack(token_mlps(tokens, rows, self.output_hypernetworks_mlps[wanted]), 1)
+
+    def head(self, image: Attended, vectors: Tensor, detail: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B P, K, 4 H, 4 W): products of the up-scaled image tokens with vectors (B P, K, D)."""
         conv1, norm, conv2 = self.upscaling()
         weights = MaskHeadWeights(conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias)
         if isinstance(image, low_rank.LowRankTokens):
@@ -101,35 +125,6 @@ class Decoder(DropIn):
     def upscaling(self) -> tuple[Any, Any, Any]:
         """The two transposed convolutions and the LayerNorm between them, in their order."""
         raise NotImplementedError
-
-
-class Transformer(DropIn):
-    """Mixin of a two-way transformer of transformers, for decoders that are their host's but for it.
-
-    The decoder repeats the image for every prompt, so nothing is shared and nothing kept."""
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        """Why a host cannot be replaced; None: it can."""
-        return unsupported_transformer(host)
-
-    def forward(
-        self,
-        point_embeddings: Tensor,
-        image_embeddings: Tensor,
-        image_positional_embeddings: Tensor,
-        attention_similarity: Tensor | None = None,
-        target_embedding: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        inputs = (point_embeddings, image_embeddings, image_positional_embeddings)
-        unused = {"attention_similarity": attention_similarity, "target_embedding": target_embedding, **kwargs}
-        if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
-            return super().forward(*inputs, attention_similarity, target_embedding, **kwargs)
-        weights, pixels = TwoWayWeights(self), image_embeddings.shape[2] * image_embeddings.shape[3]
-        prepared = prepare(image_embeddings, image_positional_embeddings[:1], weights)
-        prompt, image = two_way(point_embeddings.flatten(0, 1), prepared, len(image_embeddings), pixels, weights)
-        return prompt.view_as(point_embeddings), image.transpose(1, 2).unsqueeze(1)
 
 
 class TransformersDecoder(Decoder):
@@ -146,6 +141,9 @@ class TransformersDecoder(Decoder):
 def unsupported_transformer(transformer: Any) -> str | None:
     if not len(transformer.layers):
         return "the transformer has no layers"
+    for name, module in transformer.named_modules():  # adapters and quantised layers compute something else
+        if hasattr(module, "weight") and type(module) not in (nn.Linear, nn.LayerNorm):
+            return f"transformer.{name} must be Linear or LayerNorm, got {type(module).__name__}"
     channels, w = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer)
     sizes = {"channels": channels, "channels of a head": channels // w.heads, "width of a head": w.width, "MLP": w.mlp}
     for name, size in sizes.items():
@@ -172,13 +170,24 @@ def one_position(position: Tensor) -> bool:
     return position.shape[0] == 1 or position.stride(0) == 0 or all(equal(p, position[0]) for p in position[1:])
 
 
+def flat(arguments: Any) -> list[Tensor]:
+    """The tensors among arguments, and in the lists among them."""
+    found = []
+    for x in arguments:
+        if isinstance(x, (list, tuple)):
+            found += flat(x)
+        elif isinstance(x, Tensor):
+            found.append(x)
+    return found
+
+
 _said: set[str] = set()
 
 
 def say_once(text: str) -> None:
-    if text not in _said:
+    if text not in _said and not torch.compiler.is_compiling():  # a warning would break the graph
         _said.add(text)
         warnings.warn(text, stacklevel=4)
 
 
-__all__ = ["Decoder", "Transformer", "TransformersDecoder", "constant", "one_position"]
+__all__ = ["Attended", "Decoder", "TransformersDecoder", "constant", "one_position"]

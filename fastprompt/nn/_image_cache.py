@@ -11,15 +11,21 @@ from fastprompt import _C
 
 
 class Value:
-    """A tensor as it was: known again at once if it is the same object, else by its values."""
+    """A tensor as it was: known again at once if it is the same memory, else by its values."""
 
     def __init__(self, x: Tensor) -> None:
-        self.reference, self.version, self.copy = weakref.ref(x), version(x), x.clone()
+        self.memory, self.place, self.version = weakref.ref(x.untyped_storage()), place(x), version(x)
+        self.copy = x.clone()
 
     def is_still(self, x: Tensor) -> bool:
-        if self.reference() is x and self.version == version(x) is not None:
+        if self.version == version(x) is not None and self.memory() is x.untyped_storage() and self.place == place(x):
             return True
         return equal(x, self.copy)
+
+
+def place(x: Tensor) -> tuple[Any, ...]:
+    """Which part of its memory a tensor is."""
+    return x.data_ptr(), x.dtype, x.shape, x.stride()
 
 
 def version(x: Tensor) -> int | None:
@@ -27,39 +33,41 @@ def version(x: Tensor) -> int | None:
 
 
 class Kept(NamedTuple):
-    image: Any  # weak reference
+    memory: Any  # weak reference to the image's storage
     marks: tuple[Any, ...]
     values: list[Value]
     result: Any
 
 
 class ImageCache:
-    """Remembers one result for one image: tied to the tensor's identity and version, and dropped with it.
+    """Remembers one result for one image: tied to the memory and version of its tensor, and dropped with the memory.
 
-    Copies, pickles and state dicts of the module that owns it are empty of it.
+    Not to the tensor: sam2's predictor makes a view of the image for every click. Copies, pickles and state dicts of
+    the module that owns it are empty of it.
     """
 
     def __init__(self) -> None:
         self._kept: Kept | None = None
 
     def get(self, image: Tensor, others: list[Tensor], parameters: list[Tensor], make: Callable[[], Any]) -> Any:
-        """``make()``, or its last result if ``image`` is the same tensor, unchanged, ``others`` have the same values,
-        and so have the ``parameters``."""
-        if torch.compiler.is_compiling():
+        """``make()``, or its last result if ``image`` is the same part of the same memory, unchanged, ``others`` have
+        the same values, and so have the ``parameters``."""
+        if torch.compiler.is_compiling() or any(x.is_inference() for x in parameters):
             return make()
         # A tensor of inference mode has no version counter: there its values are compared, 0.3 ms for SAM's.
         values = [image, *others] if image.is_inference() else others
         watched = parameters if image.is_inference() else [image, *parameters]
-        marks = (_C.isa(), *((x.data_ptr(), x._version) for x in watched))
+        memory = image.untyped_storage()
+        marks = (_C.isa(), place(image), *((x.data_ptr(), x._version) for x in watched))
         kept = self._kept  # read once: another thread may be here too
-        if kept and kept.image() is image and kept.marks == marks and all(map(Value.is_still, kept.values, values)):
+        if kept and kept.memory() is memory and kept.marks == marks and all(map(Value.is_still, kept.values, values)):
             return kept.result
         result = make()
-        self._kept = Kept(weakref.ref(image, self._drop), marks, [Value(x) for x in values], result)
+        self._kept = Kept(weakref.ref(memory, self._drop), marks, [Value(x) for x in values], result)
         return result
 
-    def _drop(self, image: Any) -> None:
-        if self._kept and self._kept.image is image:
+    def _drop(self, memory: Any) -> None:
+        if self._kept and self._kept.memory is memory:
             self._kept = None
 
     def __reduce__(self) -> Any:

@@ -33,16 +33,21 @@ class Sam2Decoder(TransformersDecoder):
         if self.falls_back(*inputs, *high_resolution_features, **unused) or not one_position(inputs[1]):
             rest = (multimask_output, high_resolution_features, attention_similarity, target_embedding)
             return super().forward(*inputs, *rest, **kwargs)
-        batch, prompts = image_embeddings.shape[0], sparse_prompt_embeddings.shape[1]
+        return self.run(*inputs, multimask_output, high_resolution_features)
+
+    def predict(
+        self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool, detail: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        batch, prompts = image.shape[0], sparse.shape[1]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(batch, prompts, -1, -1), sparse_prompt_embeddings], 2).flatten(0, 1)
-        tokens, image = self.attend(tokens, image_embeddings, dense_prompt_embeddings, image_positional_embeddings)
-        fine, finer = high_resolution_features[1], high_resolution_features[0]
+        tokens = torch.cat([own.expand(batch, prompts, -1, -1), sparse], 2).flatten(0, 1)
+        tokens, attended = self.attend(tokens, image, dense, position)
+        finer, fine = detail
         mask_tokens = tokens[:, 2 : 2 + self.num_mask_tokens]
-        choose = not multimask_output and self.dynamic_multimask_via_stability and not self.training
-        wanted = slice(1, None) if multimask_output else slice(0, 1)
+        choose = not multimask and self.dynamic_multimask_via_stability and not self.training
+        wanted = slice(1, None) if multimask else slice(0, 1)
         needed = slice(0, None) if choose else wanted
-        masks = self.masks(image, mask_tokens, needed, (fine, finer)).unflatten(0, (batch, prompts))
+        masks = self.masks(attended, mask_tokens, needed, (fine, finer)).unflatten(0, (batch, prompts))
         scores = self.from_token(tokens, 1, self.iou_prediction_head)[:, needed].unflatten(0, (batch, prompts))
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)

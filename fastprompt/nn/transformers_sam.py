@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
 from fastprompt.nn._decoder import TransformersDecoder, one_position
+from fastprompt.nn._positions import TransformersPositions
 
 
 class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
@@ -26,15 +27,21 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         unused: dict[str, Any] = {"attention_similarity": attention_similarity, "target_embedding": target_embedding}
         if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
             return super().forward(*inputs, multimask_output, attention_similarity, target_embedding)
-        batch = image_embeddings.shape[0]
-        prompts = 1 if sparse_prompt_embeddings is None else sparse_prompt_embeddings.shape[1]
+        return self.run(*inputs, multimask_output)
+
+    def predict(
+        self, image: Tensor, position: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        batch, prompts = image.shape[0], 1 if sparse is None else sparse.shape[1]
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
-        if sparse_prompt_embeddings is not None:
-            tokens = torch.cat([tokens, sparse_prompt_embeddings], 2)
-        tokens, image = self.attend(
-            tokens.flatten(0, 1), image_embeddings, dense_prompt_embeddings, image_positional_embeddings
-        )
-        wanted = slice(1, None) if multimask_output else slice(0, 1)
-        masks = self.masks(image, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
+        if sparse is not None:
+            tokens = torch.cat([tokens, sparse], 2)
+        tokens, attended = self.attend(tokens.flatten(0, 1), image, dense, position)
+        wanted = slice(1, None) if multimask else slice(0, 1)
+        masks = self.masks(attended, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
         scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
+
+
+class SamPositionalEmbedding(TransformersPositions, host.SamPositionalEmbedding):
+    """``SamPositionalEmbedding`` that computes the positions of the image's tokens once."""

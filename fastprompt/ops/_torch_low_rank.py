@@ -145,6 +145,10 @@ class LowRankTokens(NamedTuple):
     shape: tuple[int, int, int, int]  # images, prompt tokens, height, width
     sizes: Sizes
 
+    def of_prompt(self, n: int) -> "LowRankTokens":
+        """Of one prompt on the only image."""
+        return self._replace(values=self.values[n : n + 1])
+
 
 def sizes_of(w: TwoWayWeights, up: Tensor) -> Sizes:
     return Sizes(w.heads, w.width, w.depth, up[0].numel())

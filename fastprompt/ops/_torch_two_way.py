@@ -93,7 +93,9 @@ def norm(layer: Any, n: int) -> Any:
 
 
 def mlp_layers(mlp: Any) -> tuple[Any, Any]:
-    return (mlp.lin1, mlp.lin2) if hasattr(mlp, "lin1") else (mlp.proj_in, mlp.proj_out)
+    if hasattr(mlp, "lin1"):
+        return mlp.lin1, mlp.lin2
+    return (mlp.proj_in, mlp.proj_out) if hasattr(mlp, "proj_in") else (mlp.layers[0], mlp.layers[-1])
 
 
 def of_layer(layer: Any) -> list[Tensor]:

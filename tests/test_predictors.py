@@ -1,0 +1,210 @@
+"""The predictors and mask generators of the hosts, unchanged, on an accelerated model."""
+
+import numpy as np
+import pytest
+
+import fastprompt as fp
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+from decoders import HAS_TORCHVISION, package  # noqa: E402
+from hosts import no_grad, randomise, same  # noqa: E402, F401
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+PACKAGES = ["segment_anything", "mobile_sam", "segment_anything_hq", "segment_anything_hq HQ"]
+
+
+def sam_of(name, size=256):
+    """A ``Sam`` of a package of segment-anything's shape, of one small encoder layer."""
+    name, _, hq = name.partition(" ")
+    package(name)
+    modeling = package(f"{name}.modeling")
+    torch.manual_seed(0)
+    transformer = modeling.TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
+    grid, options = (size // 16, size // 16), {"vit_dim": 32} if hq else {}
+    encoder = {"depth": 1, "embed_dim": 32, "img_size": size, "num_heads": 2, "patch_size": 16, "out_chans": 256}
+    model = modeling.Sam(
+        modeling.ImageEncoderViT(**encoder),
+        modeling.PromptEncoder(256, image_embedding_size=grid, input_image_size=(size, size), mask_in_chans=16),
+        getattr(modeling, "MaskDecoderHQ" if hq else "MaskDecoder")(
+            transformer_dim=256, transformer=transformer, **options
+        ),
+    )
+    randomise(model.mask_decoder)
+    return fp.accelerate(model.eval())
+
+
+CLICKS = {
+    "point": {"point_coords": np.array([[100.0, 60.0]]), "point_labels": np.array([1])},
+    "box": {"box": np.array([10.0, 20.0, 100.0, 90.0])},
+    "one mask": {"point_coords": np.array([[9.0, 9.0]]), "point_labels": np.array([1]), "multimask_output": False},
+    "mask": {"box": np.array([10.0, 20.0, 100.0, 90.0]), "mask_input": np.ones((1, 64, 64), np.float32)},
+}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_predictor(name):
+    model = sam_of(name)
+    predictor = package(name.split()[0]).SamPredictor(model)
+    predictor.set_image(PICTURE)
+    assert type(model.mask_decoder).__module__.startswith("fastprompt.nn.")
+    for click in CLICKS.values():
+        with fp.disabled():
+            want = predictor.predict(**click, return_logits=True)
+        for x, y in zip(predictor.predict(**click, return_logits=True), want, strict=True):
+            same(torch.from_numpy(x), torch.from_numpy(y))
+
+
+@pytest.mark.parametrize("name", ["segment_anything", "segment_anything_hq HQ"])
+def test_predictor_of_many_prompts(name):
+    predictor = package(name.split()[0]).SamPredictor(sam_of(name))
+    predictor.set_image(PICTURE)
+    boxes = torch.tensor([[10.0, 20.0, 100.0, 90.0], [10.0, 10.0, 90.0, 80.0], [5.0, 5.0, 60.0, 40.0]])
+    masks = torch.randn(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    for mask_input in (None, masks):
+        with fp.disabled():
+            want = predictor.predict_torch(None, None, boxes, mask_input, return_logits=True)
+        got = predictor.predict_torch(None, None, boxes, mask_input, return_logits=True)
+        for x, y in zip(got, want, strict=True):
+            same(x, y)
+
+
+# ---------------------------------------------------------------- sam2
+
+
+def sam2_of(size=256):
+    """The model of the smallest configuration, smaller still."""
+    if not HAS_TORCHVISION:
+        pytest.skip("sam2's predictor needs torchvision")
+    encoders, trunk = package("sam2.modeling.backbones.image_encoder"), package("sam2.modeling.backbones.hieradet")
+    position, base = package("sam2.modeling.position_encoding"), package("sam2.modeling.sam2_base")
+    torch.manual_seed(0)
+    neck = encoders.FpnNeck(
+        position.PositionEmbeddingSine(256),
+        d_model=256,
+        backbone_channel_list=[128, 64, 32, 16],
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    blocks = {"stages": (1, 1, 2, 1), "global_att_blocks": (3,), "window_pos_embed_bkg_spatial_size": (7, 7)}
+    hiera = trunk.Hiera(embed_dim=16, **blocks)
+    model = base.SAM2Base(
+        encoders.ImageEncoder(hiera, neck, scalp=1),
+        memory_attention=torch.nn.Identity(),
+        memory_encoder=torch.nn.Identity(),
+        image_size=size,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        use_multimask_token_for_obj_ptr=True,
+        sam_mask_decoder_extra_args={"dynamic_multimask_via_stability": True},
+    )
+    randomise(model.sam_mask_decoder)
+    return fp.accelerate(model.eval())
+
+
+def predictor_of(model):
+    predictor = package("sam2.sam2_image_predictor").SAM2ImagePredictor(model)
+    predictor._bb_feat_sizes = [(model.image_size // k,) * 2 for k in (4, 8, 16)]  # the host's are those of 1024
+    return predictor
+
+
+JIT = pytest.mark.filterwarnings("ignore:.torch.jit.script")  # sam2 calls it
+
+
+@JIT
+@pytest.mark.parametrize("half", [False, True])
+def test_sam2_predictor(half):
+    model = sam2_of()
+    assert sorted(fp.report(model).replaced) == ["sam_mask_decoder", "sam_prompt_encoder.pe_layer"]
+    predictor = predictor_of(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        predictor.set_image(PICTURE)
+        for click in CLICKS.values():
+            with fp.disabled():
+                want = predictor.predict(**click, return_logits=True)
+            for x, y in zip(predictor.predict(**click, return_logits=True), want, strict=True):
+                same(torch.from_numpy(x), torch.from_numpy(y), 1e-1 if half else 1e-5)
+
+
+@JIT
+def test_sam2_predictor_prepares_an_image_once():
+    """It passes a new view of the image for every click."""
+    model = sam2_of()
+    predictor = predictor_of(model)
+    predictor.set_image(PICTURE)
+    predictor.predict(**CLICKS["point"])
+    prepared = model.sam_mask_decoder.__dict__["_fastprompt_low_rank"]._kept.result
+    predictor.predict(**CLICKS["box"])
+    assert model.sam_mask_decoder.__dict__["_fastprompt_low_rank"]._kept.result is prepared
+
+
+# ---------------------------------------------------------------- masks of a whole image
+
+
+def same_masks(got, want):
+    """Of a mask generator: equal but for pixels whose logits are 0 but for rounding."""
+    assert len(got) == len(want) > 20
+    for x, y in zip(got, want, strict=True):
+        differ = (x["segmentation"] != y["segmentation"]).sum()
+        assert differ <= 2
+        assert abs(x["predicted_iou"] - y["predicted_iou"]) < 1e-5
+        assert x["point_coords"] == y["point_coords"]
+
+
+EVERY = {"points_per_side": 8, "points_per_batch": 64, "box_nms_thresh": 1.0}  # random masks fill the image
+
+
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="mask generators need torchvision")
+@pytest.mark.parametrize("name", ["segment_anything", "segment_anything_hq HQ", "mobile_sam"])
+def test_automatic_mask_generator(name):
+    generator = package(name.split()[0]).SamAutomaticMaskGenerator(
+        sam_of(name), pred_iou_thresh=-9.0, stability_score_thresh=0.0, **EVERY
+    )
+    with fp.disabled():
+        want = generator.generate(PICTURE)
+    same_masks(generator.generate(PICTURE), want)
+
+
+@JIT
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="mask generators need torchvision")
+def test_sam2_automatic_mask_generator():
+    generators = package("sam2.automatic_mask_generator")
+    generator = generators.SAM2AutomaticMaskGenerator(
+        sam2_of(), pred_iou_thresh=-9.0, stability_score_thresh=0.0, **EVERY
+    )
+    generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
+    with fp.disabled():
+        want = generator.generate(PICTURE)
+    same_masks(generator.generate(PICTURE), want)
+
+
+@pytest.mark.skipif(not HAS_TORCHVISION, reason="transformers' image processor needs torchvision")
+def test_transformers_mask_generation_pipeline():
+    from PIL import Image
+
+    vision = transformers.SamVisionConfig(
+        image_size=256, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, mlp_dim=64, global_attn_indexes=[0]
+    )
+    prompt = transformers.SamPromptEncoderConfig(image_size=256)
+    model = transformers.SamModel(transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt)).eval()
+    randomise(model.mask_decoder)
+    processor = transformers.SamImageProcessor(
+        size={"longest_edge": 256}, pad_size={"height": 256, "width": 256}, mask_size={"longest_edge": 64}
+    )
+    generate = transformers.pipeline("mask-generation", model=fp.accelerate(model), image_processor=processor)
+    options = {
+        "points_per_batch": 64,
+        "points_per_crop": 8,
+        "pred_iou_thresh": -9.0,
+        "stability_score_thresh": 0.0,
+        "crops_nms_thresh": 1.0,
+    }
+    with fp.disabled():
+        want = generate(Image.fromarray(PICTURE), **options)
+    got = generate(Image.fromarray(PICTURE), **options)
+    assert len(got["masks"]) == len(want["masks"]) > 20
+    assert all((np.asarray(x) != np.asarray(y)).sum() <= 2 for x, y in zip(got["masks"], want["masks"], strict=True))
+    same(got["scores"], want["scores"])
