@@ -1,0 +1,85 @@
+#include "pruning/merge.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "pruning/select.h"
+
+namespace fastprompt {
+namespace {
+
+// The r highest of the even tokens leave; everybody's place afterwards.
+void place(const MatchTokens& a, int64_t image, const float* best, const int32_t* partner) {
+  std::vector<uint32_t> keys(a.evens());
+  for (int64_t i = 0; i < a.evens(); ++i) keys[i] = sort_key(best[i]);
+  Bound bound = bound_of_highest(keys.data(), a.evens(), a.merged);
+  int64_t *kept = a.kept + image * (a.tokens - a.merged), *target = a.target + image * a.tokens, places = 0;
+  for (int64_t n = 0; n < a.tokens; ++n) {
+    const bool leaves = n % 2 == 0 && n >= a.first_even() && bound.takes(keys[(n - a.first_even()) / 2]);
+    target[n] = leaves ? -1 : places;
+    if (!leaves) kept[places++] = n;
+  }
+  for (int64_t i = 0; i < a.evens(); ++i) {
+    int64_t& to = target[a.first_even() + 2 * i];
+    if (to < 0) to = target[a.first_odd() + 2 * partner[i]];
+  }
+}
+
+// Channels [first, last) of one image.
+void merge_part(const MergeRows& a, int64_t image, int64_t first, int64_t last) {
+  const int64_t left = a.tokens - a.merged, *kept = a.kept + image * left, *target = a.target + image * a.tokens;
+  const float *x = a.data + image * a.tokens * a.channels, *size = a.size + image * a.tokens;
+  float* out = a.out + image * left * a.channels;
+  std::vector<float> total(left, 0.f);  // of the sizes, of those that were merged into
+  for (int64_t m = 0; m < left; ++m)
+    std::memcpy(out + m * a.channels + first, x + kept[m] * a.channels + first, (last - first) * sizeof(float));
+  for (int64_t n = 0; n < a.tokens; ++n) {
+    const int64_t m = target[n];
+    if (m < 0 || m >= left || kept[m] == n) continue;
+    float* sum = out + m * a.channels;
+    const float *from = x + n * a.channels, weight = size[n], own = size[kept[m]];
+    if (total[m] == 0) {
+      for (int64_t c = first; c < last; ++c) sum[c] = own * sum[c] + weight * from[c];
+      total[m] = own;
+    } else {
+      for (int64_t c = first; c < last; ++c) sum[c] += weight * from[c];
+    }
+    total[m] += weight;
+  }
+  for (int64_t m = 0; m < left; ++m)
+    for (int64_t c = first; total[m] != 0 && c < last; ++c) out[m * a.channels + c] /= total[m];
+}
+
+}  // namespace
+
+void match_tokens(const MatchTokens& a) {
+  const int64_t evens = a.evens(), panels = (a.odds() + kPanel - 1) / kPanel;
+  const int64_t each_even = evens * a.width, each_odd = panels * a.width * kPanel;
+  Scratch even(a.batch * each_even), odd(a.batch * each_odd);
+  std::vector<float> best(a.batch * evens);
+  std::vector<int32_t> partner(a.batch * evens);
+  parallel_for(a.threads, a.batch, [&](int64_t b) {
+    FP_DISPATCH(match_prepare)(a, b, even.data() + b * each_even, odd.data() + b * each_odd);
+  });
+  const int64_t blocks = (evens + kMatchRows - 1) / kMatchRows;
+  parallel_for(a.threads, a.merged ? a.batch * blocks : 0, [&](int64_t k) {
+    const int64_t b = k / blocks, first = k % blocks * kMatchRows, last = std::min(first + kMatchRows, evens);
+    FP_DISPATCH(match_rows)
+    (a, even.data() + b * each_even, odd.data() + b * each_odd, first, last, best.data() + b * evens + first,
+     partner.data() + b * evens + first);
+  });
+  parallel_for(a.threads, a.batch, [&](int64_t b) { place(a, b, &best[b * evens], &partner[b * evens]); });
+}
+
+void merge_rows(const MergeRows& a) {
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(a.threads, a.channels / 64));
+  parallel_for(a.threads, a.batch * parts, [&](int64_t k) {
+    const int64_t part = k % parts;
+    merge_part(a, k / parts, a.channels * part / parts, a.channels * (part + 1) / parts);
+  });
+}
+
+}  // namespace fastprompt
