@@ -18,13 +18,13 @@ class Grid:
 
     def __init__(self, grid: Any, patch: Any, tokens: int) -> None:
         pair: tuple[Any, ...] = tuple(grid) if isinstance(grid, (tuple, list)) else ()
-        if len(pair) != 2 or not all(isinstance(n, numbers.Integral) and n > 0 for n in pair):
+        if len(pair) != 2 or not all(isinstance(n, numbers.Integral) and int(n) > 0 for n in pair):
             raise ValueError(f"grid must be two positive integers (height, width), got {grid!r}")
         if pair[0] * pair[1] != tokens:
             raise ValueError(f"grid must hold the {tokens} tokens, got {pair[0]} x {pair[1]}")
         both = (patch, patch) if isinstance(patch, numbers.Real) else patch
         sizes: tuple[Any, ...] = tuple(both) if isinstance(both, (tuple, list)) else ()
-        if len(sizes) != 2 or not all(isinstance(n, numbers.Real) and 0 < n < float("inf") for n in sizes):
+        if len(sizes) != 2 or not all(isinstance(n, numbers.Real) and 0 < float(n) < float("inf") for n in sizes):
             raise ValueError(f"patch must be one or two positive numbers (height, width), got {patch!r}")
         self.size, self.patch = (int(pair[0]), int(pair[1])), sizes
 

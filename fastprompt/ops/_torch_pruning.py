@@ -38,9 +38,9 @@ def _gather_fake(rows: Tensor, index: Tensor) -> Tensor:
 
 def _gather_cpu(rows: Tensor, index: Tensor) -> Tensor:
     if current_backend() == "reference":
-        valid = (index >= 0) & (index < rows.shape[1])
-        found = rows.gather(1, _spread(index.where(valid, 0), rows.shape[2])) if rows.shape[1] else rows[:, :1]
-        return found.where(valid[..., None], 0)
+        count, zero = rows.shape[1], rows.new_zeros((rows.shape[0], 1, rows.shape[2]))
+        valid = (index >= 0) & (index < count)
+        return torch.cat([rows, zero], 1).gather(1, _spread(index.where(valid, count), rows.shape[2]))
     out = _gather_fake(rows, index)
     _rows.gather(rows, index.contiguous(), out)
     return out

@@ -31,9 +31,11 @@ def select_tokens(scores: Any, always: Any, counts: Any, count: int, background:
 
 def gather_rows(rows: Any, index: Any) -> Any:
     """(B, K, C); zeros where the index is none of a row."""
-    valid = (index >= 0) & (index < rows.shape[1])
-    found = np.take_along_axis(rows, np.where(valid, index, 0)[..., None], 1) if rows.shape[1] else 0
-    return np.where(valid[..., None], found, np.zeros((), rows.dtype))
+    out = np.zeros((*index.shape, rows.shape[2]), rows.dtype)
+    for b, i in np.ndindex(*index.shape):
+        if 0 <= index[b, i] < rows.shape[1]:
+            out[b, i] = rows[b, index[b, i]]
+    return out
 
 
 def scatter_rows(base: Any, rows: Any, index: Any, count: int) -> Any:
@@ -69,6 +71,6 @@ def merge_rows(tokens: Any, size: Any, kept: Any, target: Any) -> tuple[Any, Any
     """Size-weighted means (B, N - r, C), and the sums of the sizes (B, N - r)."""
     out, total = np.zeros((*kept.shape, tokens.shape[2])), np.zeros(kept.shape)
     for b, n in np.ndindex(*target.shape):
-        out[b, target[b, n]] += size[b, n] * tokens[b, n]
+        out[b, target[b, n]] += size[b, n] * tokens[b, n].astype(np.float64)
         total[b, target[b, n]] += size[b, n]
     return out / total[..., None], total
