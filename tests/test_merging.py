@@ -197,6 +197,15 @@ def test_compile_export_and_opcheck(rng):
     torch.library.opcheck(torch.ops.fastprompt.merge_rows.default, (x, size, kept, target))
 
 
+def test_an_index_is_not_trusted():
+    x, size = torch.ones(1, 4, 3), torch.ones(1, 4)
+    kept, target = torch.tensor([[0, 2**62, -5]]), torch.tensor([[0, -1, 3, 0]])
+    got = torch.ops.fastprompt.merge_rows(2 * x, size, kept, target)
+    assert got[0, :, 0].tolist() == [2, 0, 0]
+    with pytest.raises(ValueError, match="r must be at most"):
+        torch.ops.fastprompt.match_tokens(x, 3, 0)
+
+
 X = np.zeros((2, 7, 4), np.float32)
 WRONG = {
     "axes": ({"tokens": X[0]}, ValueError, r"tokens must be \(B, N, C\), got shape \(7, 4\)"),

@@ -32,25 +32,27 @@ void place(const MatchTokens& a, int64_t image, const float* best, const int32_t
 void merge_part(const MergeRows& a, int64_t image, int64_t first, int64_t last) {
   const int64_t left = a.tokens - a.merged, *kept = a.kept + image * left, *target = a.target + image * a.tokens;
   const float *x = a.data + image * a.tokens * a.channels, *size = a.size + image * a.tokens;
-  float* out = a.out + image * left * a.channels;
-  std::vector<float> total(left, 0.f);  // of the sizes, of those that were merged into
-  for (int64_t m = 0; m < left; ++m)
-    std::memcpy(out + m * a.channels + first, x + kept[m] * a.channels + first, (last - first) * sizeof(float));
-  for (int64_t n = 0; n < a.tokens; ++n) {
+  std::vector<int64_t> head(left, -1), next(a.tokens);  // chains of those that merge into a token, ascending
+  for (int64_t n = a.tokens - 1; n >= 0; --n) {
     const int64_t m = target[n];
-    if (m < 0 || m >= left || kept[m] == n) continue;
-    float* sum = out + m * a.channels;
-    const float *from = x + n * a.channels, weight = size[n], own = size[kept[m]];
-    if (total[m] == 0) {
-      for (int64_t c = first; c < last; ++c) sum[c] = own * sum[c] + weight * from[c];
-      total[m] = own;
-    } else {
-      for (int64_t c = first; c < last; ++c) sum[c] += weight * from[c];
-    }
-    total[m] += weight;
+    if (m >= 0 && m < left && kept[m] != n) next[n] = head[m], head[m] = n;
   }
-  for (int64_t m = 0; m < left; ++m)
-    for (int64_t c = first; total[m] != 0 && c < last; ++c) out[m * a.channels + c] /= total[m];
+  for (int64_t m = 0; m < left; ++m) {
+    const bool there = kept[m] >= 0 && kept[m] < a.tokens;
+    const float* own = x + (there ? kept[m] : 0) * a.channels;
+    float* out = a.out + (image * left + m) * a.channels;
+    if (!there) std::memset(out + first, 0, (last - first) * sizeof(float));
+    if (there && head[m] < 0) std::memcpy(out + first, own + first, (last - first) * sizeof(float));
+    if (!there || head[m] < 0) continue;
+    float total = size[kept[m]];
+    for (int64_t c = first; c < last; ++c) out[c] = total * own[c];
+    for (int64_t n = head[m]; n >= 0; n = next[n]) {
+      const float *from = x + n * a.channels, weight = size[n];
+      for (int64_t c = first; c < last; ++c) out[c] += weight * from[c];
+      total += weight;
+    }
+    for (int64_t c = first; c < last; ++c) out[c] /= total;
+  }
 }
 
 }  // namespace

@@ -70,6 +70,8 @@ def cosine(tokens: Any, prompts: Any, out: Any) -> None:
 
 
 def match(metric: Any, merged: int, spared: int, kept: Any, target: Any) -> None:
+    if not 0 <= merged <= (metric.shape[1] - spared) // 2:
+        raise ValueError(f"r must be at most (N - protected) // 2 = {(metric.shape[1] - spared) // 2}, got {merged}")
     if math.prod(target.shape):
         sizes = (*metric.shape, merged, spared)
         _C.match_tokens(sizes, address(metric), address(kept), address(target), get_num_threads())
