@@ -106,6 +106,14 @@ def test_number_of_tokens(tokens):
         assert fp.prune_tokens(x, x[..., 0], keep=hundredths / 100).indices.shape[1] == want
 
 
+def test_number_of_samples():
+    """floor(stride_mix k) of the decimal number too: 0.29 * 100 in binary is a little less than 29."""
+    scores = np.arange(1000.0)[None]
+    index = fp.prune_tokens(scores[..., None], scores, count=100, stride_mix=0.29).indices[0]
+    assert index[-71:].tolist() == list(range(929, 1000))  # 71 by score
+    assert index[-72] < 928
+
+
 def test_always_keep(rng, prune):
     tokens, scores = make(rng, (2, 40, 8))
     scores[:, 5] = np.inf

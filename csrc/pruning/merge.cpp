@@ -13,18 +13,18 @@ namespace {
 
 // The r highest of the even tokens leave; everybody's place afterwards.
 void place(const MatchTokens& a, int64_t image, const float* best, const int32_t* partner) {
-  std::vector<uint32_t> keys(a.evens());
-  for (int64_t i = 0; i < a.evens(); ++i) keys[i] = sort_key(best[i]);
-  Bound bound = bound_of_highest(keys.data(), a.evens(), a.merged);
+  std::vector<uint32_t> keys(a.evens);
+  for (int64_t i = 0; i < a.evens; ++i) keys[i] = sort_key(best[i]);
+  Bound bound = bound_of_highest(keys.data(), a.evens, a.merged);
   int64_t *kept = a.kept + image * (a.tokens - a.merged), *target = a.target + image * a.tokens, places = 0;
   for (int64_t n = 0; n < a.tokens; ++n) {
-    const bool leaves = n % 2 == 0 && n >= a.first_even() && bound.takes(keys[(n - a.first_even()) / 2]);
+    const bool leaves = n % 2 == 0 && n >= a.first_even && bound.takes(keys[(n - a.first_even) / 2]);
     target[n] = leaves ? -1 : places;
     if (!leaves) kept[places++] = n;
   }
-  for (int64_t i = 0; i < a.evens(); ++i) {
-    int64_t& to = target[a.first_even() + 2 * i];
-    if (to < 0) to = target[a.first_odd() + 2 * partner[i]];
+  for (int64_t i = 0; i < a.evens; ++i) {
+    int64_t& to = target[a.first_even + 2 * i];
+    if (to < 0) to = target[a.first_odd + 2 * partner[i]];
   }
 }
 
@@ -57,8 +57,11 @@ void merge_part(const MergeRows& a, int64_t image, int64_t first, int64_t last) 
 
 }  // namespace
 
-void match_tokens(const MatchTokens& a) {
-  const int64_t evens = a.evens(), panels = (a.odds() + kPanel - 1) / kPanel;
+void match_tokens(MatchTokens a) {
+  const auto half = [&](int64_t first) { return a.tokens > first ? (a.tokens - first + 1) / 2 : 0; };
+  a.first_even = a.spared + a.spared % 2, a.first_odd = a.spared + 1 - a.spared % 2;
+  a.evens = half(a.first_even), a.odds = half(a.first_odd);
+  const int64_t evens = a.evens, panels = (a.odds + kPanel - 1) / kPanel;
   const int64_t each_even = evens * a.width, each_odd = panels * a.width * kPanel;
   Scratch even(a.batch * each_even), odd(a.batch * each_odd);
   std::vector<float> best(a.batch * evens);

@@ -15,10 +15,7 @@ struct MatchTokens {
   int64_t* target;      // (batch, tokens): where each token is then, as a place in `kept`
   int threads;
 
-  int64_t first_even() const { return spared + spared % 2; }
-  int64_t first_odd() const { return spared + 1 - spared % 2; }
-  int64_t evens() const { return tokens > first_even() ? (tokens - first_even() + 1) / 2 : 0; }
-  int64_t odds() const { return tokens > first_odd() ? (tokens - first_odd() + 1) / 2 : 0; }
+  int64_t first_even, evens, first_odd, odds;  // those that take part: filled in by match_tokens
 };
 
 // out[b][m] = sum over {n: target = m} of size x / sum of size; a token that is alone is copied.
@@ -32,7 +29,7 @@ struct MergeRows {
   int threads;
 };
 
-void match_tokens(const MatchTokens& args);
+void match_tokens(MatchTokens args);
 void merge_rows(const MergeRows& args);
 
 constexpr int64_t kPanel = 64;  // odd tokens side by side: 16 KiB of a width of 64 stay in the L1 cache

@@ -35,7 +35,7 @@ class Restore:
         if zero and (base != 0 or inplace):
             raise ValueError(f"base must be None, 0 or an array, and an array with inplace, got {base!r}")
         base = self.base if base is None else base
-        base = base if inplace or zero else as_array("base", base)
+        base = base if zero else as_array("base", base)
         y = check_tokens(y=y, base=self.base if zero else base)
         batch, count = self.base.shape[:2]
         if tuple(y.shape[:2]) != tuple(self.indices.shape):
@@ -71,7 +71,7 @@ def write(base: Any, y: Any, indices: Any) -> Any:
             raise ValueError("inplace=True has no gradient: leave it out, or use torch.no_grad()")
         _torch_pruning.scatter_rows_(base, y, indices)
         return base
-    if not isinstance(base, np.ndarray) or not base.flags.writeable or _rows.whole_rows(base) is not base:
+    if not base.flags.writeable or _rows.whole_rows(base) is not base:
         raise ValueError("base must be a writeable array with contiguous channels for inplace=True")
     _rows.scatter(base, y, indices, base)
     return base
@@ -110,7 +110,7 @@ def prune_tokens(
     .. math:: k = \lceil \mathrm{keep} \cdot N \rceil,\quad y_i = x_{\pi(i)},\quad \pi(1) < \dots < \pi(k);\qquad
         \mathrm{restore}(y)_n = y_{\pi^{-1}(n)} \text{ where } n \text{ was kept, else } x_n
 
-    Exact and deterministic: equal scores go by the lowest index, a NaN counts as -inf. Rows are copied as they are, so
+    Exact and deterministic: scores, in float32, go by the lowest index where they are equal, a NaN counts as -inf. Rows are copied as they are, so
     that ``keep=1.0`` changes no bit.
 
     Args:
@@ -150,7 +150,7 @@ def prune_tokens(
     if tuple(scores.shape) != tuple(tokens.shape[:2]):
         raise ValueError(f"scores must be {tuple(tokens.shape[:2])}, got shape {tuple(scores.shape)}")
     always = check_always(always_keep, tokens)
-    share = check_number("stride_mix", stride_mix, 0.0, 1.0)
+    share = check_number("stride_mix", stride_mix, 0.0, 1.0) * (1 + 1e-12)  # 0.29 * 100 is 28.999999999999996
     scores = plain_floats(scores.detach() if is_tensor(scores) else scores)
     counts, number = how_many(scores, always, keep, count, threshold, pad)
     if is_tensor(tokens):
