@@ -110,8 +110,8 @@ def prune_tokens(
     .. math:: k = \lceil \mathrm{keep} \cdot N \rceil,\quad y_i = x_{\pi(i)},\quad \pi(1) < \dots < \pi(k);\qquad
         \mathrm{restore}(y)_n = y_{\pi^{-1}(n)} \text{ where } n \text{ was kept, else } x_n
 
-    Exact and deterministic: scores, in float32, go by the lowest index where they are equal, a NaN counts as -inf. Rows are copied as they are, so
-    that ``keep=1.0`` changes no bit.
+    Exact and deterministic: scores are compared in float32, equal ones go by the lowest index, a NaN counts as -inf.
+    Rows are copied as they are, so that ``keep=1.0`` changes no bit.
 
     Args:
         tokens: N tokens of C channels, any dtype; a view such as ``x[:, 1:]`` is not copied.
