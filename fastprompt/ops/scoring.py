@@ -57,7 +57,7 @@ def token_scores(
     Example:
         >>> import numpy as np, fastprompt as fp
         >>> fp.token_scores(np.zeros((1, 4, 8)), points=[[[24, 8]]], grid=(2, 2))
-        array([[-16.     ,   0.     , -22.62742, -16.     ]], dtype=float32)
+        array([[-16.      ,  -0.      , -22.627417, -16.      ]], dtype=float32)
 
     Source: formulas only; the box prior after PrATo, arXiv 2506.16369.
     """
