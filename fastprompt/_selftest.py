@@ -37,7 +37,7 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    return itertools.chain(geodesic_distance(), geodesic_others(), euclidean(), attention(), masks())
+    return itertools.chain(geodesic_distance(), geodesic_others(), euclidean(), attention(), masks(), pruning())
 
 
 def untested() -> list[str]:
@@ -137,6 +137,27 @@ def masks() -> Iterator[Check]:
     logits = rng.standard_normal((2, 16, 16), np.float32)
     full = {"frame": (64, 64), "crop": (48, 64), "output": "float32"}
     yield Check("resize_masks", "", lambda: difference(*(resized(logits, full, name) for name in ("cpu", "reference"))))
+
+
+def pruning() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+    tokens, prompts = rng.standard_normal((2, 91, 35), np.float32), rng.standard_normal((1, 5, 35), np.float32)
+    place = {"points": np.array([[[30.0, 50.0]]]), "grid": (7, 13), "points_weight": 0.01}
+    yield compare("token_scores", "", tokens, prompts=prompts, **place)
+    scores = rng.integers(0, 9, (2, 91)).astype(np.float32)  # ties
+
+    def pruned(name: str) -> Any:
+        with backend(name):
+            kept, restore = fp.prune_tokens(tokens, scores, keep=0.45, stride_mix=0.2)
+            return restore(-kept)
+
+    def merged(name: str) -> Any:
+        with backend(name):
+            kept, _, unmerge = fp.merge_tokens(tokens, r=30, protected=1)
+            return unmerge(kept)
+
+    yield Check("prune_tokens", "", lambda: difference(pruned("cpu"), pruned("reference")))
+    yield Check("merge_tokens", "", lambda: difference(merged("cpu"), merged("reference")))
 
 
 def resized(logits: Any, options: dict[str, Any], name: str) -> Any:

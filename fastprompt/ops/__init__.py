@@ -4,19 +4,28 @@ from fastprompt.ops import attention as _attention
 from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
 from fastprompt.ops import masks as _masks
+from fastprompt.ops import merging as _merging
 from fastprompt.ops import pixel_words as _pixel_words
+from fastprompt.ops import pruning as _pruning
 from fastprompt.ops import rle as _rle
+from fastprompt.ops import scoring as _scoring
 from fastprompt.ops.attention import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
 from fastprompt.ops.masks import *
+from fastprompt.ops.merging import *
 from fastprompt.ops.pixel_words import *
+from fastprompt.ops.pruning import *
 from fastprompt.ops.rle import *
+from fastprompt.ops.scoring import *
 
 __all__: list[str] = []
 __all__ += _attention.__all__
 __all__ += _euclidean.__all__
 __all__ += _geodesic.__all__
 __all__ += _masks.__all__
+__all__ += _merging.__all__
 __all__ += _pixel_words.__all__
+__all__ += _pruning.__all__
 __all__ += _rle.__all__
+__all__ += _scoring.__all__
