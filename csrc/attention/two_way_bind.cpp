@@ -55,6 +55,8 @@ TwoWay two_way_args(const py::tuple& sizes, const py::handle& prompt, const py::
   TwoWay a{};
   int64_t* fields[] = {&a.images, &a.prompts, &a.channels, &a.pixels, &a.tokens, &a.heads, &a.width, &a.mlp, &a.depth};
   for (int k = 0; k < 9; ++k) *fields[k] = sizes[k].cast<int64_t>();
+  if (a.images < 1 || a.prompts % a.images) throw py::value_error("prompts must be a multiple of images");
+  if (a.width % 16 || a.channels % (16 * a.heads) || a.mlp % 16) throw py::value_error("sizes must be multiples of 16");
   a.layers = t.layers.data(), a.final = t.final, a.final_norm = t.final_norm;
   a.prompt = floats(prompt), a.prepared = floats(prepared);
   a.prompt_out = const_cast<float*>(floats(out[0])), a.image_out = const_cast<float*>(floats(out[1]));

@@ -83,7 +83,8 @@ class Decoder(DropIn):
         """
         weights, up = TwoWayWeights(self.transformer), self.upscaling()[0].weight
         images, channels, height, width = image.shape
-        plain = constant(dense) and not torch.compiler.is_compiling()  # else the image is new at every call
+        # Else the image is new at every call, or every prompt has its own.
+        plain = constant(dense) and not torch.compiler.is_compiling() and (images == 1 or image.stride(0) > 0)
 
         def kept(form: str, parameters: list[Tensor], make: Callable[[], Tensor]) -> Tensor:
             cache = self.__dict__.setdefault(f"_fastprompt_{form}", ImageCache())
