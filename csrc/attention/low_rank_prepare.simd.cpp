@@ -78,7 +78,7 @@ class Preparation {
 
   void value(const AttentionWeights& w, float* to) {
     project(w.value.weight, inner_, channels_, x_, room_);
-    turn_tile(inner_, room_, to);
+    turn_tile(inner_, room_, to, inner_);
   }
 
   // What is asked of A_n: by the prompt after pass n, and by the image itself in pass n + 1. Positions carry the bias

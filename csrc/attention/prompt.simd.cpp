@@ -84,7 +84,7 @@ class Pass {
     const float* bias = p.bias ? p.bias + prompt_ * s_.tokens * a_.pixels + start_ : nullptr;
     weigh(s_, count_, bias, a_.pixels, absorbed ? s_.channels : s_.width, first, logits_, sums);
     if (absorbed)
-      turn_tile(s_.channels, x_, turned_);
+      turn_tile(s_.channels, x_, turned_, s_.channels);
     else
       gemm<false>({x_, 1, kTile}, p.value_weight, s_.inner(), values_, s_.inner(), kTile, s_.inner() / N, s_.channels);
     gather_heads(s_, p.form, logits_, absorbed ? turned_ : values_, first, sums);

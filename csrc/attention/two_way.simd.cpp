@@ -181,10 +181,10 @@ class Decoder {
         absorbed ? r.sum : r.projected, r.logits);
     weigh(s_, count, nullptr, 0, absorbed ? s_.channels : s_.width, first, r.logits, sums);
     if (absorbed) {
-      turn_tile(s_.channels, x, r.turned);
+      turn_tile(s_.channels, x, r.turned, s_.channels);
     } else {
       project(w.value.weight, s_.inner(), s_.channels, x, r.projected);
-      turn_tile(s_.inner(), r.projected, r.values);
+      turn_tile(s_.inner(), r.projected, r.values, s_.inner());
     }
     gather_heads(s_, form_, r.logits, absorbed ? r.turned : r.values, first, sums);
   }
@@ -221,7 +221,7 @@ void two_way_prepare_tile(const TwoWayImage& a, int64_t image, int64_t tile) {
   for (int64_t i = 0; a.query.bias && i < a.inner; ++i)
     for (int64_t n = 0; n < kTile; ++n) query[i * kTile + n] += a.query.bias[i];
   project(a.value.weight, a.inner, a.channels, x, room);
-  turn_tile(a.inner, room, value);
+  turn_tile(a.inner, room, value, a.inner);
 }
 
 void two_way_prompt(const TwoWay& a, int64_t prompt, int threads) {
