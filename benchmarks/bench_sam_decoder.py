@@ -1,12 +1,13 @@
 """SAM's mask decoder, image embedding given: ours beside transformers, torch.compile, ONNX Runtime and OpenVINO.
 
-python benchmarks/bench_sam_decoder.py --threads 1 2 --prompts 1 16   # interleaved, one table for each
+python benchmarks/bench_sam_decoder.py --threads 1 2 --prompts 1 16 64   # interleaved, one table for each
 pytest benchmarks/bench_sam_decoder.py --benchmark-enable --benchmark-group-by=group --benchmark-sort=min
 
 Random weights of SAM's sizes, logits of standard deviation 1. Peers that are not installed are left out.
 """
 
 import argparse
+import copy
 import functools
 import importlib.util
 import io
@@ -59,14 +60,22 @@ def host(arguments, threads):
     return call
 
 
-def ours(arguments, threads):
-    module = fp.accelerate(decoder())
-    return lambda: module(*arguments, True)[0]
+def ours(arguments, threads, precision="highest", isa="best"):
+    module = fp.accelerate(copy.deepcopy(fp.restore(decoder())))
+
+    def call():
+        torch.set_float32_matmul_precision(precision)
+        fp._C.set_isa(fp._C.best_isa() if isa == "best" else isa)
+        try:
+            return module(*arguments, True)[0]
+        finally:
+            torch.set_float32_matmul_precision("highest")
+            fp._C.set_isa(fp._C.best_isa())
+
+    return call
 
 
 def compiled(arguments, threads):
-    import copy
-
     module = torch.compile(fp.restore(copy.deepcopy(decoder())), dynamic=False)
     module(*arguments, True)
     return lambda: module(*arguments, True)[0]
@@ -75,8 +84,6 @@ def compiled(arguments, threads):
 @functools.cache
 def onnx(points):
     """Exported from the host, with any number of prompts."""
-    import copy
-
     file = io.BytesIO()
     module = fp.restore(copy.deepcopy(decoder()))
     module.config._attn_implementation = "eager"
@@ -125,6 +132,9 @@ def points_of(arguments):
 
 PEERS = {  # name: package, how to make it, largest error that is no defect
     "fastprompt fp32": ("fastprompt", ours, 2e-5),
+    "  high": ("fastprompt", functools.partial(ours, precision="high"), 2e-4),
+    "  medium": ("fastprompt", functools.partial(ours, precision="medium"), 5e-2),
+    "  fp32 with AVX2": ("fastprompt", functools.partial(ours, isa="avx2"), 2e-5),
     "transformers sdpa": ("transformers", host, 0),
     "torch.compile": ("torch", compiled, 2e-5),
     "ONNX Runtime": ("onnxruntime", onnxruntime, 2e-5),
@@ -194,8 +204,8 @@ if __name__ == "__main__":
     parser.add_argument("--against", nargs="+", help="only peers whose name contains one of these")
     options = parser.parse_args()
     if options.against:
-        PEERS = {n: p for n, p in PEERS.items() if p[1] is ours or any(a.lower() in n.lower() for a in options.against)}
+        PEERS = {n: p for n, p in PEERS.items() if p[0] == "fastprompt" or any(a.lower() in n.lower() for a in options.against)}
     for threads in options.threads:
         for prompts in options.prompts:
             for points in options.points:
-                table(prompts, points, threads, options.rounds if prompts == 1 else 5)
+                table(prompts, points, threads, options.rounds if prompts == 1 else 5 if prompts < 64 else 3)
