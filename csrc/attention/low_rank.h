@@ -8,6 +8,7 @@
 // For SAM and seven prompt tokens that is a third of the products of two_way.h, with the same error in float32.
 #pragma once
 #include "attention/two_way.h"
+#include "common/bf16.h"
 
 namespace fastprompt {
 
@@ -53,6 +54,8 @@ struct LowRank {
   TwoWay two_way;
   LowRankLayout layout;
   const float* up_weight;
+  const Bf16* engine;  // computes what the prompt asks of W and gathers from it; null: float32
+  bool split;          // in three products
 };
 
 constexpr int64_t kLowRankGroup = 4;  // prompts that share a read of the image: its tile and their rooms fit into L2

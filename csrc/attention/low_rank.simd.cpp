@@ -6,8 +6,8 @@ namespace fastprompt {
 namespace FP_ISA {
 namespace {
 
-constexpr int64_t kParts = 8;  // of the image, for each thread: 0.2 ms for SAM, see Member::stage
-constexpr int64_t kMaxParts = 512;
+constexpr int64_t kParts = 16;  // of the image, for each thread: 0.15 ms for SAM, see Member::stage
+constexpr int64_t kMaxParts = 1024;
 
 // Brings the next tile from memory, a share at each call: an image's prepared numbers, 34 MB for SAM, stay in no cache.
 // NOTE: 0.7 of 2.3 ms a pass were spent waiting for them.
@@ -38,14 +38,17 @@ class LowRankPrompt {
         parts_(parts),
         state_(a_.image_out + (first + k) * l_.prompt_rows() * (l_.up + tiles_ * kTile)),
         rows_(args, s_, tokens, k),
+        engine_(args.engine),
+        split_(args.split),
         columns_(rows_.columns),
-        size_(s_.width + columns_),
-        memory_(parts * (s_.rows() * (size_ + 2) + 64)) {
+        gathered_(engine_ ? round_up(columns_, kBf16Columns) : columns_),
+        size_(s_.width + gathered_),
+        memory_(parts * (rows_.padded_rows() * (size_ + 2) + 64)) {
     Pieces pieces{memory_.data()};
     for (int64_t p = 0; p < parts; ++p) {
       float* peak = pieces.take(s_.rows());
       float* weight = pieces.take(s_.rows());
-      partials_[p] = {peak, weight, pieces.take(s_.rows() * size_)};
+      partials_[p] = {peak, weight, pieces.take(rows_.padded_rows() * size_)};
     }
   }
 
@@ -76,16 +79,33 @@ class LowRankPrompt {
 
   struct Room {
     float *question, *logits, *weighted, *products, *turned;
+    uint16_t *left, *right;  // in bfloat16, high parts and low ones
   };
 
-  int64_t room_floats() const { return (s_.inner() + 2 * s_.rows() + columns_ + turned_row()) * kTile; }
+  int64_t room_floats() const {
+    return (s_.inner() + 3 * rows_.padded_rows() + columns_ + turned_row() + packed_depth()) * kTile;
+  }
 
   // NOTE: rows of a power of two would share few sets of the L1 cache; 5 % of the transformer's time.
-  int64_t turned_row() const { return columns_ + 16; }
+  int64_t turned_row() const { return gathered_ + 16; }
+  int64_t packed_depth() const { return columns_ > kTile ? round_up(columns_, kBf16Depth) : kTile; }
 
-  Room room(float* at) const {
-    const int64_t inner = s_.inner() * kTile, wide = s_.rows() * kTile, square = columns_ * kTile;
-    return {at, at + inner, at + inner + wide, at + inner + 2 * wide, at + inner + 2 * wide + square};
+  // Zeros behind the last row and column of what is packed in whole blocks; they stay so.
+  void clear(float* memory) const {
+    const Room r = room(memory);
+    for (int64_t k = s_.rows() * kTile; k < rows_.padded_rows() * kTile; ++k) r.logits[k] = 0;
+    for (int64_t n = 0; n < kTile; ++n)
+      for (int64_t c = columns_; c < gathered_; ++c) r.turned[n * turned_row() + c] = 0;
+  }
+
+  Room room(float* memory) const {
+    Pieces pieces{memory};
+    const auto rows = [&](int64_t count) { return pieces.take(count * kTile); };
+    const int64_t wide = rows_.padded_rows();
+    float *question = rows(s_.inner()), *logits = rows(wide), *weighted = rows(wide), *products = rows(columns_);
+    float *turned = rows(turned_row()), *left = rows(wide), *right = rows(packed_depth());
+    return {question, logits,   weighted,
+            products, turned,   reinterpret_cast<uint16_t*>(left), reinterpret_cast<uint16_t*>(right)};
   }
 
   void pass_tile(int64_t n, int64_t k, const float* prepared, bool first, float* memory, int64_t part, Ahead& ahead) {
@@ -98,7 +118,9 @@ class LowRankPrompt {
   }
 
   // How often pass_tile calls ahead.fetch().
-  int64_t fetches(int64_t n) const { return n == 0 ? s_.heads : l_.rank(n) / kBlock + 2 * s_.heads; }
+  int64_t fetches(int64_t n) const {
+    return n == 0 ? s_.heads : l_.rank(n) / kBlock + 1 + (engine_ ? 1 : 2) * s_.heads;
+  }
 
  private:
   // rows = d content + position
@@ -164,11 +186,7 @@ class LowRankPrompt {
     const int64_t size = n == 0 ? s_.width : size_;
     if (n > 0) assemble(d, t.key, t.key_position, r.question);
     dot(s_, tokens_.side(prompt_, tokens_.query), n == 0 ? t.key : r.question, r.logits);
-    for (int64_t j = 0; n > 0 && j < s_.rows(); j += s_.tokens) {
-      ahead.fetch();
-      gemm<true>({rows_.asks + j * columns_, columns_, 1}, weights, kTile, r.logits + j * kTile, kTile, s_.tokens, V,
-                 l_.rank(n));
-    }
+    if (n > 0) add_products(weights, l_.rank(n), r, ahead);
     weigh(s_, count, nullptr, 0, size, first, r.logits, sums);
     const float* weighted = r.logits;
     if (n > 0) {
@@ -184,7 +202,35 @@ class LowRankPrompt {
     }
     if (n == 0) return;
     turn_tile(columns_, weights, r.turned, turned_row());
-    gather(r.logits, s_.rows(), r.turned, turned_row(), columns_, first, sums.value + s_.width, size);
+    engine_ ? gather_packed(first, r, sums)
+            : gather(r.logits, s_.rows(), r.turned, turned_row(), columns_, first, sums.value + s_.width, size);
+  }
+
+  // logits += what the prompt asks of the rows, times their weights.
+  void add_products(const float* weights, int64_t rank, const Room& r, Ahead& ahead) {
+    if (engine_) {
+      const int64_t depth = round_to_depth(columns_);
+      const Bf16Operand right{r.right, split_ ? r.right + depth * kTile : nullptr};
+      engine_->pack_right(weights, kTile, rank, depth, r.right, split_ ? r.right + depth * kTile : nullptr);
+      return multiply(*engine_, rows_.packed_asks(), right, r.logits, kTile, rows_.padded_rows(), depth, true);
+    }
+    for (int64_t j = 0; j < s_.rows(); j += s_.tokens) {
+      ahead.fetch();
+      gemm<true>({rows_.asks + j * columns_, columns_, 1}, weights, kTile, r.logits + j * kTile, kTile, s_.tokens, V,
+                 rank);
+    }
+  }
+
+  void gather_packed(bool first, const Room& r, Partial& sums) {
+    const int64_t rows = rows_.padded_rows(), size = rows * kTile;
+    const Bf16Operand left{r.left, split_ ? r.left + size : nullptr};
+    engine_->pack_in_order(r.logits, size, r.left, split_ ? r.left + size : nullptr);
+    const Bf16Operand right{r.right, split_ ? r.right + kTile * kBf16Columns : nullptr};
+    for (int64_t c = 0; c < gathered_; c += kBf16Columns) {
+      engine_->pack_right(r.turned + c, turned_row(), kTile, kTile, r.right,
+                          split_ ? r.right + kTile * kBf16Columns : nullptr);
+      multiply(*engine_, left, right, sums.value + s_.width + c, size_, rows, kTile, !first);
+    }
   }
 
   const TwoWay& a_;
@@ -194,7 +240,9 @@ class LowRankPrompt {
   const int64_t prompt_, tiles_, parts_;  // prompt_: of the tokens
   float* state_;                          // see LowRankLayout::prompt_rows
   LowRankRows rows_;
-  const int64_t columns_, size_;  // of the rows R, padded; of a gathered value
+  const Bf16* engine_;
+  const bool split_;
+  const int64_t columns_, gathered_, size_;  // of the rows R, padded; as they are gathered; of a gathered value
   Scratch memory_;
   Partial partials_[kMaxParts];
 };
@@ -248,6 +296,7 @@ class LowRankGroup {
 
   void pass(int64_t n, int64_t part) {
     Scratch memory(prompts_[0]->room_floats());
+    prompts_[0]->clear(memory.data());
     const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
     for (int64_t k = first; k < last; ++k) {
       const float* tile = prepared_ + k * l_.prepared_rows() * kTile;

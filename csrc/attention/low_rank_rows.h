@@ -18,8 +18,9 @@ class LowRankRows {
         s_(s),
         tokens_(tokens),
         prompt_(prompt),
+        engine_(args.engine),
         memory_(columns * (2 * s.channels + columns) + s.rows() * (s.channels + 2 * columns) +
-                l_.depth * s.inner() * s.tokens + 256) {
+                l_.depth * s.inner() * s.tokens + padded_rows() * round_up(columns, kBf16Depth) + 512) {
     Pieces pieces{memory_.data()};
     rows = pieces.take(columns * s.channels);
     turned_ = pieces.take(columns * s.channels);
@@ -29,7 +30,16 @@ class LowRankRows {
     asks = pieces.take(s.rows() * columns);
     values_ = pieces.take(l_.depth * s.inner() * s.tokens);
     for (int64_t k = 0; k < columns * s.channels; ++k) rows[k] = 0;
+    if (!engine_) return;
+    const int64_t size = padded_rows() * round_to_depth(columns);
+    high_ = reinterpret_cast<uint16_t*>(pieces.take(size));
+    low_ = args.split ? high_ + size : nullptr;
+    for (int64_t k = 0; k < 2 * size; ++k) high_[k] = 0;
   }
+
+  // `asks` in bfloat16, padded_rows() x round_to_depth(columns).
+  Bf16Operand packed_asks() const { return {high_, low_}; }
+  int64_t padded_rows() const { return round_up(s_.rows(), kBf16Rows); }
 
   // What the heads say in pass n, tokens x inner.
   float* values(int64_t n) const { return values_ + (n - 1) * s_.inner() * s_.tokens; }
@@ -42,6 +52,9 @@ class LowRankRows {
       const int64_t first = h * s_.tokens;
       gemm<false>({absorbed_ + first * s_.channels, s_.channels, 1}, turned_, columns, products + first * columns,
                   columns, s_.tokens, columns / N, s_.channels);
+      if (!engine_ || products != asks) return;
+      const int64_t to = first * round_to_depth(columns);
+      pack_left(asks + first * columns, columns, 1, s_.tokens, columns, high_ + to, low_ ? low_ + to : nullptr);
     });
   }
 
@@ -109,7 +122,9 @@ class LowRankRows {
   const Heads& s_;
   const PromptTokens& tokens_;
   const int64_t prompt_;  // of the tokens
+  const Bf16* engine_;
   Scratch memory_;
+  uint16_t *high_ = nullptr, *low_ = nullptr;
   float *turned_, *absorbed_, *values_;
 };
 

@@ -100,12 +100,14 @@ FASTPROMPT_BIND(two_way) {
           py::gil_scoped_release nogil;
           low_rank_prepare(a);
         });
-  m.def("low_rank",
-        [](const py::tuple& sizes, const py::tuple& layout, const py::handle& prompt, const py::handle& prepared,
-           const py::tuple& weights, const py::tuple& eps, const py::handle& up, const py::tuple& out, int threads) {
-          const Transformer t(weights, eps, sizes[8].cast<int64_t>());
-          const LowRank a{two_way_args(sizes, prompt, prepared, t, out, threads), low_rank_layout(layout), floats(up)};
-          py::gil_scoped_release nogil;
-          low_rank(a);
-        });
+  m.def("low_rank", [](const py::tuple& sizes, const py::tuple& layout, const py::handle& prompt,
+                       const py::handle& prepared, const py::tuple& weights, const py::tuple& eps, const py::handle& up,
+                       const py::tuple& out, int precision, int threads) {
+    const Transformer t(weights, eps, sizes[8].cast<int64_t>());
+    const Precision p = static_cast<Precision>(precision);
+    const TwoWay two_way = two_way_args(sizes, prompt, prepared, t, out, threads);
+    const LowRank a{two_way, low_rank_layout(layout), floats(up), bf16(p), p == Precision::high};
+    py::gil_scoped_release nogil;
+    low_rank(a);
+  });
 }

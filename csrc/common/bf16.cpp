@@ -24,24 +24,31 @@ namespace {
 void multiply_plain(const Bf16Product& p) {
   for (int64_t m = 0; m < p.rows; ++m)
     for (int64_t n = 0; n < kBf16Columns; ++n) {
-      float sum = p.add ? p.out[m * kBf16Columns + n] : 0;
+      float sum = p.add ? p.out[m * p.out_row + n] : 0;
       for (int64_t k = 0; k < p.depth; ++k)
         sum += from_bf16(p.left[m * p.depth + k]) * from_bf16(p.right[(k / 2 * kBf16Columns + n) * 2 + k % 2]);
-      p.out[m * kBf16Columns + n] = sum;
+      p.out[m * p.out_row + n] = sum;
     }
 }
 
-void pack_right_plain(const float* from, int64_t rows, int64_t depth, uint16_t* high, uint16_t* low) {
+void pack_right_plain(const float* from, int64_t row, int64_t rows, int64_t depth, uint16_t* high, uint16_t* low) {
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t n = 0; n < kBf16Columns; ++n) {
-      const float x = k < rows ? from[k * kBf16Columns + n] : 0;
+      const float x = k < rows ? from[k * row + n] : 0;
       const int64_t at = (k / 2 * kBf16Columns + n) * 2 + k % 2;
       high[at] = to_bf16(x);
       if (low) low[at] = to_bf16(x - from_bf16(high[at]));
     }
 }
 
-constexpr Bf16 kPlain{"plain", true, multiply_plain, pack_right_plain};
+void pack_in_order_plain(const float* from, int64_t count, uint16_t* high, uint16_t* low) {
+  for (int64_t k = 0; k < count; ++k) {
+    high[k] = to_bf16(from[k]);
+    if (low) low[k] = to_bf16(from[k] - from_bf16(high[k]));
+  }
+}
+
+constexpr Bf16 kPlain{"plain", true, multiply_plain, pack_right_plain, pack_in_order_plain};
 
 #if defined(__x86_64__)
 bool cpu_has(unsigned sub, unsigned eax_bits, unsigned edx_bits) {
@@ -126,12 +133,12 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
     }
 }
 
-void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t rows,
-              int64_t depth, bool add) {
-  engine.multiply({left.high, right.high, out, rows, depth, add});
+void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t out_row,
+              int64_t rows, int64_t depth, bool add) {
+  engine.multiply({left.high, right.high, out, out_row, rows, depth, add});
   if (!left.low || !right.low) return;
-  engine.multiply({left.high, right.low, out, rows, depth, true});
-  engine.multiply({left.low, right.high, out, rows, depth, true});
+  engine.multiply({left.high, right.low, out, out_row, rows, depth, true});
+  engine.multiply({left.low, right.high, out, out_row, rows, depth, true});
 }
 
 }  // namespace fastprompt

@@ -19,8 +19,8 @@ constexpr int64_t kBf16Rows = 16;     // unit of the rows
 struct Bf16Product {
   const uint16_t* left;   // (rows, depth)
   const uint16_t* right;  // (depth / 2, 64, 2): two rows of `right`, number by number
-  float* out;             // (rows, 64)
-  int64_t rows, depth;
+  float* out;             // (rows, 64), a row every `out_row`
+  int64_t out_row, rows, depth;
   bool add;
 };
 
@@ -28,8 +28,10 @@ struct Bf16 {
   const char* name;
   bool three_pay;  // three products take less time than one of float32
   void (*multiply)(const Bf16Product& product);
-  // `high` and, unless null, `low` of float32 rows of 64; rows from `rows` to `depth` are 0.
-  void (*pack_right)(const float* from, int64_t rows, int64_t depth, uint16_t* high, uint16_t* low);
+  // `high` and, unless null, `low` of rows of 64, one every `row`; rows from `rows` to `depth` are 0.
+  void (*pack_right)(const float* from, int64_t row, int64_t rows, int64_t depth, uint16_t* high, uint16_t* low);
+  // Of `count` numbers in their order, a multiple of 32: a left operand whose rows lie as they should.
+  void (*pack_in_order)(const float* from, int64_t count, uint16_t* high, uint16_t* low);
 };
 
 // What computes in this precision here; null: float32 does. "plain" is C++ for the tests.
@@ -49,7 +51,7 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
 struct Bf16Operand {
   const uint16_t *high, *low;
 };
-void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t rows,
-              int64_t depth, bool add);
+void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t out_row,
+              int64_t rows, int64_t depth, bool add);
 
 }  // namespace fastprompt

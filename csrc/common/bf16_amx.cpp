@@ -19,14 +19,14 @@ constexpr TileConfig kConfig{};
 // 16 rows x 64 columns at a time: tiles 0 to 3 are the sums, 4 the left operand, 5 to 7 and 5 the right ones.
 void multiply_amx(const Bf16Product& p) {
   _tile_loadconfig(&kConfig);
-  const long left_row = p.depth * 2, row = kBf16Columns * 4;  // bytes
+  const long left_row = p.depth * 2, row = kBf16Columns * 4, out_row = p.out_row * 4;  // bytes
   for (int64_t m = 0; m < p.rows; m += kBf16Rows) {
-    float* out = p.out + m * kBf16Columns;
+    float* out = p.out + m * p.out_row;
     if (p.add) {
-      _tile_loadd(0, out, row);
-      _tile_loadd(1, out + 16, row);
-      _tile_loadd(2, out + 32, row);
-      _tile_loadd(3, out + 48, row);
+      _tile_loadd(0, out, out_row);
+      _tile_loadd(1, out + 16, out_row);
+      _tile_loadd(2, out + 32, out_row);
+      _tile_loadd(3, out + 48, out_row);
     } else {
       _tile_zero(0);
       _tile_zero(1);
@@ -45,15 +45,15 @@ void multiply_amx(const Bf16Product& p) {
       _tile_dpbf16ps(2, 4, 7);
       _tile_dpbf16ps(3, 4, 5);
     }
-    _tile_stored(0, out, row);
-    _tile_stored(1, out + 16, row);
-    _tile_stored(2, out + 32, row);
-    _tile_stored(3, out + 48, row);
+    _tile_stored(0, out, out_row);
+    _tile_stored(1, out + 16, out_row);
+    _tile_stored(2, out + 32, out_row);
+    _tile_stored(3, out + 48, out_row);
   }
   _tile_release();
 }
 
-constexpr Bf16 kEngine{"amx", true, multiply_amx, pack_right_avx512};
+constexpr Bf16 kEngine{"amx", true, multiply_amx, pack_right_avx512, pack_in_order_avx512};
 
 }  // namespace
 

@@ -18,11 +18,11 @@ inline __m512bh pair(const uint16_t* x) {
 
 void multiply_avx512(const Bf16Product& p) {
   for (int64_t m = 0; m < p.rows; m += kRows) {
-    float* out = p.out + m * kBf16Columns;
+    float* out = p.out + m * p.out_row;
     __m512 sums[kRows][kVectors];
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVectors; ++v)
-        sums[r][v] = p.add ? _mm512_loadu_ps(out + r * kBf16Columns + 16 * v) : _mm512_setzero_ps();
+        sums[r][v] = p.add ? _mm512_loadu_ps(out + r * p.out_row + 16 * v) : _mm512_setzero_ps();
     const uint16_t *left = p.left + m * p.depth, *right = p.right;
     for (int64_t k = 0; k < p.depth; k += 2, left += 2, right += 2 * kBf16Columns) {
       __m512bh b[kVectors];
@@ -34,11 +34,11 @@ void multiply_avx512(const Bf16Product& p) {
       }
     }
     for (int r = 0; r < kRows; ++r)
-      for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + r * kBf16Columns + 16 * v, sums[r][v]);
+      for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + r * p.out_row + 16 * v, sums[r][v]);
   }
 }
 
-constexpr Bf16 kEngine{"avx512_bf16", false, multiply_avx512, pack_right_avx512};
+constexpr Bf16 kEngine{"avx512_bf16", false, multiply_avx512, pack_right_avx512, pack_in_order_avx512};
 
 }  // namespace
 

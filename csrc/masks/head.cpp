@@ -28,9 +28,12 @@ void run_packed(MaskHead a, bool split) {
   const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.height * a.width + tile - 1) / tile;
   Packed second(1, deep, a.middle, split), rows(a.prompts, up, rank, split);
   pack_left(a.weight2, 1, deep, deep, a.middle, second.high.data(), second.low_at(0));
-  parallel_for(a.threads, a.prompts, [&](int64_t k) {
-    const float* from = a.low_rank + k * a.layout.prompt_rows() * (up + tiles * tile) + up;
-    pack_left(from, 1, up, up, rank, rows.high.data() + k * rows.size, rows.low_at(k));
+  constexpr int64_t kBlock = 16;  // rows
+  parallel_for(a.threads, a.prompts * up / kBlock, [&](int64_t block) {
+    const int64_t k = block / (up / kBlock), row = block % (up / kBlock) * kBlock;
+    const float* from = a.low_rank + k * a.layout.prompt_rows() * (up + tiles * tile) + up + row;
+    const int64_t at = row * round_to_depth(rank);
+    pack_left(from, 1, up, kBlock, rank, rows.high.data() + k * rows.size + at, split ? rows.low_at(k) + at : nullptr);
   });
   a.packed2 = second.operand(), a.low_rank_rows = rows.operand();
   run(a);

@@ -82,7 +82,8 @@ def _low_rank_cpu(
     if prompts:
         size = (images, prompts, channels, pixels, count, heads, width, mlp, depth)
         arrays = (address(prompt), address(prepared), addresses(weights), tuple(eps), address(up))
-        _C.low_rank(size, (count, *sizes), *arrays, (address(out), address(tokens)), get_num_threads())
+        pair = (address(out), address(tokens))
+        _C.low_rank(size, (count, *sizes), *arrays, pair, matmul_precision(), get_num_threads())
     return out, tokens
 
 
