@@ -204,7 +204,11 @@ if __name__ == "__main__":
     parser.add_argument("--against", nargs="+", help="only peers whose name contains one of these")
     options = parser.parse_args()
     if options.against:
-        PEERS = {n: p for n, p in PEERS.items() if p[0] == "fastprompt" or any(a.lower() in n.lower() for a in options.against)}
+        PEERS = {
+            n: p
+            for n, p in PEERS.items()
+            if p[0] == "fastprompt" or any(a.lower() in n.lower() for a in options.against)
+        }
     for threads in options.threads:
         for prompts in options.prompts:
             for points in options.points:

@@ -148,7 +148,9 @@ def test_compile_takes_the_host_in_half_precision(half):
     with torch.autocast("cpu", torch.bfloat16):
         for x, y in zip(compiled(**arguments), decoder(**arguments), strict=True):
             assert x.dtype == y.dtype
-            same(x.float(), y.float(), 1e-2)  # a unit of bfloat16: a compiled graph keeps no image, so it computes directly
+            same(
+                x.float(), y.float(), 1e-2
+            )  # a unit of bfloat16: a compiled graph keeps no image, so it computes directly
     decoder.bfloat16()
     lowered = {k: to(v, torch.bfloat16) for k, v in arguments.items()}
     with fp.disabled():

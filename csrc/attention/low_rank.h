@@ -15,6 +15,7 @@ namespace fastprompt {
 // Where the numbers of a tile of image tokens stand, in rows of the tile's length. `up` rows of A_n W_up come last.
 struct LowRankLayout {
   int64_t tokens, heads, width, depth, up;
+  bool half;  // kept in bfloat16: half of the memory that a click reads, which is most of its time
 
   int64_t inner() const { return heads * width; }
   // Rows of pass n: the question of the token before it (content and position), the products of its content with what
@@ -28,6 +29,9 @@ struct LowRankLayout {
     return sum;
   }
   int64_t prepared_rows() const { return start(depth + 1) + up; }
+  // The same as they are kept: squares and products with constants in two parts, the low ones behind all others.
+  int64_t precise_rows() const { return depth * (depth + 1) / 2; }
+  int64_t kept_rows() const { return prepared_rows() + (half ? precise_rows() : 0); }
 
   // Rows R after pass n, and of the weights W: one for the bias of each LayerNorm but the last, then H T of each pass.
   int64_t rank(int64_t n) const { return depth - 1 + n * heads * tokens; }
@@ -43,16 +47,17 @@ struct LowRankImage {
   const TwoWayLayer* layers;
   AttentionWeights final;
   const float* up_weight;  // (C, up): the linear map that comes after the transformer
-  float* out;              // (images, tiles, prepared_rows, tile)
+  void* out;               // (images, tiles, kept_rows, tile), float or bfloat16
   int threads;
 };
 
 void low_rank_prepare(const LowRankImage& args);
 
-// a.prepared is that of low_rank_prepare; a.image_out takes low_rank_floats for each prompt.
+// two_way.image_out takes low_rank_floats for each prompt.
 struct LowRank {
   TwoWay two_way;
   LowRankLayout layout;
+  const void* prepared;  // of low_rank_prepare, instead of two_way.prepared
   const float* up_weight;
   const Bf16* engine;  // computes what the prompt asks of W and gathers from it; null: float32
   bool split;          // in three products

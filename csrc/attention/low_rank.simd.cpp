@@ -104,8 +104,13 @@ class LowRankPrompt {
     const int64_t wide = rows_.padded_rows();
     float *question = rows(s_.inner()), *logits = rows(wide), *weighted = rows(wide), *products = rows(columns_);
     float *turned = rows(turned_row()), *left = rows(wide), *right = rows(packed_depth());
-    return {question, logits,   weighted,
-            products, turned,   reinterpret_cast<uint16_t*>(left), reinterpret_cast<uint16_t*>(right)};
+    return {question,
+            logits,
+            weighted,
+            products,
+            turned,
+            reinterpret_cast<uint16_t*>(left),
+            reinterpret_cast<uint16_t*>(right)};
   }
 
   void pass_tile(int64_t n, int64_t k, const float* prepared, bool first, float* memory, int64_t part, Ahead& ahead) {
@@ -258,7 +263,8 @@ class LowRankGroup {
         parts_(threads == 1                ? 1
                : tiles_ < kParts * threads ? tiles_
                                            : kParts * threads),
-        prepared_(a_.prepared + first / (a_.prompts / a_.images) * tiles_ * l_.prepared_rows() * kTile),
+        image_(first / (a_.prompts / a_.images)),
+        prepared_(args.prepared),
         tokens_(a_, first, count) {
     for (int64_t k = 0; k < count; ++k) prompts_[k] = new LowRankPrompt(args, tokens_, first, k, parts_);
   }
@@ -295,21 +301,32 @@ class LowRankGroup {
   }
 
   void pass(int64_t n, int64_t part) {
-    Scratch memory(prompts_[0]->room_floats());
-    prompts_[0]->clear(memory.data());
+    Scratch memory(prompts_[0]->room_floats() + (l_.half ? l_.prepared_rows() * kTile : 0));
+    float* room = memory.data() + (l_.half ? l_.prepared_rows() * kTile : 0);
+    prompts_[0]->clear(room);
     const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
     for (int64_t k = first; k < last; ++k) {
-      const float* tile = prepared_ + k * l_.prepared_rows() * kTile;
-      Ahead ahead(tile + (l_.prepared_rows() + l_.start(n)) * kTile, k + 1 < tiles_ ? l_.rows(n) * kTile : 0,
-                  count_ * prompts_[0]->fetches(n));
-      for (int64_t p = 0; p < count_; ++p) prompts_[p]->pass_tile(n, k, tile, k == first, memory.data(), part, ahead);
+      const int64_t calls = count_ * prompts_[0]->fetches(n), size = k + 1 < tiles_ ? l_.rows(n) * kTile : 0;
+      const int64_t next = place(k + 1) + l_.start(n) * kTile;
+      const float* tile = static_cast<const float*>(prepared_) + place(k);
+      Ahead ahead(static_cast<const float*>(prepared_) + next, size, calls);
+      if (l_.half) {
+        const auto* kept = static_cast<const uint16_t*>(prepared_);
+        expand_pass(l_, n, kept + place(k), memory.data());
+        tile = memory.data();
+        ahead = {reinterpret_cast<const float*>(kept + next), size / 2, calls};
+      }
+      for (int64_t p = 0; p < count_; ++p) prompts_[p]->pass_tile(n, k, tile, k == first, room, part, ahead);
     }
   }
 
+  // Of tile k among those that are kept.
+  int64_t place(int64_t k) const { return (image_ * tiles_ + k) * l_.kept_rows() * kTile; }
+
   const TwoWay& a_;
   const LowRankLayout& l_;
-  const int64_t count_, tiles_, parts_;
-  const float* prepared_;  // of the group's image
+  const int64_t count_, tiles_, parts_, image_;
+  const void* prepared_;
   PromptTokens tokens_;
   LowRankPrompt* prompts_[kLowRankGroup];
 };

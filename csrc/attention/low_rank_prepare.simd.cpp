@@ -15,9 +15,10 @@ class Preparation {
         count_(a.pixels - start_ < kTile ? a.pixels - start_ : kTile),
         channels_(a.channels),
         inner_(a.layout.inner()),
-        out_(a.out + (image * ((a.pixels + kTile - 1) / kTile) + tile) * a.layout.prepared_rows() * kTile),
-        memory_((4 * channels_ + inner_) * kTile + a.layout.depth * channels_) {
-    x_ = memory_.data();
+        place_((image * ((a.pixels + kTile - 1) / kTile) + tile) * a.layout.kept_rows() * kTile),
+        memory_((4 * channels_ + inner_ + a.layout.prepared_rows()) * kTile + a.layout.depth * channels_) {
+    out_ = a.layout.half ? memory_.data() : static_cast<float*>(a.out) + place_;
+    x_ = memory_.data() + a.layout.prepared_rows() * kTile;
     float** rows[] = {&position_, &sum_, &copy_, &room_};
     float* at = x_;
     for (float** r : rows) *r = at += channels_ * kTile;
@@ -40,6 +41,7 @@ class Preparation {
     }
     gemm<false>({a_.up_weight, 1, a_.layout.up}, x_, kTile, out_ + a_.layout.start(depth + 1) * kTile, kTile,
                 a_.layout.up, V, channels_);
+    if (a_.layout.half) compress_tile(a_.layout, out_, static_cast<uint16_t*>(a_.out) + place_);
   }
 
  private:
@@ -122,9 +124,9 @@ class Preparation {
 
   const LowRankImage& a_;
   const int64_t start_, count_, channels_, inner_;
-  float* out_;
+  const int64_t place_;  // of the tile among those that are kept
   Scratch memory_;
-  float *x_, *position_, *sum_, *copy_, *room_, *constants_;
+  float *out_, *x_, *position_, *sum_, *copy_, *room_, *constants_;
 };
 
 }  // namespace

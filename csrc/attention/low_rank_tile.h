@@ -24,6 +24,51 @@ struct LowRankTile {
   }
 };
 
+// Plain loops, which the compiler turns into vectors of every instruction set.
+static inline void expand(const uint16_t* from, float* to, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) {
+    const uint32_t bits = static_cast<uint32_t>(from[k]) << 16;
+    __builtin_memcpy(to + k, &bits, 4);
+  }
+}
+
+static inline void compress(const float* from, uint16_t* to, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, from + k, 4);
+    const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    to[k] = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : nearest);  // NaN stays one
+  }
+}
+
+// Row by row of the numbers that are kept in two parts, pass by pass: body(row of the tile, row of the low part).
+template <class Body>
+static inline void precise_rows(const LowRankLayout& l, int64_t n, Body body) {
+  for (int64_t k = 0; k < n; ++k)
+    body(l.start(n) + l.question(n) + n * l.inner() + k, l.prepared_rows() + n * (n - 1) / 2 + k);
+}
+
+static inline void compress_tile(const LowRankLayout& l, const float* from, uint16_t* to) {
+  compress(from, to, l.prepared_rows() * kTile);
+  for (int64_t n = 1; n <= l.depth; ++n)
+    precise_rows(l, n, [&](int64_t row, int64_t low) {
+      float rest[kTile];
+      expand(to + row * kTile, rest, kTile);
+      for (int64_t p = 0; p < kTile; ++p) rest[p] = from[row * kTile + p] - rest[p];
+      compress(rest, to + low * kTile, kTile);
+    });
+}
+
+// What pass n reads of a tile that is kept in bfloat16; `to` is the whole tile's.
+static inline void expand_pass(const LowRankLayout& l, int64_t n, const uint16_t* from, float* to) {
+  expand(from + l.start(n) * kTile, to + l.start(n) * kTile, l.rows(n) * kTile);
+  precise_rows(l, n, [&](int64_t row, int64_t low) {
+    float rest[kTile];
+    expand(from + low * kTile, rest, kTile);
+    for (int64_t p = 0; p < kTile; ++p) to[row * kTile + p] += rest[p];
+  });
+}
+
 static inline const AttentionWeights& question_after(const TwoWayLayer* layers, const AttentionWeights& final,
                                                      int64_t depth, int64_t n) {
   return n < depth ? layers[n].to_image : final;

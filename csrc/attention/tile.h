@@ -158,8 +158,7 @@ static inline void gather_heads(const Heads& s, Form form, const float* weights,
 // turned (tile x channels), a row every `row` floats
 static inline void turn_tile(int64_t channels, const float* x, float* turned, int64_t row) {
   for (int64_t n = 0; n < kTile; n += N)
-    for (int64_t c = 0; c < channels; c += N)
-      transpose_tile(x + c * kTile + n, kTile, turned + n * row + c, row);
+    for (int64_t c = 0; c < channels; c += N) transpose_tile(x + c * kTile + n, kTile, turned + n * row + c, row);
 }
 
 // Softmax over all tiles: sum of e^(peak - top) value over that of e^(peak - top) weight. Row j of `out` is 0 where no

@@ -29,8 +29,10 @@ FASTPROMPT_BIND(masks) {
     int64_t* numbers[] = {&a.prompts, &a.masks, &a.height, &a.width, &a.channels, &a.middle, &a.depth, &a.images};
     for (int k = 0; k < 8; ++k) *numbers[k] = sizes[k].cast<int64_t>();
     const float** arrays[] = {&a.image, &a.weight1, &a.bias1,   &a.norm_weight, &a.norm_bias, &a.weight2,
-                              &a.bias2, &a.vectors, &a.detail1, &a.detail2,     &a.prepared,  &a.low_rank};
-    for (int k = 0; k < 12; ++k) *arrays[k] = floats(addresses[k]);
+                              &a.bias2, &a.vectors, &a.detail1, &a.detail2,     &a.low_rank};
+    for (int k = 0; k < 11; ++k) *arrays[k] = floats(addresses[k]);
+    if (a.images < 1 || a.prompts % a.images) throw py::value_error("prompts must be a multiple of images");
+    a.prepared = floats(addresses[11]);
     a.out = out_floats(addresses[12].cast<std::uintptr_t>());
     if (!layout.empty()) a.layout = low_rank_layout(layout);
     a.eps = eps, a.precision = static_cast<Precision>(precision), a.threads = threads;

@@ -17,7 +17,8 @@ struct MaskHead {
   const float *weight2, *bias2;           // (middle, depth, 2, 2), (depth)
   const float* vectors;                   // (prompts, masks, depth)
   const float *detail1, *detail2;         // (images, middle, 2 h, 2 w), (images, depth, 4 h, 4 w), added; or null
-  const float *prepared, *low_rank;       // of low_rank_prepare and low_rank, with weight1 as W_up
+  const void* prepared;                   // of low_rank_prepare, with weight1 as W_up
+  const float* low_rank;                  // of low_rank
   float* out;                             // (prompts, masks, 4 height, 4 width)
   float eps;
   LowRankLayout layout;  // of prepared

@@ -1,6 +1,6 @@
 #include "masks/head.h"
 
-#include "attention/tile.h"
+#include "attention/low_rank_tile.h"
 #include "common/scratch.h"
 
 namespace fastprompt {
@@ -50,7 +50,12 @@ class Head {
   void convolve_low_rank() {
     const LowRankLayout& l = a_.layout;
     const int64_t tiles = (a_.height * a_.width + kTile - 1) / kTile, up = 4 * a_.middle;
-    const float* content = a_.prepared + ((image_ * tiles + tile_) * l.prepared_rows() + l.start(l.depth + 1)) * kTile;
+    const int64_t place = ((image_ * tiles + tile_) * l.kept_rows() + l.start(l.depth + 1)) * kTile;
+    const float* content = static_cast<const float*>(a_.prepared) + place;
+    if (l.half) {
+      expand(static_cast<const uint16_t*>(a_.prepared) + place, up1_, up * kTile);
+      content = up1_;
+    }
     const float *bias = a_.low_rank + prompt_ * l.prompt_rows() * (up + tiles * kTile), *rows = bias + up;
     const float *d = bias + l.prompt_rows() * (up + tile_ * kTile), *weights = d + kTile;
     for (int64_t c = 0; c < up; ++c)

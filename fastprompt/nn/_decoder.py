@@ -91,9 +91,10 @@ class Decoder(DropIn):
             result: Tensor = cache.get(image, [dense[:, :, 0, 0], position], parameters, make)
             return result
 
-        if plain and low_rank.pays(prompt.shape[1], channels, low_rank.sizes_of(weights, up)):
+        sizes = low_rank.sizes_of(weights, up)
+        if plain and low_rank.pays(prompt.shape[1], channels, sizes):
             make = lambda: low_rank.prepare(image + dense, position[:1], weights, up)  # noqa: E731
-            prepared = kept("low_rank", [*weights.all, up], make)
+            prepared = kept("low_rank_half" if sizes.half else "low_rank", [*weights.all, up], make)
             return low_rank.two_way(prompt, prepared, (images, height, width), weights, up)
         make = lambda: prepare(image + dense, position[:1], weights)  # noqa: E731
         prepared = kept("two_way", weights.prepare, make) if plain else make()

@@ -20,15 +20,19 @@ Maybe = Tensor | None
 
 
 class Sizes(NamedTuple):
-    """Of the transformer and the convolution behind it: heads, width of a head, layers, 4 x channels of the result."""
+    """Of the transformer and the convolution behind it: heads, width of a head, layers, 4 x channels of the result.
+
+    ``half``: what is prepared is kept in bfloat16.
+    """
 
     heads: int
     width: int
     depth: int
     up: int
+    half: int
 
-    def prepared_rows(self) -> int:
-        inner, rows = self.heads * self.width, self.up
+    def kept_rows(self) -> int:
+        inner, rows = self.heads * self.width, self.up + self.half * self.depth * (self.depth + 1) // 2
         for n in range(self.depth + 1):
             rows += 2 * inner if n == 0 else (n + min(n, 2) + 3) * inner + n
         return rows
@@ -48,7 +52,9 @@ def _prepare_fake(
     image: Tensor, position: Tensor, weights: list[Tensor], up: Tensor, sizes: list[int], eps: list[float]
 ) -> Tensor:
     images, _, height, width = image.shape
-    return image.new_empty(images * _tokens(height * width) * Sizes(*sizes).prepared_rows())
+    kept = Sizes(*sizes)
+    dtype = torch.bfloat16 if kept.half else torch.float32
+    return image.new_empty(images * _tokens(height * width) * kept.kept_rows(), dtype=dtype)
 
 
 def _prepare_cpu(
@@ -78,7 +84,7 @@ def _low_rank_cpu(
     prompt, up, weights = prompt.contiguous(), up.contiguous(), contiguous(weights)
     out, tokens = _low_rank_fake(prompt, prepared, weights, up, images, pixels, mlp, sizes, eps)
     prompts, count, channels = prompt.shape
-    heads, width, depth, _ = sizes
+    heads, width, depth = sizes[:3]
     if prompts:
         size = (images, prompts, channels, pixels, count, heads, width, mlp, depth)
         arrays = (address(prompt), address(prepared), addresses(weights), tuple(eps), address(up))
@@ -106,7 +112,7 @@ def _masks_cpu(
     channels, (middle, depth) = weights[0].shape[0], weights[4].shape[:2]
     if out.numel():
         size = (vectors.shape[0], vectors.shape[1], height, width, channels, middle, depth, images)
-        order = (None, *weights, vectors, detail1, detail2, prepared, low_rank, out)
+        order = (None, *weights, vectors, detail1, detail2, low_rank, prepared, out)
         _C.mask_head(size, addresses(order), eps, (tokens, *sizes), matmul_precision(), get_num_threads())
     return out
 
@@ -152,7 +158,10 @@ class LowRankTokens(NamedTuple):
 
 
 def sizes_of(w: TwoWayWeights, up: Tensor) -> Sizes:
-    return Sizes(w.heads, w.width, w.depth, up[0].numel())
+    """With what is prepared in bfloat16 where all products with it are: the precision "medium"."""
+    precision = matmul_precision()
+    half = precision == 2 and _C.uses_bf16(precision)
+    return Sizes(w.heads, w.width, w.depth, up[0].numel(), int(half))
 
 
 def pays(tokens: int, channels: int, s: Sizes) -> bool:
