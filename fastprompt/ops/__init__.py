@@ -5,12 +5,14 @@ from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
 from fastprompt.ops import masks as _masks
 from fastprompt.ops import pixel_words as _pixel_words
+from fastprompt.ops import relative_position as _relative_position
 from fastprompt.ops import rle as _rle
 from fastprompt.ops.attention import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
 from fastprompt.ops.masks import *
 from fastprompt.ops.pixel_words import *
+from fastprompt.ops.relative_position import *
 from fastprompt.ops.rle import *
 
 __all__: list[str] = []
@@ -19,4 +21,5 @@ __all__ += _euclidean.__all__
 __all__ += _geodesic.__all__
 __all__ += _masks.__all__
 __all__ += _pixel_words.__all__
+__all__ += _relative_position.__all__
 __all__ += _rle.__all__
