@@ -58,7 +58,6 @@ std::vector<Run> listed(const int32_t* yx, int64_t tokens) {
   return runs;
 }
 
-// Sets that differ by the image only share nothing but are small: a run takes 32 bytes.
 Sets token_sets(const RelativeAttention& a) {
   Sets found;
   const int64_t h = a.window_height ? a.window_height : a.height, w = a.window_height ? a.window_columns : a.columns;
@@ -84,22 +83,54 @@ RelativeTable table(const float* rel, int64_t size, int64_t width, std::vector<f
   return {memory.data(), size, step};
 }
 
+// A call and the memory of its tables.
+struct Prepared {
+  explicit Prepared(const RelativeAttention& a) {
+    const bool windows = a.window_height > 0;
+    call = {a, table(a.rel_h, windows ? a.window_height : a.height, a.width, h),
+            table(a.rel_w, windows ? a.window_columns : a.columns, a.width, w)};
+  }
+  RelativeCall call;
+  std::vector<float> h, w;
+};
+
 }  // namespace
 
 void relative_attention(const RelativeAttention& a) {
   if (a.images * a.tokens * a.heads == 0) return;
-  std::vector<float> h, w;
-  const bool windows = a.window_height > 0;
-  const RelativeCall call{a, table(a.rel_h, windows ? a.window_height : a.height, a.width, h),
-                          table(a.rel_w, windows ? a.window_columns : a.columns, a.width, w)};
+  const Prepared prepared(a);
   const Sets found = token_sets(a);
   const int64_t heads = found.sets.size() * a.heads;
   const int64_t wanted = a.threads == 1 ? 1 : (kTasksPerThread * a.threads + heads - 1) / heads;
   const int64_t parts = std::min(wanted, (found.sets[0].count + 63) / 64);
   parallel_for(a.threads, heads * parts, [&](int64_t task) {
     const int64_t head = task / parts % a.heads, set = task / parts / a.heads;
-    FP_DISPATCH(relative_queries)(call, found.sets[set], head, task % parts, parts);
+    FP_DISPATCH(relative_queries)(prepared.call, found.sets[set], head, task % parts, parts);
   });
+}
+
+// One thread has a head from end to end, so that nothing is added up by two; the sums of the tables, which all heads
+// share, are taken group by group in their order.
+void relative_gradient(const RelativeGradient& g) {
+  const RelativeAttention& a = g.forward;
+  const int64_t rows_h = (2 * a.height - 1) * a.width, rows_w = (2 * a.columns - 1) * a.width;
+  std::fill(g.rel_h_grad, g.rel_h_grad + rows_h, 0.f), std::fill(g.rel_w_grad, g.rel_w_grad + rows_w, 0.f);
+  if (a.images * a.tokens * a.heads == 0) return;
+  const Prepared prepared(a);
+  const Sets found = token_sets(a);
+  const int64_t heads = found.sets.size() * a.heads, groups = std::min(heads, kTasksPerThread * a.threads);
+  std::vector<float> sums(groups * (rows_h + rows_w), 0.f);
+  parallel_for(a.threads, groups, [&](int64_t group) {
+    float* rel_h = sums.data() + group * (rows_h + rows_w);
+    for (int64_t n = heads * group / groups; n < heads * (group + 1) / groups; ++n)
+      FP_DISPATCH(relative_head_gradient)
+      (prepared.call, g, found.sets[n / a.heads], n % a.heads, rel_h, rel_h + rows_h);
+  });
+  for (int64_t group = 0; group < groups; ++group) {
+    const float* from = sums.data() + group * (rows_h + rows_w);
+    for (int64_t k = 0; k < rows_h; ++k) g.rel_h_grad[k] += from[k];
+    for (int64_t k = 0; k < rows_w; ++k) g.rel_w_grad[k] += from[rows_h + k];
+  }
 }
 
 }  // namespace fastprompt

@@ -30,12 +30,12 @@ struct RelativeAttention {
   int threads;
 };
 
-// No windows. The gradient of `out` is contiguous, those of q, k and v are (images, tokens, heads, width).
+// What the forward call has made, `out` and `log_weight`, and a gradient of `out`; no windows.
 struct RelativeGradient {
   RelativeAttention forward;
-  const float* out_grad;  // (images, tokens, heads, width)
-  float *query_grad, *key_grad, *value_grad;
-  float *rel_h_grad, *rel_w_grad;
+  const float* out_grad;                      // (images, tokens, heads, width)
+  float *query_grad, *key_grad, *value_grad;  // the same
+  float *rel_h_grad, *rel_w_grad;             // as the tables
 };
 
 void relative_attention(const RelativeAttention& args);
@@ -74,5 +74,9 @@ struct RelativeCall {
 
 FP_DECLARE_ISA(void, relative_queries, (const RelativeCall& call, const TokenSet& set, int64_t head, int part,
                                         int parts))
+
+// rel_h and rel_w: this call's sums, added to.
+FP_DECLARE_ISA(void, relative_head_gradient, (const RelativeCall& call, const RelativeGradient& args,
+                                              const TokenSet& set, int64_t head, float* rel_h, float* rel_w))
 
 }  // namespace fastprompt

@@ -42,4 +42,19 @@ FASTPROMPT_BIND(relative_attention) {
           py::gil_scoped_release nogil;
           relative_attention(a);
         });
+  m.def("relative_gradient",
+        [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v, const py::tuple& rel,
+           const py::tuple& coordinates, const py::tuple& padding, float scale, std::uintptr_t out,
+           std::uintptr_t log_weight, std::uintptr_t out_grad, const py::tuple& grads, int threads) {
+          RelativeGradient g{};
+          g.forward = relative(sizes, q, k, v, rel, coordinates, padding, scale);
+          g.forward.out = reinterpret_cast<float*>(out);
+          g.forward.log_weight = reinterpret_cast<float*>(log_weight);
+          g.forward.threads = threads;
+          g.out_grad = reinterpret_cast<const float*>(out_grad);
+          float** fields[] = {&g.query_grad, &g.key_grad, &g.value_grad, &g.rel_h_grad, &g.rel_w_grad};
+          for (int n = 0; n < 5; ++n) *fields[n] = const_cast<float*>(floats(grads[n]));
+          py::gil_scoped_release nogil;
+          relative_gradient(g);
+        });
 }

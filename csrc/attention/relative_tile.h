@@ -23,7 +23,7 @@ struct HeadOf {
   const float* row(const TokenRows& rows, int64_t token) const {
     return rows.data + set.image * rows.image_step + token * rows.token_step + head * rows.head_step;
   }
-  int64_t out(int64_t token) const {
+  int64_t out(int64_t token) const {  // where the row of a token stands in (images, tokens, heads, width)
     const RelativeAttention& a = call.args;
     return ((set.image * a.tokens + token) * a.heads + head) * a.width;
   }
@@ -45,6 +45,12 @@ struct HeadOf {
       if (from < end) body(*run, from, end < last ? end : last);
       if (end >= last) return;
     }
+  }
+
+  // Contiguous arrays of the shape of `out`, as TokenRows.
+  TokenRows like_out(const float* data) const {
+    const RelativeAttention& a = call.args;
+    return {data, a.tokens * a.heads * a.width, a.heads * a.width, a.width};
   }
 
   // The rows of the tokens [first, last), one behind the other.
@@ -89,8 +95,8 @@ class Bias {
   }
 
   // NOTE: a load of a vector may reach 15 floats behind the last column: rows have that much room.
-  const float* h(int64_t i) const { return rows_h_ + i * (h_.step + 16) + h_.size - 1 - y_[i]; }
-  const float* w(int64_t i) const { return rows_w_ + i * (w_.step + 16) + w_.size - 1 - x_[i]; }
+  const float* h(int64_t i) const { return rows_h_ + at_h(i); }
+  const float* w(int64_t i) const { return rows_w_ + at_w(i); }
 
   // logits (rows x block_keys) of a block = bias - peak, kLowest behind the last key.
   void fill(const HeadOf& head, int64_t block, int64_t rows, const float* peak, const float* padding,
@@ -108,6 +114,12 @@ class Bias {
       if (head.padded() && head.keys() <= (block + 1) * row) logits[keys - 1] = padding[i] - peak[i];
     }
   }
+
+  // Where the gradients of h(i) and w(i) stand in rows of gradients of all products.
+  int64_t row_h() const { return h_.step + 16; }
+  int64_t row_w() const { return w_.step + 16; }
+  int64_t at_h(int64_t i) const { return i * row_h() + h_.size - 1 - y_[i]; }
+  int64_t at_w(int64_t i) const { return i * row_w() + w_.size - 1 - x_[i]; }
 
  private:
   void multiply(const RelativeTable& table, const float* q, int64_t rows, int64_t width, float* out) const {
