@@ -1,8 +1,5 @@
 """``accelerate``: the drop-ins against their hosts, call by call."""
 
-import sys
-import types
-
 import numpy as np
 import pytest
 
@@ -10,7 +7,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from hosts import PROMPTS, embedding, fast, model, no_grad, points, randomise, sam, same  # noqa: E402, F401
+from hosts import PROMPTS, embedding, fast, model, no_grad, points, randomise, sam, same, stand_in_for_torchvision  # noqa: E402, F401
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -110,19 +107,7 @@ def test_transformers_sam_hq():
 
 @pytest.fixture(scope="module")
 def predictor():
-    """The package wants torchvision for two functions; where it is missing, these stand in."""
-    if "torchvision" not in sys.modules:
-        try:
-            import torchvision  # noqa: F401
-        except ImportError:
-            image = pytest.importorskip("PIL.Image")
-            names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
-            made = {f"torchvision{n}": types.ModuleType(f"torchvision{n}") for n in names}
-            functional = made["torchvision.transforms.functional"]
-            functional.to_pil_image = image.fromarray
-            functional.resize = lambda picture, size: picture.resize(size[::-1])
-            made["torchvision.ops.boxes"].batched_nms = made["torchvision.ops.boxes"].box_area = None
-            sys.modules.update(made)
+    stand_in_for_torchvision()
     segment_anything = pytest.importorskip("segment_anything")
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 

@@ -76,7 +76,10 @@ def test_accelerate_is_idempotent_and_reversible(model):
     assert fast is not host
     assert issubclass(fast, host)
     assert type(fp.accelerate(model).mask_decoder) is fast
-    assert fp.report(model).replaced == {"mask_decoder": "transformers.models.sam.modeling_sam.SamMaskDecoder"}
+    assert fp.report(model).replaced == {
+        "mask_decoder": "transformers.models.sam.modeling_sam.SamMaskDecoder",
+        "vision_encoder.layers.0.attn": "transformers.models.sam.modeling_sam.SamVisionSdpaAttention",
+    }
     assert list(model.state_dict()) == keys
     model(image_embeddings=embedding(), **PROMPTS["point"])
     assert list(model.state_dict()) == keys

@@ -122,9 +122,8 @@ void relative_gradient(const RelativeGradient& g) {
   std::vector<float> sums(groups * (rows_h + rows_w), 0.f);
   parallel_for(a.threads, groups, [&](int64_t group) {
     float* rel_h = sums.data() + group * (rows_h + rows_w);
-    for (int64_t n = heads * group / groups; n < heads * (group + 1) / groups; ++n)
-      FP_DISPATCH(relative_head_gradient)
-      (prepared.call, g, found.sets[n / a.heads], n % a.heads, rel_h, rel_h + rows_h);
+    for (int64_t n = heads * group / groups; n < heads * (group + 1) / groups; ++n) FP_DISPATCH(relative_head_gradient)
+    (prepared.call, g, found.sets[n / a.heads], n % a.heads, rel_h, rel_h + rows_h);
   });
   for (int64_t group = 0; group < groups; ++group) {
     const float* from = sums.data() + group * (rows_h + rows_w);

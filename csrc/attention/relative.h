@@ -72,11 +72,12 @@ struct RelativeCall {
   RelativeTable h, w;
 };
 
-FP_DECLARE_ISA(void, relative_queries, (const RelativeCall& call, const TokenSet& set, int64_t head, int part,
-                                        int parts))
+FP_DECLARE_ISA(void, relative_queries,
+               (const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts))
 
 // rel_h and rel_w: this call's sums, added to.
-FP_DECLARE_ISA(void, relative_head_gradient, (const RelativeCall& call, const RelativeGradient& args,
-                                              const TokenSet& set, int64_t head, float* rel_h, float* rel_w))
+FP_DECLARE_ISA(void, relative_head_gradient,
+               (const RelativeCall& call, const RelativeGradient& args, const TokenSet& set, int64_t head, float* rel_h,
+                float* rel_w))
 
 }  // namespace fastprompt

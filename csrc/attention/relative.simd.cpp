@@ -138,9 +138,9 @@ class Attention {
   const int64_t width_, step_, blocks_;  // step_: keys of a block
   Scratch memory_;
   Bias bias_;
-  float *keys_, *values_;                   // (blocks, width, step), (blocks, step, width)
-  float *q_, *sums_;                        // (kQueries, width): queries, scaled; sums of weighted values
-  float *rows_, *totals_, *logits_;         // (step, width); (kQueries, N): sums of weights; (kQueries, step)
+  float *keys_, *values_;                     // (blocks, width, step), (blocks, step, width)
+  float *q_, *sums_;                          // (kQueries, width): queries, scaled; sums of weighted values
+  float *rows_, *totals_, *logits_;           // (step, width); (kQueries, N): sums of weights; (kQueries, step)
   float peak_[kQueries], padding_[kQueries];  // in units of log2
 };
 

@@ -64,12 +64,12 @@ struct HeadOf {
 };
 
 // turned[d][n] = rows[n][d] for the tokens of a block, zero from `count` up to the next whole vector.
-static inline void turn_block(float* rows, int64_t count, int64_t width, float* turned,
-                              int64_t turned_row) {
+static inline void turn_block(float* rows, int64_t count, int64_t width, float* turned, int64_t turned_row) {
   const int64_t end = (count + N - 1) / N * N;
   for (int64_t i = count * width; i < end * width; ++i) rows[i] = 0;
   for (int64_t n = 0; n < end; n += N)
-    for (int64_t d = 0; d < width; d += N) transpose_tile(rows + n * width + d, width, turned + d * turned_row + n, turned_row);
+    for (int64_t d = 0; d < width; d += N)
+      transpose_tile(rows + n * width + d, width, turned + d * turned_row + n, turned_row);
 }
 
 // The products of a block of queries with the relative tables, in units of log2; h(i)[y] + w(i)[x] is query i's bias.

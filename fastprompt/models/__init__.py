@@ -12,12 +12,20 @@ from fastprompt._runtime import current_backend
 # Class of the host: module in fastprompt.nn of the drop-in, which has a class of the same name.
 DROP_INS = {
     "transformers.models.sam.modeling_sam.SamMaskDecoder": "transformers_sam",
+    "transformers.models.sam.modeling_sam.SamVisionAttention": "transformers_sam_vision",
+    "transformers.models.sam.modeling_sam.SamVisionSdpaAttention": "transformers_sam_vision",
+    "transformers.models.sam_hq.modeling_sam_hq.SamHQVisionAttention": "transformers_sam_hq_vision",
+    "transformers.models.sam_hq.modeling_sam_hq.SamHQVisionSdpaAttention": "transformers_sam_hq_vision",
+    "transformers.models.seggpt.modeling_seggpt.SegGptAttention": "transformers_seggpt",
     "transformers.models.sam_hq.modeling_sam_hq.SamHQTwoWayTransformer": "transformers_sam_hq",
     "transformers.models.sam2.modeling_sam2.Sam2MaskDecoder": "transformers_sam2",
     "transformers.models.sam3_tracker.modeling_sam3_tracker.Sam3TrackerMaskDecoder": "transformers_sam3_tracker",
     "transformers.models.edgetam.modeling_edgetam.EdgeTamMaskDecoder": "transformers_edgetam",
     "segment_anything.modeling.mask_decoder.MaskDecoder": "segment_anything",
+    "segment_anything.modeling.image_encoder.Attention": "segment_anything_vision",
+    "segment_anything_hq.modeling.image_encoder.Attention": "segment_anything_hq_vision",
     "mobile_sam.modeling.mask_decoder.MaskDecoder": "mobile_sam",
+    "mobile_sam.modeling.image_encoder.Attention": "mobile_sam_vision",
 }
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
@@ -44,8 +52,8 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything, mobile_sam,
-            or anything that has one inside.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
+            mobile_sam, or anything that has one inside.
 
     Raises:
         TypeError: ``model`` is no module.
@@ -54,8 +62,8 @@ def accelerate(model: Any) -> Any:
         >>> import fastprompt as fp
         >>> from transformers import SamConfig, SamModel
         >>> model = fp.accelerate(SamModel(SamConfig()).eval())
-        >>> print(fp.report(model))
-        replaced  mask_decoder: transformers.models.sam.modeling_sam.SamMaskDecoder
+        >>> print(fp.report(model.mask_decoder))
+        replaced  (the model): transformers.models.sam.modeling_sam.SamMaskDecoder
     """
     for module, drop_in in candidates(model).values():
         if drop_in.unsupported(module) is None:
@@ -67,7 +75,8 @@ def restore(model: Any) -> Any:
     """Undo :func:`accelerate`, in place. Returns ``model``."""
     for module in checked(model).modules():
         if is_drop_in(type(module)):
-            module.__dict__.pop("_fastprompt_images", None)
+            for kept in ("_fastprompt_images", "_fastprompt_tables"):
+                module.__dict__.pop(kept, None)
             module.__class__ = host_of(type(module))
     return model
 

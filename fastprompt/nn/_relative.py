@@ -60,15 +60,20 @@ class RelativeAttention(nn.Module):
             return rel
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and rel.requires_grad) or rel.is_inference():
             return interpolated(rel, size)
-        kept = self.__dict__.setdefault("_fastprompt_tables", {})
-        mark = rel.data_ptr(), rel._version, size
+        kept = self.__dict__.setdefault("_fastprompt_tables", Tables())
+        mark = id(rel), rel.data_ptr(), rel._version, size, torch.is_inference_mode_enabled()
         found = kept.get(name)
         if found is None or found[0] != mark:
             found = kept[name] = mark, interpolated(rel.detach(), size)
         return found[1]  # type: ignore[no-any-return]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_fastprompt_tables"}
+
+class Tables(dict[str, Any]):
+    """Interpolated tables of a module, each with the mark of the parameter that it was made of. Copies and pickles of
+    the module are empty of them."""
+
+    def __reduce__(self) -> Any:
+        return Tables, ()
 
 
 def interpolated(rel: Tensor, size: int) -> Tensor:
