@@ -57,6 +57,28 @@ def forward(kind, shape):
     return call
 
 
+def in_place():
+    """The windows of a 64 x 64 grid: ours where they lie, the host's between partition and its undoing."""
+    layer, host = module("fastprompt", 14), module("sdpa", 14)
+    x = torch.randn(1, 4096, HEADS * WIDTH, generator=torch.Generator().manual_seed(1))
+
+    def ours():
+        q, k, v = layer.qkv(x).unflatten(2, (3, HEADS, WIDTH)).unbind(2)
+        padding = tuple(layer.qkv.bias.view(3, HEADS, WIDTH)[1:])
+        tables = layer.rel_pos_h, layer.rel_pos_w
+        out = fp.relative_position_attention(q, k, v, *tables, size=(64, 64), window=14, padding=padding)
+        return layer.proj(out)
+
+    def theirs(layer):
+        cut = torch.nn.functional.pad(x.view(1, 64, 64, -1), (0, 0, 0, 6, 0, 6))
+        cut = cut.view(1, 5, 14, 5, 14, -1).transpose(2, 3).reshape(25, 14, 14, -1)
+        out = layer(cut)[0].view(1, 5, 5, 14, 14, -1).transpose(2, 3).reshape(1, 70, 70, -1)
+        return out[:, :64, :64].reshape(1, 4096, -1)
+
+    calls = {"fastprompt": ours, "sdpa": lambda: theirs(host), "eager": lambda: theirs(module("eager", 14))}
+    return {kind: torch.no_grad()(call) for kind, call in calls.items()}
+
+
 def gradient(kind, shape):
     layer, x = module(kind, SHAPES[shape][1]), tokens(shape)
 
@@ -95,7 +117,11 @@ def error(got, want):
 
 def table(what, shape, threads, rounds, kinds):
     torch.set_num_threads(threads)
-    calls = {kind: {"forward": forward, "gradient": gradient}[what](kind, shape) for kind in kinds}
+    what, shape = ("windows in place", "windows") if shape == "in place" else (what, shape)
+    if what == "windows in place":
+        calls = in_place()
+    else:
+        calls = {kind: {"forward": forward, "gradient": gradient}[what](kind, shape) for kind in kinds}
     want = calls[kinds[-1]]()
     errors = {kind: error(call(), want) for kind, call in calls.items()}
     if what == "forward":
@@ -133,7 +159,7 @@ def memory(kind, shape):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", default=[*SHAPES, "in place"], choices=[*SHAPES, "in place"])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--gradient", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -142,7 +168,7 @@ if __name__ == "__main__":
     if options.one:
         memory(*options.one)
     elif options.memory:
-        for shape in options.shapes:
+        for shape in SHAPES:
             for kind in PEERS:
                 subprocess.run([sys.executable, __file__, "--one", kind, shape], check=True)
     else:

@@ -126,6 +126,10 @@ def test_gradient_threads_and_reference():
     with fp.backend("reference"):
         for got, want in zip(run(), wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+        leaves = [x.clone().requires_grad_() for x in arrays]
+        out = fp.relative_position_attention(*leaves, size=(9, 20))
+    for got, want in zip(torch.autograd.grad(out.square().sum(), leaves), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     try:
         for threads in (1, 2, 5):
             fp.set_num_threads(threads)

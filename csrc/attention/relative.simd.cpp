@@ -8,7 +8,7 @@ namespace {
 constexpr float kSlack = 12;  // in units of log2: a peak may be passed by this much before the sums are rescaled
 
 // Keys and values are packed once for all queries, then block after block of queries walks over all blocks of keys. The
-// logits of a pair of blocks stay in the first-level cache: bias, then products, then weights, then sums of values.
+// logits of a pair of blocks stay in the cache: bias, then products, then weights, then sums of values.
 class Attention {
  public:
   Attention(const RelativeCall& call, const TokenSet& set, int64_t head)
@@ -17,11 +17,11 @@ class Attention {
         width_(a_.width),
         step_(set.block_keys),
         blocks_(head_.blocks()),
-        memory_(2 * blocks_ * step_ * width_ + (2 * kQueries + step_) * width_ + kQueries * (step_ + N) + 64 +
-                Bias::floats(call)) {
+        memory_(blocks_ * (key_block() + value_block()) + (2 * kQueries + step_) * width_ + kQueries * (step_ + N) +
+                64 + Bias::floats(call)) {
     keys_ = memory_.data();
-    values_ = keys_ + blocks_ * step_ * width_;
-    q_ = values_ + blocks_ * step_ * width_;
+    values_ = keys_ + blocks_ * key_block();
+    q_ = values_ + blocks_ * value_block();
     sums_ = q_ + kQueries * width_;
     rows_ = sums_ + kQueries * width_;
     totals_ = rows_ + step_ * width_;
@@ -31,14 +31,10 @@ class Attention {
 
   void pack() {
     for (int64_t b = 0; b < blocks_; ++b) {
-      const int64_t first = b * step_, keys = head_.keys_of(b);
-      head_.gather(a_.key, first, first + step_, rows_);
-      head_.gather(a_.value, first, first + step_, values_ + first * width_);
-      if (head_.padded() && b == blocks_ - 1) {
-        copy_floats(a_.pad_key + head_.head * width_, rows_ + (keys - 1) * width_, width_);
-        copy_floats(a_.pad_value + head_.head * width_, values_ + (first + keys - 1) * width_, width_);
-      }
-      turn_block(rows_, keys, width_, keys_ + first * width_, step_);
+      pack_rows(a_.key, a_.pad_key, b);
+      turned_to_slabs(rows_, head_.keys_of(b), width_, keys_ + b * key_block());
+      pack_rows(a_.value, a_.pad_value, b);
+      rows_to_slabs(rows_, head_.keys_of(b), width_, step_, values_ + b * value_block());
     }
   }
 
@@ -52,17 +48,27 @@ class Attention {
     for (int64_t b = 0; b < blocks_; ++b) {
       const int64_t keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
       bias_.fill(head_, b, rows, peak_, padding_, logits_);
-      gemm<true>({q_, width_, 1}, keys_ + b * step_ * width_, step_, logits_, step_, rows, vectors, width_);
+      multiply_slabs<true>({q_, width_, 1}, keys_ + b * key_block(), width_, logits_, step_, rows, vectors, width_);
       for (int64_t i = 0; i < rows; ++i) weigh(i, vectors, b == 0);
       const Left weights{logits_, step_, 1};
-      const float* values = values_ + b * step_ * width_;
-      b == 0 ? gemm<false>(weights, values, width_, sums_, width_, rows, width_ / N, keys)
-             : gemm<true>(weights, values, width_, sums_, width_, rows, width_ / N, keys);
+      const float* values = values_ + b * value_block();
+      b == 0 ? multiply_slabs<false>(weights, values, step_, sums_, width_, rows, width_ / N, keys)
+             : multiply_slabs<true>(weights, values, step_, sums_, width_, rows, width_ / N, keys);
     }
     store(first, last);
   }
 
  private:
+  int64_t key_block() const { return Slabs::floats(width_, step_); }
+  int64_t value_block() const { return Slabs::floats(step_, width_); }
+
+  // rows_ = the tokens of a block, and the padding behind the last.
+  void pack_rows(const TokenRows& from, const float* padding, int64_t b) {
+    head_.gather(from, b * step_, (b + 1) * step_, rows_);
+    if (head_.padded() && b == blocks_ - 1)
+      copy_floats(padding + head_.head * width_, rows_ + (head_.keys_of(b) - 1) * width_, width_);
+  }
+
   // Logits, relative to the peak, become weights; the peak moves if it must.
   void weigh(int64_t i, int64_t vectors, bool first) {
     float* row = logits_ + i * step_;
@@ -138,7 +144,7 @@ class Attention {
   const int64_t width_, step_, blocks_;  // step_: keys of a block
   Scratch memory_;
   Bias bias_;
-  float *keys_, *values_;                     // (blocks, width, step), (blocks, step, width)
+  float *keys_, *values_;                     // slabs of every block: (width, step), (step, width)
   float *q_, *sums_;                          // (kQueries, width): queries, scaled; sums of weighted values
   float *rows_, *totals_, *logits_;           // (step, width); (kQueries, N): sums of weights; (kQueries, step)
   float peak_[kQueries], padding_[kQueries];  // in units of log2

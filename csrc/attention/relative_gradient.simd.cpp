@@ -21,11 +21,12 @@ class Gradient {
         blocks_(head_.blocks()),
         rel_h_(rel_h),
         rel_w_(rel_w),
-        memory_(5 * blocks_ * step_ * width_ + (4 * kQueries + step_) * width_ + 2 * kQueries * step_ + 64 +
-                2 * Bias::floats(call)) {
+        memory_(blocks_ * (2 * turned_block() + key_block() + 2 * step_ * width_) + (4 * kQueries + step_) * width_ +
+                2 * kQueries * step_ + 64 + 2 * Bias::floats(call)) {
     const int64_t all = blocks_ * step_ * width_;
-    keys_ = memory_.data(), turned_keys_ = keys_ + all, turned_values_ = turned_keys_ + all;
-    key_grad_ = turned_values_ + all, value_grad_ = key_grad_ + all;
+    keys_ = memory_.data(), turned_keys_ = keys_ + blocks_ * key_block();
+    turned_values_ = turned_keys_ + blocks_ * turned_block();
+    key_grad_ = turned_values_ + blocks_ * turned_block(), value_grad_ = key_grad_ + all;
     q_ = value_grad_ + all, scaled_ = q_ + kQueries * width_, grad_ = scaled_ + kQueries * width_;
     query_grad_ = grad_ + kQueries * width_, rows_ = query_grad_ + kQueries * width_;
     weights_ = rows_ + step_ * width_, slopes_ = weights_ + kQueries * step_ + 32;
@@ -39,10 +40,10 @@ class Gradient {
     for (int64_t b = 0; b < blocks_; ++b) {
       const int64_t first = b * step_, keys = head_.keys_of(b);
       head_.gather(a_.key, first, first + step_, rows_);
-      copy_floats(rows_, keys_ + first * width_, keys * width_);
-      turn_block(rows_, keys, width_, turned_keys_ + first * width_, step_);
+      rows_to_slabs(rows_, keys, width_, step_, keys_ + b * key_block());
+      turned_to_slabs(rows_, keys, width_, turned_keys_ + b * turned_block());
       head_.gather(a_.value, first, first + step_, rows_);
-      turn_block(rows_, keys, width_, turned_values_ + first * width_, step_);
+      turned_to_slabs(rows_, keys, width_, turned_values_ + b * turned_block());
     }
     for (int64_t n = 0; n < head_.set.count; n += kQueries)
       queries(n, n + kQueries < head_.set.count ? n + kQueries : head_.set.count);
@@ -51,6 +52,9 @@ class Gradient {
   }
 
  private:
+  int64_t key_block() const { return Slabs::floats(step_, width_); }
+  int64_t turned_block() const { return Slabs::floats(width_, step_); }
+
   void queries(int64_t first, int64_t last) {
     const int64_t rows = last - first;
     load(first, last);
@@ -86,8 +90,10 @@ class Gradient {
   void block(int64_t b, int64_t rows) {
     const int64_t first = b * step_, keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
     bias_.fill(head_, b, rows, log_weight_, nullptr, weights_);
-    gemm<true>({scaled_, width_, 1}, turned_keys_ + first * width_, step_, weights_, step_, rows, vectors, width_);
-    gemm<false>({grad_, width_, 1}, turned_values_ + first * width_, step_, slopes_, step_, rows, vectors, width_);
+    multiply_slabs<true>({scaled_, width_, 1}, turned_keys_ + b * turned_block(), width_, weights_, step_, rows,
+                         vectors, width_);
+    multiply_slabs<false>({grad_, width_, 1}, turned_values_ + b * turned_block(), width_, slopes_, step_, rows,
+                          vectors, width_);
     for (int64_t i = 0; i < rows; ++i) {
       const vf mean = broadcast(mean_[i]);
       for (int64_t k = i * step_; k < i * step_ + vectors * N; k += N) {
@@ -100,7 +106,8 @@ class Gradient {
     const int64_t at = first * width_;
     gemm<true>({weights_, 1, step_}, grad_, width_, value_grad_ + at, width_, keys, width_ / N, rows);
     gemm<true>({slopes_, 1, step_}, scaled_, width_, key_grad_ + at, width_, keys, width_ / N, rows);
-    gemm<true>({slopes_, step_, 1}, keys_ + at, width_, query_grad_, width_, rows, width_ / N, keys);
+    multiply_slabs<true>({slopes_, step_, 1}, keys_ + b * key_block(), step_, query_grad_, width_, rows, width_ / N,
+                         keys);
   }
 
   // The slopes of query i, summed over the rows and over the columns of the grid.

@@ -20,13 +20,12 @@ class RelativeAttention(nn.Module):
     rel_pos_h: Tensor
     rel_pos_w: Tensor
     scale: float
+    dropout: float = 0.0
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
-        if not getattr(host, "use_rel_pos", getattr(host, "use_relative_position_embeddings", False)):
-            return "it has no relative position"
-        return None
+        return None if hasattr(host, "rel_pos_h") else "it has no relative position"
 
     def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
         """Whether this call takes the host's path; the reason is said once."""
@@ -39,7 +38,7 @@ class RelativeAttention(nn.Module):
             reason = "there is no kernel for this device"
         elif x.dtype != torch.float32 or self.rel_pos_h.dtype != torch.float32:
             reason = "it computes in float32 only"
-        elif self.training and getattr(self, "dropout", 0):
+        elif self.training and self.dropout:
             reason = "attention dropout in training"
         if reason:
             say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
@@ -65,7 +64,7 @@ class RelativeAttention(nn.Module):
         found = kept.get(name)
         if found is None or found[0] != mark:
             found = kept[name] = mark, interpolated(rel.detach(), size)
-        return found[1]  # type: ignore[no-any-return]
+        return found[1]
 
 
 class Tables(dict[str, Any]):

@@ -53,15 +53,19 @@ def partition(x: Tensor, call: Call, padding: Maybe) -> Tensor:
 def formula(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Tensor, size: Pair, scale: float
 ) -> Tensor:
-    """As the formula reads, in any dtype: the backend "reference", and the oracle of the gradient."""
+    """As it reads, in any dtype: the gradient of the backend "reference", and the oracle of ours."""
+    weight = logits(q, k, rel_h, rel_w, coordinates, size, scale).softmax(-1)
+    return torch.einsum("bhqk,bkhd->bqhd", weight, v)
+
+
+def logits(q: Tensor, k: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Tensor, size: Pair, scale: float) -> Tensor:
     far = []
     for axis, rel in enumerate((rel_h, rel_w)):
         at = coordinates[..., axis].long()
         distance = at[:, :, None] - at[:, None] + size[axis] - 1
         products = torch.einsum("bqhd,rd->bhqr", q, rel)
         far.append(products.gather(3, distance[:, None].expand(len(q), q.shape[2], -1, -1)))
-    logits = scale * torch.einsum("bqhd,bkhd->bhqk", q, k) + far[0] + far[1]
-    return torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v)
+    return scale * torch.einsum("bqhd,bkhd->bhqk", q, k) + far[0] + far[1]
 
 
 def places(coordinates: Maybe, size: Pair) -> Tensor:
@@ -84,16 +88,21 @@ def _cpu(
     pad_value: Maybe, size: Pair, window: Pair, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     out, log_weight = _fake(q)
-    coordinates, (rel_h, rel_w) = checked(coordinates, size), (rel_h.contiguous(), rel_w.contiguous())
-    padding = (None if x is None else x.contiguous() for x in (pad_key, pad_value))
-    fields = (q, k, v, rel_h, rel_w, coordinates, *padding, size, window, scale)
+    q, k, v = map(relative_position.floats, (q, k, v))
+    rest: Any = (checked(coordinates, size), *map(plain, (pad_key, pad_value)), size, window, scale)
     if current_backend() == "reference":
         from fastprompt.reference import attention as reference
 
-        found = reference.relative_position(*(x.numpy() if isinstance(x, Tensor) else x for x in fields))
-        return torch.from_numpy(found).contiguous(), log_weight.zero_()
-    relative_position.launch(*fields, out, log_weight)
+        arrays: Any = [x.numpy() if isinstance(x, Tensor) else x for x in (q, k, v, rel_h, rel_w, *rest)]
+        if not window[0]:  # which has no gradient
+            log_weight = logits(q, k, rel_h, rel_w, places(coordinates, size), size, scale).logsumexp(-1)
+        return torch.from_numpy(reference.relative_position(*arrays)).contiguous(), log_weight
+    relative_position.launch((q, k, v, plain(rel_h), plain(rel_w), *rest), out, log_weight)
     return out, log_weight
+
+
+def plain(x: Maybe) -> Maybe:
+    return None if x is None else x.contiguous()
 
 
 def _backward_fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *rest: Any) -> Any:
@@ -107,12 +116,25 @@ def _backward_cpu(
     found = _backward_fake(grad, q, k, v, rel_h, rel_w)
     if current_backend() == "reference":
         with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in (q, k, v, rel_h, rel_w)]
-            want = formula(*leaves, places(coordinates, size), size, scale)
-            return tuple(g.contiguous() for g in torch.autograd.grad(want, leaves, grad))
-    grad, coordinates = grad.contiguous(), checked(coordinates, size)
-    rel_h, rel_w = rel_h.contiguous(), rel_w.contiguous()
-    fields = relative_position.arguments(q, k, v, rel_h, rel_w, coordinates, None, None, size, (0, 0), scale)
+            leaves: Any = [x.detach().requires_grad_() for x in (q, k, v, rel_h, rel_w)]
+            arguments: Any = (*leaves, places(coordinates, size), size, scale)
+            return tuple(g.contiguous() for g in torch.autograd.grad(formula(*arguments), leaves, grad))
+    q, k, v = map(relative_position.floats, (q, k, v))  # keep the names: their addresses are in use
+    grad, out, log_weight = grad.contiguous(), out.contiguous(), log_weight.contiguous()
+    call = (
+        q,
+        k,
+        v,
+        rel_h.contiguous(),
+        rel_w.contiguous(),
+        checked(coordinates, size),
+        None,
+        None,
+        size,
+        (0, 0),
+        scale,
+    )
+    fields = relative_position.arguments(call)
     made = tuple(address(x) for x in found)
     _C.relative_gradient(*fields, address(out), address(log_weight), address(grad), made, get_num_threads())
     return found

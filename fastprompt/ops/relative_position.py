@@ -13,6 +13,7 @@ from fastprompt.ops._grid import check_devices
 __all__ = ["relative_position_attention"]
 
 LANES = 16  # the kernel takes widths of a head in multiples of it
+INTS = (int, np.integer)
 
 
 def relative_position_attention(
@@ -69,16 +70,17 @@ def relative_position_attention(
     Source: Li et al., MViTv2, 2022; Kirillov et al., Segment Anything, 2023. The softmax is taken block by block as in
     Dao et al., FlashAttention, 2022.
     """
+    single = len(q.shape if hasattr(q, "shape") else np.shape(q)) == 3
     call = check(q, k, v, rel_h, rel_w, size, scale, coordinates, window, padding)
     out = attend(call)
     batch, tokens, heads, _ = call.q.shape
     out = out[..., : call.width].reshape(batch, tokens, heads * call.width)
-    name = q.dtype if is_tensor(q) else np.asarray(q).dtype
+    name: Any = q.dtype if is_tensor(q) else np.asarray(q).dtype
     if is_tensor(out):
         out = out.to(name) if name.is_floating_point else out
     else:
         out = out.astype(name if name.kind == "f" else np.float32, copy=False)
-    return out if q.ndim == 4 else out[0]
+    return out[0] if single else out
 
 
 class Call(NamedTuple):
@@ -129,14 +131,15 @@ def check(
     number = width**-0.5 if scale is None else scale
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"scale must be a number, got {scale!r}")
-    rows = [widened(floats(x)) for x in ((q, k, v) if q.ndim == 4 else (q[None], k[None], v[None]))]
-    tables = [None if x is None else widened(plain_floats(x)) for x in (given["rel_h"], given["rel_w"], key, value)]
-    return Call(*rows, *tables[:2], places, *tables[2:], size, cell, float(number), width)
+    q, k, v = (widened(floats(x)) for x in ((q, k, v) if q.ndim == 4 else (q[None], k[None], v[None])))
+    tables = (given["rel_h"], given["rel_w"], key, value)
+    rel_h, rel_w, key, value = (None if x is None else widened(plain_floats(x)) for x in tables)
+    return Call(q, k, v, rel_h, rel_w, places, key, value, size, cell, float(number), width)
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
-    both = (value, value) if isinstance(value, numbers.Integral) and name == "window" else value
-    if not isinstance(both, (tuple, list)) or len(both) != 2 or not all(isinstance(n, numbers.Integral) for n in both):
+    both: Any = (value, value) if isinstance(value, INTS) and name == "window" else value
+    if not isinstance(both, (tuple, list)) or len(both) != 2 or not all(isinstance(n, INTS) for n in both):
         raise TypeError(f"{name} must be two ints, rows and columns, got {value!r}")
     if min(both) < 1 or max(both) >= 2**15:
         raise ValueError(f"{name} must be between 1 and {2**15 - 1} in each direction, got {value!r}")
@@ -220,23 +223,17 @@ def attend(call: Call) -> Any:
 
         return reference.relative_position(*call[:11])
     out = np.empty(call.q.shape, np.float32)
-    launch(*call[:11], out, None)
+    launch(call[:11], out, None)
     return out
 
 
-def launch(
-    q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, pad_key: Any, pad_value: Any,
-    size: Any, window: Any, scale: float, out: Any, log_weight: Any,
-) -> None:  # fmt: skip
-    fields = arguments(q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale)
-    _C.relative_attention(*fields, address(out), address(log_weight), get_num_threads())
+def launch(call: tuple[Any, ...], out: Any, log_weight: Any) -> None:
+    _C.relative_attention(*arguments(call), address(out), address(log_weight), get_num_threads())
 
 
-def arguments(
-    q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, pad_key: Any, pad_value: Any,
-    size: Any, window: Any, scale: float,
-) -> tuple[Any, ...]:  # fmt: skip
-    """The kernel's arguments. Keep the arrays alive while they are used."""
+def arguments(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The kernel's arguments, for the fields of a :class:`Call` but the last. Keep its arrays alive meanwhile."""
+    q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale = call
     rel, padding = (address(rel_h), address(rel_w)), (address(pad_key), address(pad_value))
     step = 0 if coordinates is None or len(coordinates) == 1 else 2 * q.shape[1]
     places = (address(coordinates), step)

@@ -115,14 +115,14 @@ def relative_position(
     if not window[0]:
         return on_a_grid(q, k, v, rel_h, rel_w, grid(size) if coordinates is None else coordinates, size, scale)
     filled = zip((q, k, v), (None, pad_key, pad_value), strict=True)
-    parts = [partition(x, size, window, padding) for x, padding in filled]
-    out = on_a_grid(*parts, rel_h, rel_w, grid(window), window, scale)
+    q, k, v = (partition(x, size, window, padding) for x, padding in filled)
+    out = on_a_grid(q, k, v, rel_h, rel_w, grid(window), window, scale)
     return unite(out, size, window)
 
 
 def grid(size: Any) -> Any:
     """(1, h w, 2): row and column of every position, row by row."""
-    return np.stack(np.indices(size), -1).reshape(1, -1, 2)
+    return np.moveaxis(np.indices(size), 0, -1).reshape(1, -1, 2)
 
 
 def on_a_grid(q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, size: Any, scale: float) -> Any:
