@@ -1,8 +1,12 @@
 """relative_position_attention in torch: hosts, gradient, registration; and the drop-ins of the image encoders."""
 
 import copy
+import importlib
 import itertools
 import pickle
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,3 +351,25 @@ def test_no_relative_position_no_drop_in():
     config = transformers.SamVisionConfig(image_size=64, hidden_size=32, num_attention_heads=2, use_rel_pos=False)
     module = fp.accelerate(modeling_sam.SamVisionAttention(config, 0))
     assert fp.report(module).skipped == {"": "it has no relative position"}
+
+
+@pytest.mark.parametrize("package", ["mobile_sam", "segment_anything_hq"])
+def test_the_same_code_under_another_name(monkeypatch, package):
+    """These packages carry segment-anything's encoder: its file, imported under their name, stands in for them."""
+    from hosts import image_encoder
+
+    folder = str(Path(image_encoder().__file__).parent)
+    for name, path in ((package, []), (f"{package}.modeling", [folder])):
+        module = types.ModuleType(name)
+        module.__path__ = path
+        monkeypatch.setitem(sys.modules, name, module)
+    made = importlib.import_module(f"{package}.modeling.image_encoder")
+    sys.modules.pop(f"fastprompt.nn.{package}_vision", None)
+    host = randomised(made.Attention(64, num_heads=4, use_rel_pos=True, input_size=(6, 7)))
+    x = torch.randn(2, 6, 7, 64)
+    with torch.no_grad():
+        wanted = host(x)
+        assert fp.report(fp.accelerate(host)).replaced == {"": f"{package}.modeling.image_encoder.Attention"}
+        torch.testing.assert_close(host(x), wanted, rtol=1e-5, atol=1e-5)
+    for name in (f"{package}.modeling.image_encoder", f"{package}.modeling.common", f"fastprompt.nn.{package}_vision"):
+        sys.modules.pop(name)
