@@ -37,7 +37,8 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    return itertools.chain(geodesic_distance(), geodesic_others(), euclidean(), attention(), masks(), pruning())
+    parts = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
+    return itertools.chain(*parts)
 
 
 def untested() -> list[str]:
@@ -126,6 +127,24 @@ def attention() -> Iterator[Check]:
     shapes = [(32, 64), (32,), *[(32, 48), (32,)] * 2, (64, 32), (64,)]
     weights = fp.AttentionWeights(*(0.2 * normal(*shape) for shape in shapes))
     yield compare("pixel_word_attention", "", normal(2, 64, 7, 23), words, weights, heads=2, mask=mask)
+
+
+def on_a_grid() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32)
+
+    size, window = (13, 23), (5, 9)
+    tokens, tables = [normal(1, 299, 2, 32) for _ in range(3)], (normal(25, 32), normal(45, 32))
+    yield compare("relative_position_attention", "grid", *tokens, *tables, size=size)
+    small, padding = (normal(9, 32), normal(17, 32)), (normal(2, 32), normal(2, 32))
+    options = {"size": size, "window": window, "padding": padding}
+    yield compare("relative_position_attention", "windows", *tokens, *small, **options)
+    keep = np.flatnonzero(rng.random(299) < 0.5)
+    places = np.stack([keep // 23, keep % 23], -1)
+    kept = [x[:, keep] for x in tokens]
+    yield compare("relative_position_attention", "list", *kept, *tables, size=size, coordinates=places)
 
 
 def masks() -> Iterator[Check]:

@@ -2,15 +2,13 @@
 
 import importlib
 import importlib.util
-import sys
-import types
 import warnings
 from functools import cache
 
 import pytest
 import torch
 import transformers
-from hosts import randomise
+from hosts import randomise, stand_in_for_torchvision
 
 SIZE = 9  # image tokens along an axis: two tiles of the kernels, the second ragged
 PIXELS = 16 * SIZE
@@ -21,15 +19,7 @@ def package(name):
     """A package that wants torchvision; where that is missing, the few functions that a predictor needs stand in."""
     if not HAS_TORCHVISION and name.split(".")[0] in ("mobile_sam", "segment_anything_hq"):
         pytest.skip(f"{name.split('.')[0]} needs torchvision (it imports timm)")
-    if not HAS_TORCHVISION and "torchvision" not in sys.modules:
-        image = pytest.importorskip("PIL.Image")
-        names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
-        made = {f"torchvision{n}": types.ModuleType(f"torchvision{n}") for n in names}
-        functional = made["torchvision.transforms.functional"]
-        functional.to_pil_image = image.fromarray
-        functional.resize = lambda picture, size: picture.resize(size[::-1])
-        made["torchvision.ops.boxes"].batched_nms = made["torchvision.ops.boxes"].box_area = None
-        sys.modules.update(made)
+    stand_in_for_torchvision()
     with warnings.catch_warnings():  # mobile_sam imports timm by names that are going
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, exc_type=ImportError, reason=f"needs the package {name.split('.')[0]}")

@@ -1,5 +1,8 @@
 """Models with random weights, and prompts, for the tests of ``accelerate``."""
 
+import sys
+import types
+
 import pytest
 import torch
 import transformers
@@ -35,6 +38,29 @@ def sam(size=64):
     model = transformers.SamModel(transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt)).eval()
     randomise(model.mask_decoder)
     return model
+
+
+def image_encoder():
+    """That module of segment-anything, whose package wants torchvision for other things."""
+    stand_in_for_torchvision()
+    return pytest.importorskip("segment_anything.modeling.image_encoder")
+
+
+def stand_in_for_torchvision():
+    """The package wants torchvision for two functions; where it is missing, these stand in."""
+    if "torchvision" in sys.modules:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        image = pytest.importorskip("PIL.Image")
+        names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
+        made = {f"torchvision{n}": types.ModuleType(f"torchvision{n}") for n in names}
+        functional = made["torchvision.transforms.functional"]
+        functional.to_pil_image = image.fromarray
+        functional.resize = lambda picture, size: picture.resize(size[::-1])
+        made["torchvision.ops.boxes"].batched_nms = made["torchvision.ops.boxes"].box_area = None
+        sys.modules.update(made)
 
 
 def embedding(batch=1, size=64, seed=0):

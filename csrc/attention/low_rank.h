@@ -17,27 +17,27 @@ struct LowRankLayout {
   int64_t tokens, heads, width, depth, up;
   bool half;  // kept in bfloat16: half of the memory that a click reads, which is most of its time
 
-  int64_t inner() const { return heads * width; }
+  FP_INLINE int64_t inner() const { return heads * width; }
   // Rows of pass n: the question of the token before it (content and position), the products of its content with what
   // the heads of passes 1 to n say, its square, its products with the constants, and for the prompt's next question
   // key, key of the position, value (the value token by token).
-  int64_t question(int64_t n) const { return n == 0 ? 0 : n == 1 ? inner() : 2 * inner(); }
-  int64_t rows(int64_t n) const { return n == 0 ? 2 * inner() : question(n) + n * inner() + n + 3 * inner(); }
-  int64_t start(int64_t n) const {
+  FP_INLINE int64_t question(int64_t n) const { return n == 0 ? 0 : n == 1 ? inner() : 2 * inner(); }
+  FP_INLINE int64_t rows(int64_t n) const { return n == 0 ? 2 * inner() : question(n) + n * inner() + n + 3 * inner(); }
+  FP_INLINE int64_t start(int64_t n) const {
     int64_t sum = 0;
     for (int64_t k = 0; k < n; ++k) sum += rows(k);
     return sum;
   }
-  int64_t prepared_rows() const { return start(depth + 1) + up; }
+  FP_INLINE int64_t prepared_rows() const { return start(depth + 1) + up; }
   // The same as they are kept: squares and products with constants in two parts, the low ones behind all others.
-  int64_t precise_rows() const { return depth * (depth + 1) / 2; }
-  int64_t kept_rows() const { return prepared_rows() + (half ? precise_rows() : 0); }
+  FP_INLINE int64_t precise_rows() const { return depth * (depth + 1) / 2; }
+  FP_INLINE int64_t kept_rows() const { return prepared_rows() + (half ? precise_rows() : 0); }
 
   // Rows R after pass n, and of the weights W: one for the bias of each LayerNorm but the last, then H T of each pass.
-  int64_t rank(int64_t n) const { return depth - 1 + n * heads * tokens; }
-  int64_t padded_rank(int64_t n) const { return (rank(n) + 15) / 16 * 16; }
+  FP_INLINE int64_t rank(int64_t n) const { return depth - 1 + n * heads * tokens; }
+  FP_INLINE int64_t padded_rank(int64_t n) const { return (rank(n) + 15) / 16 * 16; }
   // What a prompt leaves for the mask head: bias W_up, R W_up, and for each tile d and W.
-  int64_t prompt_rows() const { return 1 + padded_rank(depth); }
+  FP_INLINE int64_t prompt_rows() const { return 1 + padded_rank(depth); }
 };
 
 struct LowRankImage {

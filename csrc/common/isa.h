@@ -6,6 +6,9 @@
 // copy of them, perhaps the AVX-512 one, for every caller. tests/test_isa.py looks for such symbols.
 #pragma once
 
+// For small functions in headers that *.simd.cpp files share with others: no copy of them is ever linked.
+#define FP_INLINE inline __attribute__((always_inline))
+
 namespace fastprompt {
 
 enum class Isa { baseline, avx2, avx512 };

@@ -9,36 +9,36 @@ from typing import Any
 
 from fastprompt._runtime import current_backend
 
-# Module of the host: the module of fastprompt.nn with its drop-ins, and their names, which are those of the host.
-HOSTS = {
-    "transformers.models.sam.modeling_sam": ("transformers_sam", "SamMaskDecoder", "SamPositionalEmbedding"),
-    "transformers.models.sam_hq.modeling_sam_hq": (
-        "transformers_sam_hq",
-        "SamHQMaskDecoder",
-        "SamHQPositionalEmbedding",
-    ),
-    "transformers.models.sam2.modeling_sam2": ("transformers_sam2", "Sam2MaskDecoder", "Sam2PositionalEmbedding"),
-    "transformers.models.sam3_tracker.modeling_sam3_tracker": (
+_T, _SA, _HQ = "transformers.models", "segment_anything.modeling", "segment_anything_hq.modeling"
+# Module of the host, module of fastprompt.nn with its drop-ins, and their names, which are those of the host.
+HOSTS = (
+    (f"{_T}.sam.modeling_sam", "transformers_sam", "SamMaskDecoder", "SamPositionalEmbedding"),
+    (f"{_T}.sam.modeling_sam", "transformers_sam_vision", "SamVisionAttention", "SamVisionSdpaAttention"),
+    (f"{_T}.sam_hq.modeling_sam_hq", "transformers_sam_hq", "SamHQMaskDecoder", "SamHQPositionalEmbedding"),
+    (f"{_T}.sam_hq.modeling_sam_hq", "transformers_sam_hq_vision", "SamHQVisionAttention", "SamHQVisionSdpaAttention"),
+    (f"{_T}.sam2.modeling_sam2", "transformers_sam2", "Sam2MaskDecoder", "Sam2PositionalEmbedding"),
+    (
+        f"{_T}.sam3_tracker.modeling_sam3_tracker",
         "transformers_sam3_tracker",
         "Sam3TrackerMaskDecoder",
         "Sam3TrackerPositionalEmbedding",
     ),
-    "transformers.models.edgetam.modeling_edgetam": (
-        "transformers_edgetam",
-        "EdgeTamMaskDecoder",
-        "EdgeTamPositionalEmbedding",
-    ),
-    "segment_anything.modeling.mask_decoder": ("segment_anything", "MaskDecoder"),
-    "segment_anything.modeling.prompt_encoder": ("segment_anything", "PositionEmbeddingRandom"),
-    "segment_anything_hq.modeling.mask_decoder": ("segment_anything_hq", "MaskDecoder"),
-    "segment_anything_hq.modeling.mask_decoder_hq": ("segment_anything_hq", "MaskDecoderHQ"),
-    "segment_anything_hq.modeling.prompt_encoder": ("segment_anything_hq", "PositionEmbeddingRandom"),
-    "mobile_sam.modeling.mask_decoder": ("mobile_sam", "MaskDecoder"),
-    "mobile_sam.modeling.prompt_encoder": ("mobile_sam", "PositionEmbeddingRandom"),
-    "sam2.modeling.sam.mask_decoder": ("sam2", "MaskDecoder"),
-    "sam2.modeling.position_encoding": ("sam2", "PositionEmbeddingRandom"),
-}
-DROP_INS = {f"{module}.{name}": where for module, (where, *names) in HOSTS.items() for name in names}
+    (f"{_T}.edgetam.modeling_edgetam", "transformers_edgetam", "EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding"),
+    (f"{_T}.seggpt.modeling_seggpt", "transformers_seggpt", "SegGptAttention"),
+    (f"{_SA}.mask_decoder", "segment_anything", "MaskDecoder"),
+    (f"{_SA}.prompt_encoder", "segment_anything", "PositionEmbeddingRandom"),
+    (f"{_SA}.image_encoder", "segment_anything_vision", "Attention"),
+    (f"{_HQ}.mask_decoder", "segment_anything_hq", "MaskDecoder"),
+    (f"{_HQ}.mask_decoder_hq", "segment_anything_hq", "MaskDecoderHQ"),
+    (f"{_HQ}.prompt_encoder", "segment_anything_hq", "PositionEmbeddingRandom"),
+    (f"{_HQ}.image_encoder", "segment_anything_hq_vision", "Attention"),
+    ("mobile_sam.modeling.mask_decoder", "mobile_sam", "MaskDecoder"),
+    ("mobile_sam.modeling.prompt_encoder", "mobile_sam", "PositionEmbeddingRandom"),
+    ("mobile_sam.modeling.image_encoder", "mobile_sam_vision", "Attention"),
+    ("sam2.modeling.sam.mask_decoder", "sam2", "MaskDecoder"),
+    ("sam2.modeling.position_encoding", "sam2", "PositionEmbeddingRandom"),
+)
+DROP_INS = {f"{module}.{name}": where for module, where, *names in HOSTS for name in names}
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
 
@@ -64,7 +64,7 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam), segment-anything,
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
             segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
 
     Raises:
@@ -74,10 +74,8 @@ def accelerate(model: Any) -> Any:
         >>> import fastprompt as fp
         >>> from transformers import SamConfig, SamModel
         >>> model = fp.accelerate(SamModel(SamConfig()).eval())
-        >>> print(fp.report(model))
-        replaced  shared_image_embedding: transformers.models.sam.modeling_sam.SamPositionalEmbedding
-        replaced  prompt_encoder.shared_embedding: transformers.models.sam.modeling_sam.SamPositionalEmbedding
-        replaced  mask_decoder: transformers.models.sam.modeling_sam.SamMaskDecoder
+        >>> print(fp.report(model.mask_decoder))
+        replaced  (the model): transformers.models.sam.modeling_sam.SamMaskDecoder
     """
     for module, drop_in in candidates(model).values():
         if drop_in.unsupported(module) is None:

@@ -91,8 +91,8 @@ class Decoder(DropIn):
             result: Tensor = cache.get(image, [dense[:, :, 0, 0], position], parameters, make)
             return result
 
-        sizes = low_rank.sizes_of(weights, up)
-        if plain and low_rank.pays(prompt.shape[1], channels, sizes):
+        sizes = low_rank.sizes_of(weights, up) if plain else None
+        if sizes and low_rank.pays(prompt.shape[1], channels, sizes):
             make = lambda: low_rank.prepare(image + dense, position[:1], weights, up)  # noqa: E731
             prepared = kept("low_rank_half" if sizes.half else "low_rank", [*weights.all, up], make)
             return low_rank.two_way(prompt, prepared, (images, height, width), weights, up)

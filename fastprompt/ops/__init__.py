@@ -7,6 +7,7 @@ from fastprompt.ops import masks as _masks
 from fastprompt.ops import merging as _merging
 from fastprompt.ops import pixel_words as _pixel_words
 from fastprompt.ops import pruning as _pruning
+from fastprompt.ops import relative_position as _relative_position
 from fastprompt.ops import rle as _rle
 from fastprompt.ops import scoring as _scoring
 from fastprompt.ops.attention import *
@@ -16,6 +17,7 @@ from fastprompt.ops.masks import *
 from fastprompt.ops.merging import *
 from fastprompt.ops.pixel_words import *
 from fastprompt.ops.pruning import *
+from fastprompt.ops.relative_position import *
 from fastprompt.ops.rle import *
 from fastprompt.ops.scoring import *
 
@@ -27,5 +29,6 @@ __all__ += _masks.__all__
 __all__ += _merging.__all__
 __all__ += _pixel_words.__all__
 __all__ += _pruning.__all__
+__all__ += _relative_position.__all__
 __all__ += _rle.__all__
 __all__ += _scoring.__all__

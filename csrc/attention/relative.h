@@ -1,0 +1,83 @@
+// Attention over a grid of tokens with decomposed relative position; bias and weights are never written to memory.
+//
+//   logit[q, k] = scale <q, k> + <q, Rh[y_q - y_k + h - 1]> + <q, Rw[x_q - x_k + w - 1]>
+#pragma once
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace fastprompt {
+
+// Number i of a token: data[image * image_step + token * token_step + head * head_step + i].
+struct TokenRows {
+  const float* data;
+  int64_t image_step, token_step, head_step;
+};
+
+struct RelativeAttention {
+  int64_t images, tokens, heads;
+  int64_t width;                          // of a head: a multiple of 16
+  int64_t height, columns;                // of the grid
+  int64_t window_height, window_columns;  // that is cut into windows of this size, from its upper left corner; 0: not
+  TokenRows query, key, value;
+  const float *rel_h, *rel_w;        // (2 h - 1, width), (2 w - 1, width), h and w of the window, or of the grid
+  const int32_t* coordinates;        // (images or 1, tokens, 2): (y, x) inside the grid; null: row by row
+  int64_t coordinate_step;           // from image to image: 0 or 2 tokens
+  const float *pad_key, *pad_value;  // (heads, width): of the positions of a window that lie outside the grid
+  float scale;
+  float* out;         // (images, tokens, heads, width)
+  float* log_weight;  // (images, heads, tokens): log of the sum of e^logit; or null
+  int threads;
+};
+
+// What the forward call has made, `out` and `log_weight`, and a gradient of `out`; no windows.
+struct RelativeGradient {
+  RelativeAttention forward;
+  const float* out_grad;                      // (images, tokens, heads, width)
+  float *query_grad, *key_grad, *value_grad;  // the same
+  float *rel_h_grad, *rel_w_grad;             // as the tables
+};
+
+void relative_attention(const RelativeAttention& args);
+void relative_gradient(const RelativeGradient& args);
+
+// ---------------------------------------------------------------- what the tasks of a call share
+
+constexpr int64_t kMaxKeys = 512;  // of a block; ViT-B's global block took 575, 553, 535, 527 ms with 64, 128, 256, 512
+
+// Tokens side by side in a row of the grid that lie in one block.
+struct Run {
+  int64_t token, first, count;  // its first token: number in the tensor, and in the set
+  int32_t y, x;
+};
+
+// Tokens that attend to each other.
+struct TokenSet {
+  int64_t image, count;
+  int64_t block_keys;  // tokens of a block, a multiple of 16, at most kMaxKeys
+  const Run* runs;
+  const int64_t* block;     // (blocks + 1): the first run of every block
+  int64_t height, columns;  // the part of the window that lies in the grid; more than the window: all of it
+};
+
+// The relative tables, turned and reversed, so that the bias of a row of keys is read forwards: column j of row d is
+// R[2 size - 2 - j][d] log2(e), zero up to `step` columns.
+struct RelativeTable {
+  const float* data;
+  int64_t size, step;
+};
+
+struct RelativeCall {
+  RelativeAttention args;
+  RelativeTable h, w;
+};
+
+FP_DECLARE_ISA(void, relative_queries,
+               (const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts))
+
+// rel_h and rel_w: this call's sums, added to.
+FP_DECLARE_ISA(void, relative_head_gradient,
+               (const RelativeCall& call, const RelativeGradient& args, const TokenSet& set, int64_t head, float* rel_h,
+                float* rel_w))
+
+}  // namespace fastprompt

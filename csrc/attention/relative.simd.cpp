@@ -1,0 +1,165 @@
+#include "attention/relative_tile.h"
+#include "common/scratch.h"
+
+namespace fastprompt {
+namespace FP_ISA {
+namespace {
+
+constexpr float kSlack = 12;  // in units of log2: a peak may be passed by this much before the sums are rescaled
+
+// Keys and values are packed once for all queries, then block after block of queries walks over all blocks of keys. The
+// logits of a pair of blocks stay in the cache: bias, then products, then weights, then sums of values.
+class Attention {
+ public:
+  Attention(const RelativeCall& call, const TokenSet& set, int64_t head)
+      : a_(call.args),
+        head_{call, set, head},
+        width_(a_.width),
+        step_(set.block_keys),
+        blocks_(head_.blocks()),
+        memory_(blocks_ * (key_block() + value_block()) + (2 * kQueries + step_) * width_ + kQueries * (step_ + N) +
+                64 + Bias::floats(call)) {
+    keys_ = memory_.data();
+    values_ = keys_ + blocks_ * key_block();
+    q_ = values_ + blocks_ * value_block();
+    sums_ = q_ + kQueries * width_;
+    rows_ = sums_ + kQueries * width_;
+    totals_ = rows_ + step_ * width_;
+    logits_ = totals_ + kQueries * N;
+    bias_.place(call, logits_ + kQueries * step_ + 64);
+  }
+
+  void pack() {
+    for (int64_t b = 0; b < blocks_; ++b) {
+      pack_rows(a_.key, a_.pad_key, b);
+      turned_to_slabs(rows_, head_.keys_of(b), width_, keys_ + b * key_block());
+      pack_rows(a_.value, a_.pad_value, b);
+      rows_to_slabs(rows_, head_.keys_of(b), width_, step_, values_ + b * value_block());
+    }
+  }
+
+  void queries(int64_t first, int64_t last) {
+    const int64_t rows = last - first;
+    head_.gather(a_.query, first, last, q_);
+    bias_.load(head_, first, last, q_, width_);
+    if (head_.padded()) weigh_padding(rows);
+    for (int64_t i = 0; i < rows * width_; i += N) storeu(q_ + i, loadu(q_ + i) * broadcast(a_.scale * kLog2e));
+    for (int64_t i = 0; i < rows; ++i) peak_[i] = 0;
+    for (int64_t b = 0; b < blocks_; ++b) {
+      const int64_t keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
+      bias_.fill(head_, b, rows, peak_, padding_, logits_);
+      multiply_slabs<true>({q_, width_, 1}, keys_ + b * key_block(), width_, logits_, step_, rows, vectors, width_);
+      for (int64_t i = 0; i < rows; ++i) weigh(i, vectors, b == 0);
+      const Left weights{logits_, step_, 1};
+      const float* values = values_ + b * value_block();
+      b == 0 ? multiply_slabs<false>(weights, values, step_, sums_, width_, rows, width_ / N, keys)
+             : multiply_slabs<true>(weights, values, step_, sums_, width_, rows, width_ / N, keys);
+    }
+    store(first, last);
+  }
+
+ private:
+  int64_t key_block() const { return Slabs::floats(width_, step_); }
+  int64_t value_block() const { return Slabs::floats(step_, width_); }
+
+  // rows_ = the tokens of a block, and the padding behind the last.
+  void pack_rows(const TokenRows& from, const float* padding, int64_t b) {
+    head_.gather(from, b * step_, (b + 1) * step_, rows_);
+    if (head_.padded() && b == blocks_ - 1)
+      copy_floats(padding + head_.head * width_, rows_ + (head_.keys_of(b) - 1) * width_, width_);
+  }
+
+  // Logits, relative to the peak, become weights; the peak moves if it must.
+  void weigh(int64_t i, int64_t vectors, bool first) {
+    float* row = logits_ + i * step_;
+    vf most = load(row);
+    for (int64_t v = 1; v < vectors; ++v) most = max(load(row + v * N), most);
+    if (first || less_mask(broadcast(kSlack), most)) {
+      const float rise = maximum(most);
+      if (!first) rescale(i, rise);
+      peak_[i] += rise;
+      for (int64_t v = 0; v < vectors; ++v) store_vector(row + v * N, load(row + v * N) - broadcast(rise));
+    }
+    vf total = first ? broadcast(0.f) : loadu(totals_ + i * N);
+    for (int64_t v = 0; v < vectors; ++v) {
+      const vf weight = exp2(load(row + v * N));
+      store_vector(row + v * N, weight);
+      total = total + weight;
+    }
+    storeu(totals_ + i * N, total);
+  }
+
+  static void store_vector(float* to, vf x) { FP_ISA::store(to, x); }
+
+  void rescale(int64_t i, float rise) {
+    const vf factor = exp2(broadcast(-rise));
+    storeu(totals_ + i * N, loadu(totals_ + i * N) * factor);
+    for (int64_t d = 0; d < width_; d += N) storeu(sums_ + i * width_ + d, loadu(sums_ + i * width_ + d) * factor);
+  }
+
+  void store(int64_t first, int64_t last) {
+    head_.each_run(first, last, [&](const Run& run, int64_t from, int64_t to) {
+      for (int64_t n = from; n < to; ++n) {
+        const int64_t i = n - first, token = run.token + n - run.first;
+        const float total = sum(loadu(totals_ + i * N));
+        const vf share = broadcast(1.f / total);
+        float* out = a_.out + head_.out(token);
+        for (int64_t d = 0; d < width_; d += N) storeu(out + d, loadu(sums_ + i * width_ + d) * share);
+        if (a_.log_weight)
+          a_.log_weight[(head_.set.image * a_.heads + head_.head) * a_.tokens + token] =
+              (peak_[i] + __builtin_log2f(total)) * kLn2;
+      }
+    });
+  }
+
+  // All positions outside the grid have the same key: together they weigh as much as one whose bias is the log of the
+  // sum of e^bias over them, and that sum is a product for each of two rectangles.
+  void weigh_padding(int64_t rows) {
+    const int64_t height = head_.call.h.size, columns = head_.call.w.size;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float *h = bias_.h(i), *w = bias_.w(i);
+      const float below = log2_sum(h, head_.set.height, height) + log2_sum(w, 0, columns);
+      const float beside = log2_sum(h, 0, head_.set.height) + log2_sum(w, head_.set.columns, columns);
+      const float high = below > beside ? below : beside, low = below > beside ? beside : below;
+      padding_[i] = high + __builtin_log2f(1 + __builtin_exp2f(low - high));
+    }
+  }
+
+  // log2 of the sum of 2^x[n] over [first, last); kLowest / 2 for nothing.
+  static float log2_sum(const float* x, int64_t first, int64_t last) {
+    if (first >= last) return kLowest / 2;
+    float top = x[first];
+    for (int64_t n = first + 1; n < last; ++n) top = x[n] > top ? x[n] : top;
+    vf total = broadcast(0.f);
+    float rest[N];
+    for (int64_t n = first; n < last; n += N) {
+      for (int k = 0; k < N; ++k) rest[k] = n + k < last ? x[n + k] - top : kLowest;
+      total = total + exp2(loadu(rest));
+    }
+    return top + __builtin_log2f(sum(total));
+  }
+
+  const RelativeAttention& a_;
+  const HeadOf head_;
+  const int64_t width_, step_, blocks_;  // step_: keys of a block
+  Scratch memory_;
+  Bias bias_;
+  float *keys_, *values_;                     // slabs of every block: (width, step), (step, width)
+  float *q_, *sums_;                          // (kQueries, width): queries, scaled; sums of weighted values
+  float *rows_, *totals_, *logits_;           // (step, width); (kQueries, N): sums of weights; (kQueries, step)
+  float peak_[kQueries], padding_[kQueries];  // in units of log2
+};
+
+}  // namespace
+
+void relative_queries(const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts) {
+  Attention attention(call, set, head);
+  attention.pack();
+  const int64_t blocks = (set.count + kQueries - 1) / kQueries;
+  const int64_t rows = ((set.count + blocks - 1) / blocks + 7) / 8 * 8;  // 196 queries are 3 times 56 and 28
+  for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts && b * rows < set.count; ++b)
+    attention.queries(b * rows, (b + 1) * rows < set.count ? (b + 1) * rows : set.count);
+}
+
+}  // namespace FP_ISA
+}  // namespace fastprompt

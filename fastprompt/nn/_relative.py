@@ -1,0 +1,109 @@
+"""Attention with decomposed relative position, whatever library it comes from."""
+
+import sys
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastprompt.models import is_disabled
+from fastprompt.nn._decoder import say_once
+from fastprompt.ops import relative_position_attention
+
+
+class RelativeAttention(nn.Module):
+    """Mixin of a host's attention: ``qkv`` and ``proj`` stay layers of the host, all between them is one operator."""
+
+    qkv: Any
+    proj: Any
+    rel_pos_h: Tensor
+    rel_pos_w: Tensor
+    scale: float
+    dropout: float = 0.0
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        return None if hasattr(host, "rel_pos_h") else "it has no relative position"
+
+    def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
+        """Whether this call takes the host's path; the reason is said once."""
+        reason = None
+        if is_disabled():
+            return True
+        if output_attentions or attentions_are_captured():
+            reason = "the weights are asked for"
+        elif x.device.type != "cpu":
+            reason = "there is no kernel for this device"
+        elif x.dtype != torch.float32 or self.rel_pos_h.dtype != torch.float32:
+            reason = "it computes in float32 only"
+        elif self.training and self.dropout:
+            reason = "attention dropout in training"
+        if reason:
+            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
+        return reason is not None
+
+    def attend(self, x: Tensor, heads: int) -> Tensor:
+        """(B, h, w, C) to the same."""
+        batch, height, width, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, height * width, 3, heads, -1).unbind(2)
+        tables = self.table("rel_pos_h", height), self.table("rel_pos_w", width)
+        out = relative_position_attention(q, k, v, *tables, size=(height, width), scale=self.scale)
+        return self.proj(out.view(batch, height, width, -1))
+
+    def table(self, name: str, size: int) -> Tensor:
+        """The parameter, interpolated to ``size``: once for each value that it has."""
+        rel: Tensor = getattr(self, name)
+        if rel.shape[0] == 2 * size - 1:
+            return rel
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and rel.requires_grad) or rel.is_inference():
+            return interpolated(rel, size)
+        kept = self.__dict__.setdefault("_fastprompt_tables", Tables())
+        mark = id(rel), rel.data_ptr(), rel._version, size, torch.is_inference_mode_enabled()
+        found = kept.get(name)
+        if found is None or found[0] != mark:
+            found = kept[name] = mark, interpolated(rel.detach(), size)
+        return found[1]
+
+
+class Tables(dict[str, Any]):
+    """Interpolated tables of a module, each with the mark of the parameter that it was made of. Copies and pickles of
+    the module are empty of them."""
+
+    def __reduce__(self) -> Any:
+        return Tables, ()
+
+
+def interpolated(rel: Tensor, size: int) -> Tensor:
+    """As the hosts do it."""
+    return F.interpolate(rel.T[None], size=2 * size - 1, mode="linear")[0].T
+
+
+def attentions_are_captured() -> bool:
+    """Whether a model of transformers collects the weights from its modules' results, as output_attentions asks."""
+    module = sys.modules.get("transformers.utils.output_capturing")
+    if module is None or torch.compiler.is_compiling():
+        return False
+    collector = getattr(module, "_active_collector", None)
+    return bool(collector and "attentions" in (collector.get() or ()))
+
+
+class TransformersAttention(RelativeAttention):
+    """Mixin of the attentions of transformers, which return their weights as well: None here, and in sdpa hosts."""
+
+    num_attention_heads: int
+
+    def forward(self, hidden_states: Tensor, output_attentions: bool | None = None) -> Any:
+        if self.falls_back(hidden_states, output_attentions):
+            return super().forward(hidden_states, output_attentions)
+        return self.attend(hidden_states, self.num_attention_heads), None
+
+
+class SegmentAnythingAttention(RelativeAttention):
+    """Mixin of ``image_encoder.Attention`` of segment-anything's own code."""
+
+    num_heads: int
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if self.falls_back(x) else self.attend(x, self.num_heads)

@@ -1,0 +1,13 @@
+"""Image encoder: drop-ins for ``transformers.models.sam``."""
+
+from transformers.models.sam import modeling_sam as host
+
+from fastprompt.nn._relative import TransformersAttention
+
+
+class SamVisionAttention(TransformersAttention, host.SamVisionAttention):
+    """``SamVisionAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamVisionSdpaAttention(TransformersAttention, host.SamVisionSdpaAttention):
+    """``SamVisionSdpaAttention`` without the N x N numbers of every head: bias and weights are never in memory."""

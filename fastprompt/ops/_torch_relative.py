@@ -1,0 +1,172 @@
+"""Relative-position attention in torch: registration, shapes, gradient."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastprompt import _C
+from fastprompt._runtime import current_backend, get_num_threads
+from fastprompt.ops import relative_position
+from fastprompt.ops._arrays import address
+from fastprompt.ops._library import define
+from fastprompt.ops.relative_position import Call
+
+Maybe = Tensor | None
+Pair = list[int]
+
+
+def attend(call: Call) -> Tensor:
+    """(B, N, heads, width)."""
+    tensors, size, window = call[:8], list(call.size), list(call.window)
+    if window[0] and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        return by_windows(call)
+    out: Tensor = _attention(*tensors, size, window, call.scale)[0]
+    return out
+
+
+def by_windows(call: Call) -> Tensor:
+    """The same with every window as an image of its own, for the gradient: autograd undoes the partition."""
+    parts = [partition(x, call, p) for x, p in zip(call[:3], (None, call.pad_key, call.pad_value), strict=True)]
+    fields = (*parts, call.rel_h, call.rel_w, None, None, None)
+    out: Tensor = _attention(*fields, list(call.window), [0, 0], call.scale)[0]
+    rows, columns = counts(call)
+    whole = out.unflatten(0, (-1, rows, columns)).unflatten(3, call.window).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return whole[:, : call.size[0], : call.size[1]].flatten(1, 2)
+
+
+def counts(call: Call) -> tuple[int, ...]:
+    return tuple(-(-n // m) for n, m in zip(call.size, call.window, strict=True))
+
+
+def partition(x: Tensor, call: Call, padding: Maybe) -> Tensor:
+    (rows, columns), (height, width), (h, w) = counts(call), call.size, call.window
+    beyond = (0, 0, 0, 0, 0, columns * w - width, 0, rows * h - height)
+    whole = F.pad(x.unflatten(1, call.size), beyond)
+    if padding is not None:
+        outside = F.pad(x.new_zeros(1, height, width, 1, 1), beyond, value=1.0)
+        whole = whole + outside * padding
+    return whole.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+
+def formula(
+    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Tensor, size: Pair, scale: float
+) -> Tensor:
+    """As it reads, in any dtype: the gradient of the backend "reference", and the oracle of ours."""
+    weight = logits(q, k, rel_h, rel_w, coordinates, size, scale).softmax(-1)
+    return torch.einsum("bhqk,bkhd->bqhd", weight, v)
+
+
+def logits(q: Tensor, k: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Tensor, size: Pair, scale: float) -> Tensor:
+    far = []
+    for axis, rel in enumerate((rel_h, rel_w)):
+        at = coordinates[..., axis].long()
+        distance = at[:, :, None] - at[:, None] + size[axis] - 1
+        products = torch.einsum("bqhd,rd->bhqr", q, rel)
+        far.append(products.gather(3, distance[:, None].expand(len(q), q.shape[2], -1, -1)))
+    return scale * torch.einsum("bqhd,bkhd->bhqk", q, k) + far[0] + far[1]
+
+
+def places(coordinates: Maybe, size: Pair) -> Tensor:
+    return torch.cartesian_prod(*map(torch.arange, size)).view(1, -1, 2) if coordinates is None else coordinates
+
+
+def checked(coordinates: Maybe, size: Pair) -> Maybe:
+    if coordinates is None:
+        return None
+    relative_position.inside(coordinates, size)
+    return coordinates.to(torch.int32).contiguous()
+
+
+def _fake(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[0], q.shape[2], q.shape[1])
+
+
+def _cpu(
+    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Maybe, pad_key: Maybe,
+    pad_value: Maybe, size: Pair, window: Pair, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    out, log_weight = _fake(q)
+    q, k, v = map(relative_position.floats, (q, k, v))
+    rest: Any = (checked(coordinates, size), *map(plain, (pad_key, pad_value)), size, window, scale)
+    if current_backend() == "reference":
+        from fastprompt.reference import attention as reference
+
+        arrays: Any = [x.numpy() if isinstance(x, Tensor) else x for x in (q, k, v, rel_h, rel_w, *rest)]
+        if not window[0]:  # which has no gradient
+            log_weight = logits(q, k, rel_h, rel_w, places(coordinates, size), size, scale).logsumexp(-1)
+        return torch.from_numpy(reference.relative_position(*arrays)).contiguous(), log_weight
+    relative_position.launch((q, k, v, plain(rel_h), plain(rel_w), *rest), out, log_weight)
+    return out, log_weight
+
+
+def plain(x: Maybe) -> Maybe:
+    return None if x is None else x.contiguous()
+
+
+def _backward_fake(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *rest: Any) -> Any:
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, rel_h, rel_w))
+
+
+def _backward_cpu(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Maybe, out: Tensor,
+    log_weight: Tensor, size: Pair, scale: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    found = _backward_fake(grad, q, k, v, rel_h, rel_w)
+    if current_backend() == "reference":
+        with torch.enable_grad():
+            leaves: Any = [x.detach().requires_grad_() for x in (q, k, v, rel_h, rel_w)]
+            arguments: Any = (*leaves, places(coordinates, size), size, scale)
+            return tuple(g.contiguous() for g in torch.autograd.grad(formula(*arguments), leaves, grad))
+    q, k, v = map(relative_position.floats, (q, k, v))  # keep the names: their addresses are in use
+    grad, out, log_weight = grad.contiguous(), out.contiguous(), log_weight.contiguous()
+    call = (
+        q,
+        k,
+        v,
+        rel_h.contiguous(),
+        rel_w.contiguous(),
+        checked(coordinates, size),
+        None,
+        None,
+        size,
+        (0, 0),
+        scale,
+    )
+    fields = relative_position.arguments(call)
+    made = tuple(address(x) for x in found)
+    _C.relative_gradient(*fields, address(out), address(log_weight), address(grad), made, get_num_threads())
+    return found
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, rel_h, rel_w, coordinates, _, _, size, window, scale = inputs
+    ctx.save_for_backward(q, k, v, rel_h, rel_w, coordinates, *output)
+    ctx.settings = size, scale
+    if window[0] and any(x is not None and x.requires_grad for x in inputs[:8]):
+        raise NotImplementedError("relative_attention has a gradient without windows: see by_windows")
+
+
+def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    q, k, v, rel_h, rel_w, coordinates, out, log_weight = ctx.saved_tensors
+    size, scale = ctx.settings
+    found = _attention_backward(grad.contiguous(), q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale)
+    return (*found, *[None] * 6)
+
+
+_attention_backward = define(
+    "relative_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, "
+    "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    cpu=_backward_cpu,
+    fake=_backward_fake,
+)
+_attention = define(
+    "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
+    "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
+    cpu=_cpu,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup,
+)
