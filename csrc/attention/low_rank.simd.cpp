@@ -59,7 +59,7 @@ class LowRankGroup {
   void pass(int64_t n, int64_t part) {
     Scratch memory(prompts_[0]->room_floats() + (l_.half ? l_.prepared_rows() * kTile : 0));
     float* room = memory.data() + (l_.half ? l_.prepared_rows() * kTile : 0);
-    prompts_[0]->clear(room);
+    prompts_[0]->clear(room, n);
     const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
     for (int64_t k = first; k < last; ++k) {
       const int64_t calls = count_ * prompts_[0]->fetches(n), size = k + 1 < tiles_ ? l_.rows(n) * kTile : 0;

@@ -39,14 +39,12 @@ class LowRankPrompt {
         engine_(args.engine),
         split_(args.split),
         columns_(rows_.columns),
-        gathered_(engine_ ? round_up(columns_, kBf16Columns) : columns_),
-        size_(s_.width + gathered_),
-        memory_(parts * (rows_.padded_rows() * (size_ + 2) + 64)) {
+        memory_(parts * (rows_.padded_rows() * (size(a_.depth) + 2) + 64)) {
     Pieces pieces{memory_.data()};
     for (int64_t p = 0; p < parts; ++p) {
       float* peak = pieces.take(s_.rows());
       float* weight = pieces.take(s_.rows());
-      partials_[p] = {peak, weight, pieces.take(rows_.padded_rows() * size_)};
+      partials_[p] = {peak, weight, pieces.take(rows_.padded_rows() * size(a_.depth))};
     }
   }
 
@@ -56,9 +54,9 @@ class LowRankPrompt {
 
   // key = the head's answer: the values of A_n, those of W_n R_n and of the LayerNorm's bias, the value's own bias.
   void merge_head(int64_t h, int64_t n, const AttentionWeights& w) {
-    const int64_t size = n == 0 ? s_.width : size_, inner = s_.inner(), first = h * s_.width;
-    Scratch memory(s_.tokens * (size_ + s_.channels) + N);
-    float *merged = memory.data(), *said = merged + s_.tokens * size_,
+    const int64_t size = this->size(n), inner = s_.inner(), first = h * s_.width;
+    Scratch memory(s_.tokens * (size + s_.channels) + N);
+    float *merged = memory.data(), *said = merged + s_.tokens * size,
           *out = tokens_.key + prompt_ * s_.tokens * inner + first;
     for (int64_t t = 0; t < s_.tokens; ++t)
       merge_row(partials_, static_cast<int>(parts_), h * s_.tokens + t, size, merged + t * size);
@@ -84,16 +82,19 @@ class LowRankPrompt {
     return (s_.inner() + 3 * rows_.padded_rows() + columns_ + turned_row() + packed_depth()) * kTile;
   }
 
+  // Columns of W that are gathered in pass n, and all numbers that are: with those of the values.
+  int64_t gathered(int64_t n) const { return n == 0 ? 0 : round_up(l_.rank(n), engine_ ? kBf16Columns : 16); }
+  int64_t size(int64_t n) const { return s_.width + gathered(n); }
   // NOTE: rows of a power of two would share few sets of the L1 cache; 5 % of the transformer's time.
-  int64_t turned_row() const { return gathered_ + 16; }
+  int64_t turned_row() const { return gathered(a_.depth) + 16; }
   int64_t packed_depth() const { return columns_ > kTile ? round_up(columns_, kBf16Depth) : kTile; }
 
-  // Zeros behind the last row and column of what is packed in whole blocks; they stay so.
-  void clear(float* memory) const {
+  // Zeros behind the last row and column of what is packed in whole blocks; they stay so in pass n.
+  void clear(float* memory, int64_t n) const {
     const Room r = room(memory);
     for (int64_t k = s_.rows() * kTile; k < rows_.padded_rows() * kTile; ++k) r.logits[k] = 0;
-    for (int64_t n = 0; n < kTile; ++n)
-      for (int64_t c = columns_; c < gathered_; ++c) r.turned[n * turned_row() + c] = 0;
+    for (int64_t p = 0; p < kTile; ++p)
+      for (int64_t c = round_up(l_.rank(n), 16); c < gathered(n); ++c) r.turned[p * turned_row() + c] = 0;
   }
 
   Room room(float* memory) const {
@@ -186,7 +187,7 @@ class LowRankPrompt {
   // The prompt attends to the image.
   void ask_tile(int64_t n, const LowRankTile<const float>& t, const float* d, const float* weights, int64_t count,
                 bool first, const Room& r, Partial& sums, Ahead& ahead) {
-    const int64_t size = n == 0 ? s_.width : size_;
+    const int64_t size = this->size(n);
     if (n > 0) assemble(d, t.key, t.key_position, r.question);
     dot(s_, tokens_.side(prompt_, tokens_.query), n == 0 ? t.key : r.question, r.logits);
     if (n > 0) add_products(weights, l_.rank(n), r, ahead);
@@ -204,18 +205,19 @@ class LowRankPrompt {
              sums.value + h * s_.tokens * size, size);
     }
     if (n == 0) return;
-    turn_tile(columns_, weights, r.turned, turned_row());
-    engine_ ? gather_packed(first, r, sums)
-            : gather(r.logits, s_.rows(), r.turned, turned_row(), columns_, first, sums.value + s_.width, size);
+    turn_tile(round_up(l_.rank(n), 16), weights, r.turned, turned_row());
+    engine_ ? gather_packed(n, first, r, sums)
+            : gather(r.logits, s_.rows(), r.turned, turned_row(), gathered(n), first, sums.value + s_.width, size);
   }
 
   // logits += what the prompt asks of the rows, times their weights.
   void add_products(const float* weights, int64_t rank, const Room& r, Ahead& ahead) {
     if (engine_) {
-      const int64_t depth = round_to_depth(columns_);
+      const int64_t depth = round_to_depth(rank);
       const Bf16Operand right{r.right, split_ ? r.right + depth * kTile : nullptr};
       engine_->pack_right(weights, kTile, rank, depth, r.right, split_ ? r.right + depth * kTile : nullptr);
-      return multiply(*engine_, rows_.packed_asks(), right, r.logits, kTile, rows_.padded_rows(), depth, true);
+      return multiply(*engine_, rows_.packed_asks(), round_to_depth(columns_), right, r.logits, kTile,
+                      rows_.padded_rows(), depth, true);
     }
     for (int64_t j = 0; j < s_.rows(); j += s_.tokens) {
       ahead.fetch();
@@ -224,15 +226,14 @@ class LowRankPrompt {
     }
   }
 
-  void gather_packed(bool first, const Room& r, Partial& sums) {
-    const int64_t rows = rows_.padded_rows(), size = rows * kTile;
-    const Bf16Operand left{r.left, split_ ? r.left + size : nullptr};
-    engine_->pack_in_order(r.logits, size, r.left, split_ ? r.left + size : nullptr);
-    const Bf16Operand right{r.right, split_ ? r.right + kTile * kBf16Columns : nullptr};
-    for (int64_t c = 0; c < gathered_; c += kBf16Columns) {
-      engine_->pack_right(r.turned + c, turned_row(), kTile, kTile, r.right,
-                          split_ ? r.right + kTile * kBf16Columns : nullptr);
-      multiply(*engine_, left, right, sums.value + s_.width + c, size_, rows, kTile, !first);
+  void gather_packed(int64_t n, bool first, const Room& r, Partial& sums) {
+    const int64_t rows = rows_.padded_rows(), count = rows * kTile;
+    const Bf16Operand left{r.left, split_ ? r.left + count : nullptr};
+    engine_->pack_in_order(r.logits, count, r.left, split_ ? r.left + count : nullptr);
+    uint16_t* low = split_ ? r.right + kTile * kBf16Columns : nullptr;
+    for (int64_t c = 0; c < gathered(n); c += kBf16Columns) {
+      engine_->pack_right(r.turned + c, turned_row(), kTile, kTile, r.right, low);
+      multiply(*engine_, left, kTile, {r.right, low}, sums.value + s_.width + c, size(n), rows, kTile, !first);
     }
   }
 
@@ -245,7 +246,7 @@ class LowRankPrompt {
   LowRankRows rows_;
   const Bf16* engine_;
   const bool split_;
-  const int64_t columns_, gathered_, size_;  // of the rows R, padded; as they are gathered; of a gathered value
+  const int64_t columns_;  // of the rows R, padded
   Scratch memory_;
   Partial partials_[kMaxParts];
 };

@@ -26,7 +26,7 @@ void multiply_plain(const Bf16Product& p) {
     for (int64_t n = 0; n < kBf16Columns; ++n) {
       float sum = p.add ? p.out[m * p.out_row + n] : 0;
       for (int64_t k = 0; k < p.depth; ++k)
-        sum += from_bf16(p.left[m * p.depth + k]) * from_bf16(p.right[(k / 2 * kBf16Columns + n) * 2 + k % 2]);
+        sum += from_bf16(p.left[m * p.left_row + k]) * from_bf16(p.right[(k / 2 * kBf16Columns + n) * 2 + k % 2]);
       p.out[m * p.out_row + n] = sum;
     }
 }
@@ -133,12 +133,12 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
     }
 }
 
-void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t out_row,
-              int64_t rows, int64_t depth, bool add) {
-  engine.multiply({left.high, right.high, out, out_row, rows, depth, add});
+void multiply(const Bf16& engine, const Bf16Operand& left, int64_t left_row, const Bf16Operand& right, float* out,
+              int64_t out_row, int64_t rows, int64_t depth, bool add) {
+  engine.multiply({left.high, right.high, out, left_row, out_row, rows, depth, add});
   if (!left.low || !right.low) return;
-  engine.multiply({left.high, right.low, out, out_row, rows, depth, true});
-  engine.multiply({left.low, right.high, out, out_row, rows, depth, true});
+  engine.multiply({left.high, right.low, out, left_row, out_row, rows, depth, true});
+  engine.multiply({left.low, right.high, out, left_row, out_row, rows, depth, true});
 }
 
 }  // namespace fastprompt

@@ -17,10 +17,10 @@ constexpr int64_t kBf16Rows = 16;     // unit of the rows
 
 // out (rows x 64) (+)= left (rows x depth) right (depth x 64)
 struct Bf16Product {
-  const uint16_t* left;   // (rows, depth)
+  const uint16_t* left;   // (rows, depth), a row every `left_row`
   const uint16_t* right;  // (depth / 2, 64, 2): two rows of `right`, number by number
   float* out;             // (rows, 64), a row every `out_row`
-  int64_t out_row, rows, depth;
+  int64_t left_row, out_row, rows, depth;
   bool add;
 };
 
@@ -51,7 +51,7 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
 struct Bf16Operand {
   const uint16_t *high, *low;
 };
-void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Operand& right, float* out, int64_t out_row,
-              int64_t rows, int64_t depth, bool add);
+void multiply(const Bf16& engine, const Bf16Operand& left, int64_t left_row, const Bf16Operand& right, float* out,
+              int64_t out_row, int64_t rows, int64_t depth, bool add);
 
 }  // namespace fastprompt

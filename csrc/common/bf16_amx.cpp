@@ -19,7 +19,7 @@ constexpr TileConfig kConfig{};
 // 16 rows x 64 columns at a time: tiles 0 to 3 are the sums, 4 the left operand, 5 to 7 and 5 the right ones.
 void multiply_amx(const Bf16Product& p) {
   _tile_loadconfig(&kConfig);
-  const long left_row = p.depth * 2, row = kBf16Columns * 4, out_row = p.out_row * 4;  // bytes
+  const long left_row = p.left_row * 2, row = kBf16Columns * 4, out_row = p.out_row * 4;  // bytes
   for (int64_t m = 0; m < p.rows; m += kBf16Rows) {
     float* out = p.out + m * p.out_row;
     if (p.add) {
@@ -35,7 +35,7 @@ void multiply_amx(const Bf16Product& p) {
     }
     for (int64_t k = 0; k < p.depth; k += kBf16Depth) {
       const uint16_t* right = p.right + k * kBf16Columns;
-      _tile_loadd(4, p.left + m * p.depth + k, left_row);
+      _tile_loadd(4, p.left + m * p.left_row + k, left_row);
       _tile_loadd(5, right, row);
       _tile_loadd(6, right + 32, row);
       _tile_loadd(7, right + 64, row);

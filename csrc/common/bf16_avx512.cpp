@@ -23,13 +23,13 @@ void multiply_avx512(const Bf16Product& p) {
     for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < kVectors; ++v)
         sums[r][v] = p.add ? _mm512_loadu_ps(out + r * p.out_row + 16 * v) : _mm512_setzero_ps();
-    const uint16_t *left = p.left + m * p.depth, *right = p.right;
+    const uint16_t *left = p.left + m * p.left_row, *right = p.right;
     for (int64_t k = 0; k < p.depth; k += 2, left += 2, right += 2 * kBf16Columns) {
       __m512bh b[kVectors];
       for (int v = 0; v < kVectors; ++v) b[v] = (__m512bh)_mm512_loadu_si512(right + 32 * v);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const __m512bh a = pair(left + r * p.depth);
+        const __m512bh a = pair(left + r * p.left_row);
         for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], a, b[v]);
       }
     }
