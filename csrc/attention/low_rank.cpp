@@ -8,7 +8,7 @@ namespace fastprompt {
 void low_rank_prepare(const LowRankImage& a) {
   const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.pixels + tile - 1) / tile;
   const int64_t number = a.layout.half ? sizeof(uint16_t) : sizeof(float);
-  prefer_huge_pages(a.out, a.images * tiles * tile * a.layout.kept_rows() * number);
+  prefer_huge_pages(a.out, a.images * tiles * tile * a.layout.prepared_rows() * number);
   parallel_for(a.threads, a.images * tiles, [&](int64_t k) {
     FP_DISPATCH(low_rank_prepare_tile)(a, k / tiles, k % tiles);
   });

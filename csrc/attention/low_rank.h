@@ -29,9 +29,6 @@ struct LowRankLayout {
     return sum;
   }
   FP_INLINE int64_t prepared_rows() const { return start(depth + 1) + up; }
-  // The same as they are kept: squares and products with constants in two parts, the low ones behind all others.
-  FP_INLINE int64_t precise_rows() const { return depth * (depth + 1) / 2; }
-  FP_INLINE int64_t kept_rows() const { return prepared_rows() + (half ? precise_rows() : 0); }
 
   // Rows R after pass n, and of the weights W: one for the bias of each LayerNorm but the last, then H T of each pass.
   FP_INLINE int64_t rank(int64_t n) const { return depth - 1 + n * heads * tokens; }
@@ -47,7 +44,7 @@ struct LowRankImage {
   const TwoWayLayer* layers;
   AttentionWeights final;
   const float* up_weight;  // (C, up): the linear map that comes after the transformer
-  void* out;               // (images, tiles, kept_rows, tile), float or bfloat16
+  void* out;               // (images, tiles, prepared_rows, tile), float or bfloat16
   int threads;
 };
 

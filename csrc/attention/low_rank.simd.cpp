@@ -57,27 +57,25 @@ class LowRankGroup {
   }
 
   void pass(int64_t n, int64_t part) {
-    Scratch memory(prompts_[0]->room_floats() + (l_.half ? l_.prepared_rows() * kTile : 0));
-    float* room = memory.data() + (l_.half ? l_.prepared_rows() * kTile : 0);
+    const int64_t wide = l_.half ? l_.rows(n) * kTile : 0;
+    Scratch memory(prompts_[0]->room_floats() + wide);
+    float *expanded = memory.data(), *room = expanded + wide;
     prompts_[0]->clear(room, n);
     const int64_t first = tiles_ * part / parts_, last = tiles_ * (part + 1) / parts_;
     for (int64_t k = first; k < last; ++k) {
       const int64_t calls = count_ * prompts_[0]->fetches(n), size = k + 1 < tiles_ ? l_.rows(n) * kTile : 0;
-      const int64_t next = place(k + 1) + l_.start(n) * kTile;
-      const float* tile = static_cast<const float*>(prepared_) + place(k);
-      Ahead ahead(static_cast<const float*>(prepared_) + next, size, calls);
-      if (l_.half) {
-        const auto* kept = static_cast<const uint16_t*>(prepared_);
-        expand_pass(l_, n, kept + place(k), memory.data());
-        tile = memory.data();
-        ahead = {reinterpret_cast<const float*>(kept + next), size / 2, calls};
-      }
-      for (int64_t p = 0; p < count_; ++p) prompts_[p]->pass_tile(n, k, tile, k == first, room, part, ahead);
+      const int64_t here = place(k) + l_.start(n) * kTile, next = place(k + 1) + l_.start(n) * kTile;
+      const auto* floats = static_cast<const float*>(prepared_);
+      const auto* halves = static_cast<const uint16_t*>(prepared_);
+      if (l_.half) expand(halves + here, expanded, wide);
+      Ahead ahead = l_.half ? Ahead(halves + next, size * 2, calls) : Ahead(floats + next, size * 4, calls);
+      for (int64_t p = 0; p < count_; ++p)
+        prompts_[p]->pass_tile(n, k, l_.half ? expanded : floats + here, k == first, room, part, ahead);
     }
   }
 
-  // Of tile k among those that are kept.
-  int64_t place(int64_t k) const { return (image_ * tiles_ + k) * l_.kept_rows() * kTile; }
+  // Of tile k among those that are prepared.
+  int64_t place(int64_t k) const { return (image_ * tiles_ + k) * l_.prepared_rows() * kTile; }
 
   const TwoWay& a_;
   const LowRankLayout& l_;

@@ -15,7 +15,7 @@ class Preparation {
         count_(a.pixels - start_ < kTile ? a.pixels - start_ : kTile),
         channels_(a.channels),
         inner_(a.layout.inner()),
-        place_((image * ((a.pixels + kTile - 1) / kTile) + tile) * a.layout.kept_rows() * kTile),
+        place_((image * ((a.pixels + kTile - 1) / kTile) + tile) * a.layout.prepared_rows() * kTile),
         memory_((4 * channels_ + inner_ + a.layout.prepared_rows()) * kTile + a.layout.depth * channels_) {
     out_ = a.layout.half ? memory_.data() : static_cast<float*>(a.out) + place_;
     x_ = memory_.data() + a.layout.prepared_rows() * kTile;
@@ -33,7 +33,7 @@ class Preparation {
     add_bias(x_, a_.layers[0].to_prompt.out.bias);
     for (int64_t n = 1; n <= depth; ++n) {
       centre(x_, channels_);
-      const LowRankTile<float> t(a_.layout, out_, n);
+      const LowRankTile<float> t = of_pass(n);
       products_with_constants(n, t);
       for (int64_t s = n; s >= 1; --s) product_with_said(n, s, t.said + (s - 1) * inner_ * kTile);
       scale(x_, a_.layers[n - 1].norm4.weight);
@@ -41,10 +41,12 @@ class Preparation {
     }
     gemm<false>({a_.up_weight, 1, a_.layout.up}, x_, kTile, out_ + a_.layout.start(depth + 1) * kTile, kTile,
                 a_.layout.up, V, channels_);
-    if (a_.layout.half) compress_tile(a_.layout, out_, static_cast<uint16_t*>(a_.out) + place_);
+    if (a_.layout.half) compress(out_, static_cast<uint16_t*>(a_.out) + place_, a_.layout.prepared_rows() * kTile);
   }
 
  private:
+  LowRankTile<float> of_pass(int64_t n) const { return {a_.layout, out_ + a_.layout.start(n) * kTile, n}; }
+
   void read(const float* from, float* to) const {
     for (int64_t c = 0; c < channels_; ++c)
       for (int64_t n = 0; n < kTile; ++n) to[c * kTile + n] = n < count_ ? from[c * a_.pixels + start_ + n] : 0;
@@ -69,7 +71,7 @@ class Preparation {
 
   // The tokens themselves, not yet centred.
   void ask_first_layer() {
-    const LowRankTile<float> t(a_.layout, out_, 0), next(a_.layout, out_, 1);
+    const LowRankTile<float> t = of_pass(0), next = of_pass(1);
     for (int64_t k = 0; k < channels_ * kTile; k += N) store(sum_ + k, load(x_ + k) + load(position_ + k));
     const TwoWayLayer& l = a_.layers[0];
     project(l.to_image.key.weight, inner_, channels_, sum_, t.key);
@@ -93,7 +95,7 @@ class Preparation {
     project(w.key.weight, inner_, channels_, sum_, t.key_position);
     value(w, t.value);
     if (n == a_.layout.depth) return;
-    const LowRankTile<float> next(a_.layout, out_, n + 1);
+    const LowRankTile<float> next = of_pass(n + 1);
     const Linear& query = a_.layers[n].to_prompt.query;
     project(query.weight, inner_, channels_, x_, next.query);
     project(query.weight, inner_, channels_, sum_, next.query_position);

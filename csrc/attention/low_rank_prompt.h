@@ -11,15 +11,15 @@ constexpr int64_t kMaxParts = 1024;  // of an image
 // NOTE: SAM's transformer takes 8.5 ms instead of 9.3; with all of them in the cache it would take 7.0.
 class Ahead {
  public:
-  Ahead(const float* from, int64_t floats, int64_t calls)
-      : at_(from), end_(from + floats), share_(floats / 16 / calls * 16 + 16) {}
+  Ahead(const void* from, int64_t bytes, int64_t calls)
+      : at_(static_cast<const char*>(from)), end_(at_ + bytes), share_((bytes / 64 / calls + 1) * 64) {}
   void fetch() {
-    for (const float* stop = end_ - at_ < share_ ? end_ : at_ + share_; at_ < stop; at_ += 16)
+    for (const char* stop = end_ - at_ < share_ ? end_ : at_ + share_; at_ < stop; at_ += 64)
       __builtin_prefetch(at_, 0, 2);
   }
 
  private:
-  const float *at_, *end_;
+  const char *at_, *end_;
   int64_t share_;
 };
 

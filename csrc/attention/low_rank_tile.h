@@ -11,9 +11,10 @@ template <class Float>
 struct LowRankTile {
   Float *query, *query_position, *said, *square, *constants, *key, *key_position, *value;
 
-  LowRankTile(const LowRankLayout& l, Float* tile, int64_t n) {
+  // `rows` are those of the pass, not of the whole tile.
+  LowRankTile(const LowRankLayout& l, Float* rows, int64_t n) {
     const int64_t inner = l.inner() * kTile;
-    query = tile + l.start(n) * kTile;
+    query = rows;
     query_position = query + inner;
     said = query + l.question(n) * kTile;
     square = said + n * inner;
@@ -39,34 +40,6 @@ static inline void compress(const float* from, uint16_t* to, int64_t count) {
     const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     to[k] = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : nearest);  // NaN stays one
   }
-}
-
-// Row by row of the numbers that are kept in two parts, pass by pass: body(row of the tile, row of the low part).
-template <class Body>
-static inline void precise_rows(const LowRankLayout& l, int64_t n, Body body) {
-  for (int64_t k = 0; k < n; ++k)
-    body(l.start(n) + l.question(n) + n * l.inner() + k, l.prepared_rows() + n * (n - 1) / 2 + k);
-}
-
-static inline void compress_tile(const LowRankLayout& l, const float* from, uint16_t* to) {
-  compress(from, to, l.prepared_rows() * kTile);
-  for (int64_t n = 1; n <= l.depth; ++n)
-    precise_rows(l, n, [&](int64_t row, int64_t low) {
-      float rest[kTile];
-      expand(to + row * kTile, rest, kTile);
-      for (int64_t p = 0; p < kTile; ++p) rest[p] = from[row * kTile + p] - rest[p];
-      compress(rest, to + low * kTile, kTile);
-    });
-}
-
-// What pass n reads of a tile that is kept in bfloat16; `to` is the whole tile's.
-static inline void expand_pass(const LowRankLayout& l, int64_t n, const uint16_t* from, float* to) {
-  expand(from + l.start(n) * kTile, to + l.start(n) * kTile, l.rows(n) * kTile);
-  precise_rows(l, n, [&](int64_t row, int64_t low) {
-    float rest[kTile];
-    expand(from + low * kTile, rest, kTile);
-    for (int64_t p = 0; p < kTile; ++p) to[row * kTile + p] += rest[p];
-  });
 }
 
 static inline const AttentionWeights& question_after(const TwoWayLayer* layers, const AttentionWeights& final,

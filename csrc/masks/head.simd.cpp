@@ -50,7 +50,7 @@ class Head {
   void convolve_low_rank() {
     const LowRankLayout& l = a_.layout;
     const int64_t tiles = (a_.height * a_.width + kTile - 1) / kTile, up = 4 * a_.middle;
-    const int64_t place = ((image_ * tiles + tile_) * l.kept_rows() + l.start(l.depth + 1)) * kTile;
+    const int64_t place = ((image_ * tiles + tile_) * l.prepared_rows() + l.start(l.depth + 1)) * kTile;
     const float* content = static_cast<const float*>(a_.prepared) + place;
     if (l.half) {
       expand(static_cast<const uint16_t*>(a_.prepared) + place, up1_, up * kTile);

@@ -31,8 +31,8 @@ class Sizes(NamedTuple):
     up: int
     half: int
 
-    def kept_rows(self) -> int:
-        inner, rows = self.heads * self.width, self.up + self.half * self.depth * (self.depth + 1) // 2
+    def prepared_rows(self) -> int:
+        inner, rows = self.heads * self.width, self.up
         for n in range(self.depth + 1):
             rows += 2 * inner if n == 0 else (n + min(n, 2) + 3) * inner + n
         return rows
@@ -52,9 +52,9 @@ def _prepare_fake(
     image: Tensor, position: Tensor, weights: list[Tensor], up: Tensor, sizes: list[int], eps: list[float]
 ) -> Tensor:
     images, _, height, width = image.shape
-    kept = Sizes(*sizes)
-    dtype = torch.bfloat16 if kept.half else torch.float32
-    return image.new_empty(images * _tokens(height * width) * kept.kept_rows(), dtype=dtype)
+    s = Sizes(*sizes)
+    dtype = torch.bfloat16 if s.half else torch.float32
+    return image.new_empty(images * _tokens(height * width) * s.prepared_rows(), dtype=dtype)
 
 
 def _prepare_cpu(
