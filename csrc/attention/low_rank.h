@@ -5,7 +5,7 @@
 //
 // are never written. A_n depends on the image alone: what the layers ask of it (projections, the squares that LayerNorm
 // needs) is prepared once. A prompt keeps one number d and the H T n weights W of each token, and the few rows R.
-// For SAM and seven prompt tokens that is a third of the products of two_way.h, with the same error in float32.
+// For SAM and seven prompt tokens that is two fifths of the products of two_way.h, with the same error in float32.
 #pragma once
 #include "attention/two_way.h"
 #include "common/bf16.h"
@@ -50,11 +50,10 @@ struct LowRankImage {
 
 void low_rank_prepare(const LowRankImage& args);
 
-// two_way.image_out takes low_rank_floats for each prompt.
+// two_way.prepared is that of low_rank_prepare, two_way.image_out takes low_rank_floats for each prompt.
 struct LowRank {
   TwoWay two_way;
   LowRankLayout layout;
-  const void* prepared;  // of low_rank_prepare, instead of two_way.prepared
   const float* up_weight;
   const Bf16* engine;  // computes what the prompt asks of W and gathers from it; null: float32
   bool split;          // in three products

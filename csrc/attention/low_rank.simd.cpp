@@ -16,11 +16,8 @@ class LowRankGroup {
         l_(args.layout),
         count_(count),
         tiles_((a_.pixels + kTile - 1) / kTile),
-        parts_(threads == 1                ? 1
-               : tiles_ < kParts * threads ? tiles_
-                                           : kParts * threads),
+        parts_(parts_of(tiles_, threads, kParts)),
         image_(first / (a_.prompts / a_.images)),
-        prepared_(args.prepared),
         tokens_(a_, first, count) {
     for (int64_t k = 0; k < count; ++k) prompts_[k] = new LowRankPrompt(args, tokens_, first, k, parts_);
   }
@@ -65,8 +62,8 @@ class LowRankGroup {
     for (int64_t k = first; k < last; ++k) {
       const int64_t calls = count_ * prompts_[0]->fetches(n), size = k + 1 < tiles_ ? l_.rows(n) * kTile : 0;
       const int64_t here = place(k) + l_.start(n) * kTile, next = place(k + 1) + l_.start(n) * kTile;
-      const auto* floats = static_cast<const float*>(prepared_);
-      const auto* halves = static_cast<const uint16_t*>(prepared_);
+      const auto* floats = static_cast<const float*>(a_.prepared);
+      const auto* halves = static_cast<const uint16_t*>(a_.prepared);
       if (l_.half) expand(halves + here, expanded, wide);
       Ahead ahead = l_.half ? Ahead(halves + next, size * 2, calls) : Ahead(floats + next, size * 4, calls);
       for (int64_t p = 0; p < count_; ++p)
@@ -80,7 +77,6 @@ class LowRankGroup {
   const TwoWay& a_;
   const LowRankLayout& l_;
   const int64_t count_, tiles_, parts_, image_;
-  const void* prepared_;
   PromptTokens tokens_;
   LowRankPrompt* prompts_[kLowRankGroup];
 };

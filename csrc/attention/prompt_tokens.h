@@ -11,6 +11,12 @@ namespace FP_ISA {
 
 static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
+// Of an image's tiles, so many for each thread; one for one thread, which then has nothing to merge.
+static inline int64_t parts_of(int64_t tiles, int threads, int64_t each) {
+  const int64_t wanted = threads == 1 ? 1 : each * threads;
+  return wanted < tiles ? wanted : tiles;
+}
+
 // Hands out pieces of one block of memory.
 struct Pieces {
   float* at;

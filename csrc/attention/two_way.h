@@ -39,10 +39,10 @@ struct TwoWay {
   const TwoWayLayer* layers;
   AttentionWeights final;
   LayerNorm final_norm;
-  const float* prompt;    // (prompts, T, C): start and position of the prompt tokens
-  const float* prepared;  // of two_way_prepare
-  float* prompt_out;      // (prompts, T, C)
-  float* image_out;       // (prompts, C, pixels)
+  const float* prompt;   // (prompts, T, C): start and position of the prompt tokens
+  const void* prepared;  // of two_way_prepare
+  float* prompt_out;     // (prompts, T, C)
+  float* image_out;      // (prompts, C, pixels)
   int threads;
 };
 

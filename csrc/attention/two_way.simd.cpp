@@ -28,9 +28,7 @@ class Decoder {
         prompt_(prompt),
         image_(prompt / (a.prompts / a.images)),
         tiles_((a.pixels + kTile - 1) / kTile),
-        parts_(threads == 1                ? 1
-               : tiles_ < kParts * threads ? tiles_
-                                           : kParts * threads),
+        parts_(parts_of(tiles_, threads, kParts)),
         form_(s_.rows() * s_.channels < s_.inner() * (s_.channels + s_.tokens) ? Form::absorbed : Form::projected),
         prompt_tokens_(a, prompt, 1),
         memory_((4 + parts_) * (s_.rows() * s_.channels + 2 * s_.rows() + 64) + tiles_ * s_.channels * kTile) {
@@ -129,7 +127,8 @@ class Decoder {
 
   void pass_tile(int64_t n, int64_t k, bool first, const Room& r, Partial& sums) {
     const int64_t size = 2 * s_.channels + 3 * s_.inner();
-    const Prepared p = prepared_tile(a_.prepared + (image_ * tiles_ + k) * size * kTile, s_.channels, s_.inner());
+    const Prepared p = prepared_tile(static_cast<const float*>(a_.prepared) + (image_ * tiles_ + k) * size * kTile,
+                                     s_.channels, s_.inner());
     const int64_t start = k * kTile, count = a_.pixels - start < kTile ? a_.pixels - start : kTile;
     if (n == 0) {
       dot(s_, prompt_tokens_.side(0, prompt_tokens_.query), p.key, r.logits);

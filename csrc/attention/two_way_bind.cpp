@@ -106,7 +106,7 @@ FASTPROMPT_BIND(two_way) {
     const Transformer t(weights, eps, sizes[8].cast<int64_t>());
     const Precision p = static_cast<Precision>(precision);
     const TwoWay two_way = two_way_args(sizes, prompt, prepared, t, out, threads);
-    const LowRank a{two_way, low_rank_layout(layout), floats(prepared), floats(up), bf16(p), p == Precision::high};
+    const LowRank a{two_way, low_rank_layout(layout), floats(up), bf16(p), p == Precision::high};
     py::gil_scoped_release nogil;
     low_rank(a);
   });

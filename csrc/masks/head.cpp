@@ -1,21 +1,29 @@
 #include "masks/head.h"
 
-#include <vector>
-
 #include "attention/prompt.h"
 #include "common/parallel.h"
+#include "common/scratch.h"
 
 namespace fastprompt {
 namespace {
 
 // Memory of a left operand of `count` matrices (rows x depth).
-struct Packed {
-  std::vector<uint16_t> high, low;
-  int64_t size;
+class Packed {
+ public:
   Packed(int64_t count, int64_t rows, int64_t depth, bool split)
-      : high(count * rows * round_to_depth(depth)), low(split ? high.size() : 0), size(rows * round_to_depth(depth)) {}
-  uint16_t* low_at(int64_t k) { return low.empty() ? nullptr : low.data() + k * size; }
-  Bf16Operand operand() { return {high.data(), low_at(0)}; }
+      : size(rows * round_to_depth(depth)),
+        total_(count * size),
+        split_(split),
+        memory_((split ? 2 : 1) * total_ / 2 + 1) {}
+  uint16_t* high_at(int64_t k) const { return reinterpret_cast<uint16_t*>(memory_.data()) + k * size; }
+  uint16_t* low_at(int64_t k) const { return split_ ? high_at(k) + total_ : nullptr; }
+  Bf16Operand operand() const { return {high_at(0), low_at(0)}; }
+  const int64_t size;
+
+ private:
+  const int64_t total_;
+  const bool split_;
+  Scratch memory_;
 };
 
 void run(const MaskHead& a) {
@@ -27,13 +35,13 @@ void run_packed(MaskHead a, bool split) {
   const int64_t up = 4 * a.middle, deep = 4 * a.depth, rank = a.layout.rank(a.layout.depth);
   const int64_t tile = FP_DISPATCH(prompt_tile)(), tiles = (a.height * a.width + tile - 1) / tile;
   Packed second(1, deep, a.middle, split), rows(a.prompts, up, rank, split);
-  pack_left(a.weight2, 1, deep, deep, a.middle, second.high.data(), second.low_at(0));
+  pack_left(a.weight2, 1, deep, deep, a.middle, second.high_at(0), second.low_at(0));
   constexpr int64_t kBlock = 16;  // rows
   parallel_for(a.threads, a.prompts * up / kBlock, [&](int64_t block) {
     const int64_t k = block / (up / kBlock), row = block % (up / kBlock) * kBlock;
     const float* from = a.low_rank + k * a.layout.prompt_rows() * (up + tiles * tile) + up + row;
     const int64_t at = row * round_to_depth(rank);
-    pack_left(from, 1, up, kBlock, rank, rows.high.data() + k * rows.size + at, split ? rows.low_at(k) + at : nullptr);
+    pack_left(from, 1, up, kBlock, rank, rows.high_at(k) + at, split ? rows.low_at(k) + at : nullptr);
   });
   a.packed2 = second.operand(), a.low_rank_rows = rows.operand();
   run(a);

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
+from fastprompt.nn._mlp import token_mlps
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
-from fastprompt.ops._torch_mlp import token_mlps
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
 
 

@@ -1,5 +1,6 @@
 """Arrays on their way to a kernel: (address, dtype code, strides) of NumPy arrays and torch tensors."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,7 @@ def address(x: Any) -> int:
     if x is None:
         return 0
     return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])
+
+
+def addresses(arrays: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(address(x) for x in arrays)

@@ -4,14 +4,14 @@ What the image contributes is prepared once; a prompt then adds a matrix of low 
 the image tokens are never written. The result of the second operator is for the third alone. No gradient.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, matmul_precision
-from fastprompt.ops._arrays import address
+from fastprompt.ops._arrays import address, addresses
 from fastprompt.ops._library import define
 from fastprompt.ops._torch_two_way import TILE, TwoWayWeights
 from fastprompt.ops.masks import MaskHeadWeights
@@ -138,10 +138,6 @@ _masks = define(
 
 def contiguous(tensors: list[Tensor]) -> list[Tensor]:
     return [x.contiguous() for x in tensors]
-
-
-def addresses(tensors: Any) -> tuple[int, ...]:
-    return tuple(address(x) for x in tensors)
 
 
 class LowRankTokens(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads
 from fastprompt.ops import relative_position
-from fastprompt.ops._arrays import address
+from fastprompt.ops._arrays import address, addresses
 from fastprompt.ops._library import define
 from fastprompt.ops.relative_position import Call
 
@@ -135,7 +135,7 @@ def _backward_cpu(
         scale,
     )
     fields = relative_position.arguments(call)
-    made = tuple(address(x) for x in found)
+    made = addresses(found)
     _C.relative_gradient(*fields, address(out), address(log_weight), address(grad), made, get_num_threads())
     return found
 

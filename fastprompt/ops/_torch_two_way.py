@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
-from fastprompt.ops._arrays import address
+from fastprompt.ops._arrays import address, addresses
 from fastprompt.ops._library import define
 
 TILE = 64  # image tokens of the largest tile of any instruction set
@@ -24,8 +24,8 @@ def _prepare_cpu(image: Tensor, position: Tensor, weights: list[Tensor]) -> Tens
     images, channels, height, width = image.shape
     image, position, weights = image.contiguous(), position.contiguous(), [w.contiguous() for w in weights]
     size = (images, channels, height * width, weights[0].shape[0])
-    addresses = tuple(address(w) for w in weights)
-    _C.two_way_prepare(size, address(image), address(position), addresses, address(out), get_num_threads())
+    arrays = (address(image), address(position), addresses(weights), address(out))
+    _C.two_way_prepare(size, *arrays, get_num_threads())
     return out
 
 
@@ -45,9 +45,8 @@ def _two_way_cpu(
     out, image = _two_way_fake(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps)
     if prompts:
         size = (images, prompts, channels, pixels, tokens, heads, width, mlp, depth)
-        addresses = tuple(address(w) for w in weights)
         pair = (address(out), address(image))
-        _C.two_way(size, address(prompt), address(prepared), addresses, tuple(eps), pair, get_num_threads())
+        _C.two_way(size, address(prompt), address(prepared), addresses(weights), tuple(eps), pair, get_num_threads())
     return out, image
 
 

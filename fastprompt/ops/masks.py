@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._arrays import address, addresses, as_array, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 from fastprompt.ops._resize import taps
 
@@ -129,7 +129,7 @@ def launch(*arguments: Any) -> None:
     images = 1 if detail1 is None else detail1.shape[0]
     sizes = (batch, vectors.shape[1], height, width, channels, middle, depth, images)
     order = (image, conv1, bias1, norm_weight, norm_bias, conv2, bias2, vectors, detail1, detail2, None, None, out)
-    _C.mask_head(sizes, tuple(address(x) for x in order), eps, (), 0, get_num_threads())
+    _C.mask_head(sizes, addresses(order), eps, (), 0, get_num_threads())
 
 
 class ResizedMasks(NamedTuple):
