@@ -42,9 +42,14 @@ def get_num_threads() -> int:
 
 
 def matmul_precision() -> int:
-    """0, 1, 2 for "highest", "high", "medium" of ``torch.set_float32_matmul_precision``, in the kernels' order."""
+    """0, 1, 2 for "highest", "high", "medium" of ``torch.set_float32_matmul_precision``, in the kernels' order; under
+    autocast to bfloat16, "medium"."""
     torch = sys.modules.get("torch")
-    return 0 if torch is None else ("highest", "high", "medium").index(torch.get_float32_matmul_precision())
+    if torch is None:
+        return 0
+    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16:
+        return 2
+    return ("highest", "high", "medium").index(torch.get_float32_matmul_precision())
 
 
 def current_backend() -> str:

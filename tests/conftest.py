@@ -1,8 +1,11 @@
 """Uninitialised memory is NaN in every test, so that a pixel that a kernel forgets cannot pass for a result."""
 
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import fastprompt._C as _C
 
 LEVELS = ["baseline", "avx2", "avx512"]
 ISAS = LEVELS[: LEVELS.index(_C.best_isa()) + 1]
+HAS_AMX = _C.bf16() == "amx"
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +36,46 @@ def isa(request):
     _C.set_isa(request.param)
     yield request.param
     _C.set_isa(_C.best_isa())
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """Runs the instructions that csrc/common/bf16_amx.cpp was compiled to."""
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    made = tmp_path_factory.mktemp("amx") / "amx.so"
+    source = Path(__file__).with_name("amx_emulator.c")
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", made, source], check=True)
+    return ctypes.CDLL(str(made))
+
+
+@pytest.fixture(params=["plain", "avx512_bf16", "amx"])
+def engine(request):
+    """Products of bfloat16 numbers by every engine; AMX in an emulator where the machine has none."""
+    if _C.best_isa() != "avx512":
+        pytest.skip("bfloat16 products need AVX-512")
+    emulated = request.param == "amx" and not HAS_AMX
+    library = request.getfixturevalue("emulator") if emulated else None
+    try:
+        _C.set_bf16(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    if library:
+        assert library.amx_install() == 0
+    yield request.param
+    if library:
+        assert library.amx_remove() == 0
+    _C.set_bf16("best")
+
+
+@pytest.fixture
+def precision():
+    """``torch.set_float32_matmul_precision``, undone behind the test."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The mask head's products in bfloat16, by every engine; AMX in an emulator where the machine has none."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -11,45 +8,11 @@ from fastprompt import _C
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+from conftest import HAS_AMX  # noqa: E402
 from hosts import no_grad  # noqa: E402, F401
 from test_low_rank import decoder, run  # noqa: E402
 
-HAS_AMX = _C.bf16() == "amx"
 pytestmark = pytest.mark.skipif(_C.best_isa() != "avx512", reason="bfloat16 products need AVX-512")
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory):
-    """Runs the instructions that csrc/common/bf16_amx.cpp was compiled to."""
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
-    made = tmp_path_factory.mktemp("amx") / "amx.so"
-    source = Path(__file__).with_name("amx_emulator.c")
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", made, source], check=True)
-    return ctypes.CDLL(str(made))
-
-
-@pytest.fixture(params=["plain", "avx512_bf16", "amx"])
-def engine(request):
-    emulated = request.param == "amx" and not HAS_AMX
-    library = request.getfixturevalue("emulator") if emulated else None
-    try:
-        _C.set_bf16(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    if library:
-        assert library.amx_install() == 0
-    yield request.param
-    if library:
-        assert library.amx_remove() == 0
-    _C.set_bf16("best")
-
-
-@pytest.fixture
-def precision(request):
-    before = torch.get_float32_matmul_precision()
-    yield torch.set_float32_matmul_precision
-    torch.set_float32_matmul_precision(before)
 
 
 def inputs(channels=128, height=9, width=9):

@@ -11,12 +11,13 @@ namespace {
 constexpr int64_t kTasksPerThread = 8;  // a thread that loses its core delays little
 
 // Blocks of nearly the same size: 197 keys are 112 and 85, not 128 and 69.
-int64_t block_keys(int64_t count) {
-  const int64_t blocks = (count + kMaxKeys - 1) / kMaxKeys;
+int64_t block_keys(int64_t count, int64_t most) {
+  const int64_t blocks = (count + most - 1) / most;
   return ((count + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
 struct Sets {
+  int64_t most_keys;  // of a block
   std::vector<TokenSet> sets;
   std::vector<std::vector<Run>> runs;
   std::vector<std::vector<int64_t>> blocks;
@@ -26,7 +27,7 @@ struct Sets {
     std::vector<int64_t> block;
     int64_t total = 1, count = 0;  // and the key of the padding
     for (const Run& run : all) total += run.count;
-    const int64_t keys = block_keys(total);
+    const int64_t keys = block_keys(total, most_keys);
     for (const Run& run : all)
       for (int64_t k = 0; k < run.count;) {
         if (count % keys == 0) block.push_back(cut.size());
@@ -58,8 +59,8 @@ std::vector<Run> listed(const int32_t* yx, int64_t tokens) {
   return runs;
 }
 
-Sets token_sets(const RelativeAttention& a) {
-  Sets found;
+Sets token_sets(const RelativeAttention& a, const Bf16* engine) {
+  Sets found{engine ? kMaxKeysBf16 : kMaxKeys, {}, {}, {}};
   const int64_t h = a.window_height ? a.window_height : a.height, w = a.window_height ? a.window_columns : a.columns;
   for (int64_t image = 0; image < a.images; ++image) {
     if (a.coordinates) {
@@ -88,7 +89,7 @@ struct Prepared {
   explicit Prepared(const RelativeAttention& a) {
     const bool windows = a.window_height > 0;
     call = {a, table(a.rel_h, windows ? a.window_height : a.height, a.width, h),
-            table(a.rel_w, windows ? a.window_columns : a.columns, a.width, w)};
+            table(a.rel_w, windows ? a.window_columns : a.columns, a.width, w), bf16(a.precision)};
   }
   RelativeCall call;
   std::vector<float> h, w;
@@ -99,7 +100,7 @@ struct Prepared {
 void relative_attention(const RelativeAttention& a) {
   if (a.images * a.tokens * a.heads == 0) return;
   const Prepared prepared(a);
-  const Sets found = token_sets(a);
+  const Sets found = token_sets(a, prepared.call.engine);
   const int64_t heads = found.sets.size() * a.heads;
   const int64_t wanted = a.threads == 1 ? 1 : (kTasksPerThread * a.threads + heads - 1) / heads;
   const int64_t parts = std::min(wanted, (found.sets[0].count + 63) / 64);
@@ -117,7 +118,7 @@ void relative_gradient(const RelativeGradient& g) {
   std::fill(g.rel_h_grad, g.rel_h_grad + rows_h, 0.f), std::fill(g.rel_w_grad, g.rel_w_grad + rows_w, 0.f);
   if (a.images * a.tokens * a.heads == 0) return;
   const Prepared prepared(a);
-  const Sets found = token_sets(a);
+  const Sets found = token_sets(a, prepared.call.engine);
   const int64_t heads = found.sets.size() * a.heads, groups = std::min(heads, kTasksPerThread * a.threads);
   std::vector<float> sums(groups * (rows_h + rows_w), 0.f);
   parallel_for(a.threads, groups, [&](int64_t group) {

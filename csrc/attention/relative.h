@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 
+#include "common/bf16.h"
 #include "common/isa.h"
 
 namespace fastprompt {
@@ -25,8 +26,9 @@ struct RelativeAttention {
   int64_t coordinate_step;           // from image to image: 0 or 2 tokens
   const float *pad_key, *pad_value;  // (heads, width): of the positions of a window that lie outside the grid
   float scale;
-  float* out;         // (images, tokens, heads, width)
-  float* log_weight;  // (images, heads, tokens): log of the sum of e^logit; or null
+  float* out;           // (images, tokens, heads, width)
+  float* log_weight;    // (images, heads, tokens): log of the sum of e^logit; or null
+  Precision precision;  // of the two products with keys and values; the rest is float32, as the gradient
   int threads;
 };
 
@@ -43,7 +45,9 @@ void relative_gradient(const RelativeGradient& args);
 
 // ---------------------------------------------------------------- what the tasks of a call share
 
-constexpr int64_t kMaxKeys = 512;  // of a block; ViT-B's global block took 575, 553, 535, 527 ms with 64, 128, 256, 512
+// Of a block. ViT-B's global block took 575, 553, 535, 527 ms with 64, 128, 256, 512, and with an engine of bfloat16
+// 338 with 256, 353 with 512.
+constexpr int64_t kMaxKeys = 512, kMaxKeysBf16 = 256;
 
 // Tokens side by side in a row of the grid that lie in one block.
 struct Run {
@@ -54,7 +58,7 @@ struct Run {
 // Tokens that attend to each other.
 struct TokenSet {
   int64_t image, count;
-  int64_t block_keys;  // tokens of a block, a multiple of 16, at most kMaxKeys
+  int64_t block_keys;  // tokens of a block, a multiple of 16
   const Run* runs;
   const int64_t* block;     // (blocks + 1): the first run of every block
   int64_t height, columns;  // the part of the window that lies in the grid; more than the window: all of it
@@ -70,6 +74,7 @@ struct RelativeTable {
 struct RelativeCall {
   RelativeAttention args;
   RelativeTable h, w;
+  const Bf16* engine;  // null: float32
 };
 
 FP_DECLARE_ISA(void, relative_queries,

@@ -1,4 +1,4 @@
-#include "attention/relative_tile.h"
+#include "attention/relative_products.h"
 #include "common/scratch.h"
 
 namespace fastprompt {
@@ -9,64 +9,65 @@ constexpr float kSlack = 12;  // in units of log2: a peak may be passed by this 
 
 // Keys and values are packed once for all queries, then block after block of queries walks over all blocks of keys. The
 // logits of a pair of blocks stay in the cache: bias, then products, then weights, then sums of values.
+template <class Products>
 class Attention {
  public:
   Attention(const RelativeCall& call, const TokenSet& set, int64_t head)
       : a_(call.args),
         head_{call, set, head},
         width_(a_.width),
-        step_(set.block_keys),
+        keys_(set.block_keys),
         blocks_(head_.blocks()),
-        memory_(blocks_ * (key_block() + value_block()) + (2 * kQueries + step_) * width_ + kQueries * (step_ + N) +
-                64 + Bias::floats(call)) {
-    keys_ = memory_.data();
-    values_ = keys_ + blocks_ * key_block();
-    q_ = values_ + blocks_ * value_block();
-    sums_ = q_ + kQueries * width_;
-    rows_ = sums_ + kQueries * width_;
-    totals_ = rows_ + step_ * width_;
+        products_(call, keys_, blocks_),
+        step_(products_.step()),
+        out_row_(products_.out_row()),
+        memory_(products_.floats() + kQueries * (products_.key_row() + out_row_ + step_ + N) + step_ * out_row_ + 64 +
+                Bias::floats(call)) {
+    products_.place(memory_.data());
+    q_ = memory_.data() + products_.floats();
+    sums_ = q_ + kQueries * products_.key_row();
+    rows_ = sums_ + kQueries * out_row_;
+    totals_ = rows_ + step_ * out_row_;
     logits_ = totals_ + kQueries * N;
     bias_.place(call, logits_ + kQueries * step_ + 64);
   }
 
   void pack() {
     for (int64_t b = 0; b < blocks_; ++b) {
-      pack_rows(a_.key, a_.pad_key, b);
-      turned_to_slabs(rows_, head_.keys_of(b), width_, keys_ + b * key_block());
-      pack_rows(a_.value, a_.pad_value, b);
-      rows_to_slabs(rows_, head_.keys_of(b), width_, step_, values_ + b * value_block());
+      products_.pack_keys(b, rows_of(a_.key, a_.pad_key, products_.key_row(), b));
+      products_.pack_values(b, rows_of(a_.value, a_.pad_value, out_row_, b));
     }
   }
 
   void queries(int64_t first, int64_t last) {
-    const int64_t rows = last - first;
-    head_.gather(a_.query, first, last, q_);
-    bias_.load(head_, first, last, q_, width_);
+    const int64_t rows = last - first, row = products_.key_row();
+    const int64_t whole = (rows + Products::kQueryUnit - 1) / Products::kQueryUnit * Products::kQueryUnit;
+    for (int64_t i = 0; i < whole * row; i += N) storeu(q_ + i, broadcast(0.f));
+    head_.gather(a_.query, first, last, q_, row);
+    bias_.load(head_, first, last, {q_, row, 1});
     if (head_.padded()) weigh_padding(rows);
-    for (int64_t i = 0; i < rows * width_; i += N) storeu(q_ + i, loadu(q_ + i) * broadcast(a_.scale * kLog2e));
+    for (int64_t i = 0; i < rows * row; i += N) storeu(q_ + i, loadu(q_ + i) * broadcast(a_.scale * kLog2e));
+    products_.load(q_, whole);
     for (int64_t i = 0; i < rows; ++i) peak_[i] = 0;
     for (int64_t b = 0; b < blocks_; ++b) {
-      const int64_t keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
-      bias_.fill(head_, b, rows, peak_, padding_, logits_);
-      multiply_slabs<true>({q_, width_, 1}, keys_ + b * key_block(), width_, logits_, step_, rows, vectors, width_);
-      for (int64_t i = 0; i < rows; ++i) weigh(i, vectors, b == 0);
-      const Left weights{logits_, step_, 1};
-      const float* values = values_ + b * value_block();
-      b == 0 ? multiply_slabs<false>(weights, values, step_, sums_, width_, rows, width_ / N, keys)
-             : multiply_slabs<true>(weights, values, step_, sums_, width_, rows, width_ / N, keys);
+      const int64_t keys = head_.keys_of(b), padded = products_.padded(keys);
+      bias_.fill(head_, b, rows, peak_, padding_, logits_, step_, padded);
+      products_.add_logits(b, whole, keys, logits_);
+      for (int64_t i = 0; i < rows; ++i) weigh(i, padded / N, b == 0);
+      products_.add_values(b, whole, keys, logits_, sums_);
     }
     store(first, last);
   }
 
  private:
-  int64_t key_block() const { return Slabs::floats(width_, step_); }
-  int64_t value_block() const { return Slabs::floats(step_, width_); }
-
-  // rows_ = the tokens of a block, and the padding behind the last.
-  void pack_rows(const TokenRows& from, const float* padding, int64_t b) {
-    head_.gather(from, b * step_, (b + 1) * step_, rows_);
+  // The tokens of a block, and the padding behind the last; zeros behind them and behind the width.
+  KeyBlock rows_of(const TokenRows& from, const float* padding, int64_t row, int64_t b) {
+    const int64_t keys = head_.keys_of(b);
+    for (int64_t i = 0; i < step_ * row; i += N) storeu(rows_ + i, broadcast(0.f));
+    head_.gather(from, b * keys_, (b + 1) * keys_, rows_, row);
     if (head_.padded() && b == blocks_ - 1)
-      copy_floats(padding + head_.head * width_, rows_ + (head_.keys_of(b) - 1) * width_, width_);
+      copy_floats(padding + head_.head * width_, rows_ + (keys - 1) * row, width_);
+    return {rows_, row, keys};
   }
 
   // Logits, relative to the peak, become weights; the peak moves if it must.
@@ -94,7 +95,8 @@ class Attention {
   void rescale(int64_t i, float rise) {
     const vf factor = exp2(broadcast(-rise));
     storeu(totals_ + i * N, loadu(totals_ + i * N) * factor);
-    for (int64_t d = 0; d < width_; d += N) storeu(sums_ + i * width_ + d, loadu(sums_ + i * width_ + d) * factor);
+    float* sums = sums_ + i * out_row_;
+    for (int64_t d = 0; d < width_; d += N) storeu(sums + d, loadu(sums + d) * factor);
   }
 
   void store(int64_t first, int64_t last) {
@@ -104,7 +106,7 @@ class Attention {
         const float total = sum(loadu(totals_ + i * N));
         const vf share = broadcast(1.f / total);
         float* out = a_.out + head_.out(token);
-        for (int64_t d = 0; d < width_; d += N) storeu(out + d, loadu(sums_ + i * width_ + d) * share);
+        for (int64_t d = 0; d < width_; d += N) storeu(out + d, loadu(sums_ + i * out_row_ + d) * share);
         if (a_.log_weight)
           a_.log_weight[(head_.set.image * a_.heads + head_.head) * a_.tokens + token] =
               (peak_[i] + __builtin_log2f(total)) * kLn2;
@@ -141,24 +143,32 @@ class Attention {
 
   const RelativeAttention& a_;
   const HeadOf head_;
-  const int64_t width_, step_, blocks_;  // step_: keys of a block
+  const int64_t width_, keys_, blocks_;  // keys_: tokens of a block
+  Products products_;
+  const int64_t step_, out_row_;
   Scratch memory_;
   Bias bias_;
-  float *keys_, *values_;                     // slabs of every block: (width, step), (step, width)
-  float *q_, *sums_;                          // (kQueries, width): queries, scaled; sums of weighted values
-  float *rows_, *totals_, *logits_;           // (step, width); (kQueries, N): sums of weights; (kQueries, step)
+  float *q_, *sums_;                          // (kQueries, row): queries, scaled; sums of weighted values
+  float *rows_, *totals_, *logits_;           // (step, row); (kQueries, N): sums of weights; (kQueries, step)
   float peak_[kQueries], padding_[kQueries];  // in units of log2
 };
+
+template <class Products>
+void all_queries(const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts) {
+  Attention<Products> attention(call, set, head);
+  attention.pack();
+  constexpr int64_t U = Products::kQueryUnit;
+  const int64_t blocks = (set.count + kQueries - 1) / kQueries;
+  const int64_t rows = ((set.count + blocks - 1) / blocks + U - 1) / U * U;  // 196 queries are 3 times 56 and 28
+  for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts && b * rows < set.count; ++b)
+    attention.queries(b * rows, (b + 1) * rows < set.count ? (b + 1) * rows : set.count);
+}
 
 }  // namespace
 
 void relative_queries(const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts) {
-  Attention attention(call, set, head);
-  attention.pack();
-  const int64_t blocks = (set.count + kQueries - 1) / kQueries;
-  const int64_t rows = ((set.count + blocks - 1) / blocks + 7) / 8 * 8;  // 196 queries are 3 times 56 and 28
-  for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts && b * rows < set.count; ++b)
-    attention.queries(b * rows, (b + 1) * rows < set.count ? (b + 1) * rows : set.count);
+  call.engine ? all_queries<Bf16Products>(call, set, head, part, parts)
+              : all_queries<Float32Products>(call, set, head, part, parts);
 }
 
 }  // namespace FP_ISA

@@ -28,15 +28,16 @@ RelativeAttention relative(const py::tuple& sizes, const py::tuple& q, const py:
 }  // namespace
 
 FASTPROMPT_BIND(relative_attention) {
-  m.def("relative_attention", [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v,
-                                 const py::tuple& rel, const py::tuple& coordinates, const py::tuple& padding,
-                                 float scale, std::uintptr_t out, std::uintptr_t log_weight, int threads) {
-    RelativeAttention a = relative(sizes, q, k, v, rel, coordinates, padding, scale);
-    a.out = reinterpret_cast<float*>(out), a.log_weight = reinterpret_cast<float*>(log_weight);
-    a.threads = threads;
-    py::gil_scoped_release nogil;
-    relative_attention(a);
-  });
+  m.def("relative_attention",
+        [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v, const py::tuple& rel,
+           const py::tuple& coordinates, const py::tuple& padding, float scale, std::uintptr_t out,
+           std::uintptr_t log_weight, int precision, int threads) {
+          RelativeAttention a = relative(sizes, q, k, v, rel, coordinates, padding, scale);
+          a.out = reinterpret_cast<float*>(out), a.log_weight = reinterpret_cast<float*>(log_weight);
+          a.precision = static_cast<Precision>(precision), a.threads = threads;
+          py::gil_scoped_release nogil;
+          relative_attention(a);
+        });
   m.def("relative_gradient",
         [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v, const py::tuple& rel,
            const py::tuple& coordinates, const py::tuple& padding, float scale, std::uintptr_t out,

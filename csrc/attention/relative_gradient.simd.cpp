@@ -39,10 +39,10 @@ class Gradient {
     for (int64_t i = 0; i < blocks_ * step_ * width_; ++i) key_grad_[i] = value_grad_[i] = 0;
     for (int64_t b = 0; b < blocks_; ++b) {
       const int64_t first = b * step_, keys = head_.keys_of(b);
-      head_.gather(a_.key, first, first + step_, rows_);
+      head_.gather(a_.key, first, first + step_, rows_, width_);
       rows_to_slabs(rows_, keys, width_, step_, keys_ + b * key_block());
       turned_to_slabs(rows_, keys, width_, turned_keys_ + b * turned_block());
-      head_.gather(a_.value, first, first + step_, rows_);
+      head_.gather(a_.value, first, first + step_, rows_, width_);
       turned_to_slabs(rows_, keys, width_, turned_values_ + b * turned_block());
     }
     for (int64_t n = 0; n < head_.set.count; n += kQueries)
@@ -71,10 +71,10 @@ class Gradient {
 
   void load(int64_t first, int64_t last) {
     const int64_t rows = last - first;
-    head_.gather(a_.query, first, last, q_);
-    bias_.load(head_, first, last, q_, width_);
+    head_.gather(a_.query, first, last, q_, width_);
+    bias_.load(head_, first, last, {q_, width_, 1});
     for (int64_t i = 0; i < rows * width_; i += N) storeu(scaled_ + i, loadu(q_ + i) * broadcast(a_.scale * kLog2e));
-    head_.gather(head_.like_out(g_.out_grad), first, last, grad_);
+    head_.gather(head_.like_out(g_.out_grad), first, last, grad_, width_);
     head_.each_run(first, last, [&](const Run& run, int64_t from, int64_t to) {
       for (int64_t n = from; n < to; ++n) {
         const int64_t i = n - first, token = run.token + n - run.first;
@@ -89,7 +89,7 @@ class Gradient {
 
   void block(int64_t b, int64_t rows) {
     const int64_t first = b * step_, keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
-    bias_.fill(head_, b, rows, log_weight_, nullptr, weights_);
+    bias_.fill(head_, b, rows, log_weight_, nullptr, weights_, step_, vectors * N);
     multiply_slabs<true>({scaled_, width_, 1}, turned_keys_ + b * turned_block(), width_, weights_, step_, rows,
                          vectors, width_);
     multiply_slabs<false>({grad_, width_, 1}, turned_values_ + b * turned_block(), width_, slopes_, step_, rows,

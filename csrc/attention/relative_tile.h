@@ -53,12 +53,12 @@ struct HeadOf {
     return {data, a.tokens * a.heads * a.width, a.heads * a.width, a.width};
   }
 
-  // The rows of the tokens [first, last), one behind the other.
-  void gather(const TokenRows& rows, int64_t first, int64_t last, float* out) const {
+  // The rows of the tokens [first, last), one every `out_row` floats.
+  void gather(const TokenRows& rows, int64_t first, int64_t last, float* out, int64_t out_row) const {
     const int64_t width = call.args.width;
     each_run(first, last, [&](const Run& run, int64_t from, int64_t to) {
       const float* at = row(rows, run.token + from - run.first);
-      for (int64_t n = from; n < to; ++n, at += rows.token_step) copy_floats(at, out + (n - first) * width, width);
+      for (int64_t n = from; n < to; ++n, at += rows.token_step) copy_floats(at, out + (n - first) * out_row, width);
     });
   }
 };
@@ -112,7 +112,8 @@ class Bias {
   }
 
   // For the queries [first, last), whose rows are in q.
-  void load(const HeadOf& head, int64_t first, int64_t last, const float* q, int64_t width) {
+  void load(const HeadOf& head, int64_t first, int64_t last, const Left& q) {
+    const int64_t width = head.call.args.width;
     multiply(h_, q, last - first, width, rows_h_);
     multiply(w_, q, last - first, width, rows_w_);
     head.each_run(first, last, [&](const Run& run, int64_t from, int64_t to) {
@@ -127,20 +128,20 @@ class Bias {
   const float* h(int64_t i) const { return rows_h_ + at_h(i); }
   const float* w(int64_t i) const { return rows_w_ + at_w(i); }
 
-  // logits (rows x block_keys) of a block = bias - peak, kLowest behind the last key.
-  void fill(const HeadOf& head, int64_t block, int64_t rows, const float* peak, const float* padding,
-            float* logits) const {
-    const int64_t keys = head.keys_of(block), end = (keys + N - 1) / N * N, row = head.set.block_keys;
+  // logits (rows x block_keys, a row every `row`) of a block = bias - peak, kLowest from the last key to `end`.
+  void fill(const HeadOf& head, int64_t block, int64_t rows, const float* peak, const float* padding, float* logits,
+            int64_t row, int64_t end) const {
+    const int64_t keys = head.keys_of(block), size = head.set.block_keys;
     for (int64_t i = 0; i < rows; ++i, logits += row) {
       const float *high = h(i), *wide = w(i);
-      head.each_run(block * row, (block + 1) * row, [&](const Run& run, int64_t from, int64_t) {
+      head.each_run(block * size, (block + 1) * size, [&](const Run& run, int64_t from, int64_t) {
         // Whole vectors: what is too much is overwritten by the next run, or the next row.
         const vf level = broadcast(high[run.y] - peak[i]);
-        float* to = logits + from - block * row;
+        float* to = logits + from - block * size;
         for (int64_t k = 0; k < run.count; k += N) storeu(to + k, level + loadu(wide + run.x + k));
       });
       for (int64_t k = keys; k < end; ++k) logits[k] = kLowest;
-      if (head.padded() && head.keys() <= (block + 1) * row) logits[keys - 1] = padding[i] - peak[i];
+      if (head.padded() && head.keys() <= (block + 1) * size) logits[keys - 1] = padding[i] - peak[i];
     }
   }
 
@@ -151,8 +152,8 @@ class Bias {
   int64_t at_w(int64_t i) const { return i * row_w() + w_.size - 1 - x_[i]; }
 
  private:
-  void multiply(const RelativeTable& table, const float* q, int64_t rows, int64_t width, float* out) const {
-    gemm<false>({q, width, 1}, table.data, table.step, out, table.step + 16, rows, table.step / N, width);
+  void multiply(const RelativeTable& table, const Left& q, int64_t rows, int64_t width, float* out) const {
+    gemm<false>(q, table.data, table.step, out, table.step + 16, rows, table.step / N, width);
   }
 
   RelativeTable h_, w_;

@@ -21,7 +21,7 @@ static inline void gemm_block(const Left& a, const float* b, ptrdiff_t b_row, fl
                               int64_t depth) {
   vf sum[M][V];
   for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) sum[m][v] = Add ? loadu(out + m * out_row + v * N) : broadcast(0.f);
+    for (int v = 0; v < V; ++v) sum[m][v] = broadcast(0.f);
   const float* left = a.data;
   for (int64_t k = 0; k < depth; ++k, left += a.step, b += b_row) {
     vf right[V];
@@ -33,7 +33,10 @@ static inline void gemm_block(const Left& a, const float* b, ptrdiff_t b_row, fl
     }
   }
   for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) storeu(out + m * out_row + v * N, sum[m][v]);
+    for (int v = 0; v < V; ++v) {
+      float* to = out + m * out_row + v * N;
+      storeu(to, Add ? loadu(to) + sum[m][v] : sum[m][v]);  // at the end: a short sum has a smaller rounding error
+    }
 }
 
 // The last rows, fewer than a block has.

@@ -28,21 +28,8 @@ class RelativeAttention(nn.Module):
         return None if hasattr(host, "rel_pos_h") else "it has no relative position"
 
     def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
-        """Whether this call takes the host's path; the reason is said once."""
-        reason = None
-        if is_disabled():
-            return True
-        if output_attentions or attentions_are_captured():
-            reason = "the weights are asked for"
-        elif x.device.type != "cpu":
-            reason = "there is no kernel for this device"
-        elif x.dtype != torch.float32 or self.rel_pos_h.dtype != torch.float32:
-            reason = "it computes in float32 only"
-        elif self.training and self.dropout:
-            reason = "attention dropout in training"
-        if reason:
-            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
-        return reason is not None
+        reason = "attention dropout in training" if self.training and self.dropout else None
+        return falls_back(self, x, self.rel_pos_h, output_attentions, reason)
 
     def attend(self, x: Tensor, heads: int) -> Tensor:
         """(B, h, w, C) to the same."""
@@ -65,6 +52,21 @@ class RelativeAttention(nn.Module):
         if found is None or found[0] != mark:
             found = kept[name] = mark, interpolated(rel.detach(), size)
         return found[1]
+
+
+def falls_back(module: Any, x: Tensor, rel_pos: Tensor, output_attentions: Any, reason: str | None) -> bool:
+    """Whether a call takes the host's path, for a reason of the module's own or of all; it is said once."""
+    if is_disabled():
+        return True
+    if output_attentions or attentions_are_captured():
+        reason = "the weights are asked for"
+    elif x.device.type != "cpu":
+        reason = "there is no kernel for this device"
+    elif x.dtype != torch.float32 or rel_pos.dtype != torch.float32:
+        reason = "it computes in float32 only"
+    if reason:
+        say_once(f"fastprompt: {type(module).__name__} takes the host's path: {reason}")
+    return reason is not None
 
 
 class Tables(dict[str, Any]):

@@ -1,9 +1,14 @@
-"""Image encoder: drop-in for ``mobile_sam``."""
+"""Image encoder: drop-ins for ``mobile_sam``."""
 
 from mobile_sam.modeling import image_encoder as host
 
+from fastprompt.nn._encoder import SegmentAnythingLayer
 from fastprompt.nn._relative import SegmentAnythingAttention
 
 
 class Attention(SegmentAnythingAttention, host.Attention):
     """``Attention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class Block(SegmentAnythingLayer, host.Block):
+    """``Block`` in three operators, its windows where they are."""

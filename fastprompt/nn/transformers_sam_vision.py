@@ -2,6 +2,7 @@
 
 from transformers.models.sam import modeling_sam as host
 
+from fastprompt.nn._encoder import TransformersLayer
 from fastprompt.nn._relative import TransformersAttention
 
 
@@ -11,3 +12,7 @@ class SamVisionAttention(TransformersAttention, host.SamVisionAttention):
 
 class SamVisionSdpaAttention(TransformersAttention, host.SamVisionSdpaAttention):
     """``SamVisionSdpaAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamVisionLayer(TransformersLayer, host.SamVisionLayer):
+    """``SamVisionLayer`` in three operators, its windows where they are."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt import _C
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
+from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
 from fastprompt.ops._arrays import address, as_array, plain_floats
 from fastprompt.ops._grid import check_devices
 
@@ -228,7 +228,7 @@ def attend(call: Call) -> Any:
 
 
 def launch(call: tuple[Any, ...], out: Any, log_weight: Any) -> None:
-    _C.relative_attention(*arguments(call), address(out), address(log_weight), get_num_threads())
+    _C.relative_attention(*arguments(call), address(out), address(log_weight), matmul_precision(), get_num_threads())
 
 
 def arguments(call: tuple[Any, ...]) -> tuple[Any, ...]:

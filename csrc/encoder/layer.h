@@ -1,0 +1,56 @@
+// The linear layers of a transformer layer on many tokens, with LayerNorm, GELU and residuals in one pass:
+//
+//   before the attention   out = W LN(x) + b
+//   behind it              y = x + Wo a + bo,  out = y + W2 gelu(W1 LN(y) + b1) + b2
+//
+// A tile of 64 tokens stays in the cache from end to end. In a tile the tokens are contiguous, a row is a channel, so
+// that weights are read as torch stores them and the inner numbers of the MLP are the next product's right side.
+#pragma once
+#include <cstdint>
+
+#include "common/bf16.h"
+#include "common/isa.h"
+
+namespace fastprompt {
+
+struct Normalisation {
+  const float *weight, *bias;  // (channels)
+  float eps;
+};
+
+// (rows, depth), and its parts in bfloat16 where the call computes in it.
+struct Matrix {
+  const float* data;
+  int64_t rows, depth;
+  const float* bias;  // (rows)
+  const uint16_t *high, *low;
+};
+
+struct NormalisedLinear {
+  int64_t tokens;
+  const float* x;  // (tokens, channels), channels = linear.depth
+  Normalisation norm;
+  Matrix linear;
+  float* out;  // (tokens, linear.rows)
+};
+
+struct ResidualMlp {
+  int64_t tokens;
+  const float *x, *attended;  // (tokens, channels), (tokens, project.depth)
+  Matrix project;             // (channels, …)
+  Normalisation norm;
+  Matrix mlp1, mlp2;  // (hidden, channels), (channels, hidden)
+  float* out;         // (tokens, channels)
+};
+
+constexpr int64_t kTokens = kBf16Columns;  // of a tile
+constexpr int64_t kChannelUnit = 16;       // of which all sizes are multiples
+
+// Sizes that are no multiples of kBf16Depth are computed in float32.
+void normalised_linear(NormalisedLinear args, Precision precision, int threads);
+void residual_mlp(ResidualMlp args, Precision precision, int threads);
+
+FP_DECLARE_ISA(void, normalised_linear_tile, (const NormalisedLinear& args, const Bf16* engine, int64_t tile))
+FP_DECLARE_ISA(void, residual_mlp_tile, (const ResidualMlp& args, const Bf16* engine, int64_t tile))
+
+}  // namespace fastprompt

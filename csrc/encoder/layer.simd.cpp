@@ -1,0 +1,170 @@
+#include "encoder/layer.h"
+
+#include "common/gemm.h"
+#include "common/scratch.h"
+
+namespace fastprompt {
+namespace FP_ISA {
+namespace {
+
+// Rows of a weight that are multiplied with a tile at a time: with 768 channels they and the tile fit the second-level
+// cache, where the products' second half of the tile finds them again.
+constexpr int64_t kBlock = 64;
+constexpr int64_t kVectors = kTokens / N;
+// Numbers that are summed up in a row in float32: the error of a sum grows with the root of its length.
+constexpr int64_t kDepth = 256;
+
+// The right side of products: (depth, 64) numbers, packed where an engine multiplies.
+class Right {
+ public:
+  static int64_t floats(const Bf16* engine, int64_t depth) { return engine ? depth * kTokens : 0; }
+  Right(const Bf16* engine, bool low, int64_t depth, float* memory)
+      : engine_(engine), high_(reinterpret_cast<uint16_t*>(memory)), low_(low ? high_ + depth * kTokens : nullptr) {}
+
+  void set(const float* numbers, int64_t depth) {
+    numbers_ = numbers, depth_ = depth;
+    if (engine_) engine_->pack_right(numbers, kTokens, depth, depth, high_, low_);
+  }
+
+  // out (rows, 64) (+)= the part [row, row + rows) x [column, column + depth) of a weight, times this.
+  template <bool Add>
+  void multiply(const Matrix& w, int64_t row, int64_t rows, int64_t column, float* out) const {
+    const int64_t at = row * w.depth + column;
+    if (engine_) {
+      const Bf16Operand left{w.high + at, w.low ? w.low + at : nullptr};
+      return ::fastprompt::multiply(*engine_, left, w.depth, {high_, low_}, out, kTokens, rows, depth_, Add);
+    }
+    for (int64_t k = 0; k < depth_; k += kDepth) {
+      const Left left{w.data + at + k, w.depth, 1};
+      const int64_t depth = depth_ - k < kDepth ? depth_ - k : kDepth;
+      k || Add ? gemm<true>(left, numbers_ + k * kTokens, kTokens, out, kTokens, rows, kVectors, depth)
+               : gemm<false>(left, numbers_ + k * kTokens, kTokens, out, kTokens, rows, kVectors, depth);
+    }
+  }
+
+ private:
+  const Bf16* engine_;
+  const float* numbers_ = nullptr;
+  int64_t depth_ = 0;
+  uint16_t *high_, *low_;
+};
+
+// A tile (channels, 64) of the tokens from `first` on; zeros behind the last.
+void load_tile(const float* x, int64_t first, int64_t tokens, int64_t channels, float* tile) {
+  for (int64_t t = 0; t < kTokens; t += N) {
+    const float* rows = x + (first + t) * channels;
+    const int64_t count = tokens - first - t;
+    for (int64_t c = 0; c < channels; c += N) {
+      float* to = tile + c * kTokens + t;
+      if (count >= N) {
+        transpose_tile(rows + c, channels, to, kTokens);
+        continue;
+      }
+      for (int64_t k = 0; k < N; ++k)
+        for (int64_t i = 0; i < N; ++i) to[k * kTokens + i] = i < count ? rows[i * channels + c + k] : 0;
+    }
+  }
+}
+
+// Rows [row, row + rows) of a tile, plus their bias, to the columns of `out` (tokens, channels). Changes the tile.
+void store_rows(float* tile, int64_t row, int64_t rows, const float* bias, int64_t first, int64_t tokens,
+                int64_t channels, float* out) {
+  for (int64_t r = 0; r < rows; r += N) {
+    float* from = tile + r * kTokens;
+    for (int64_t i = 0; i < N * kTokens; i += N)
+      storeu(from + i, loadu(from + i) + broadcast(bias[row + r + i / kTokens]));
+    for (int64_t t = 0; t < kTokens; t += N) {
+      float* to = out + (first + t) * channels + row + r;
+      const int64_t count = tokens - first - t;
+      if (count >= N) {
+        transpose_tile(from + t, kTokens, to, channels);
+        continue;
+      }
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t k = 0; k < N; ++k) to[i * channels + k] = from[k * kTokens + t + i];
+    }
+  }
+}
+
+void normalise(const float* x, int64_t channels, const Normalisation& norm, float* out) {
+  const vf share = broadcast(1.f / channels);
+  for (int64_t t = 0; t < kTokens; t += N) {
+    vf total = broadcast(0.f), squares = total;
+    for (int64_t c = 0; c < channels; ++c) total = total + loadu(x + c * kTokens + t);
+    const vf mean = total * share;
+    for (int64_t c = 0; c < channels; ++c) {
+      const vf value = loadu(x + c * kTokens + t) - mean;
+      squares = fma(value, value, squares);
+    }
+    const vf scale = broadcast(1.f) / sqrt(fma(squares, share, broadcast(norm.eps)));
+    for (int64_t c = 0; c < channels; ++c) {
+      const vf value = (loadu(x + c * kTokens + t) - mean) * scale;
+      storeu(out + c * kTokens + t, fma(value, broadcast(norm.weight[c]), broadcast(norm.bias[c])));
+    }
+  }
+}
+
+void add_bias(const float* bias, int64_t rows, float* tile) {
+  for (int64_t i = 0; i < rows * kTokens; i += N) storeu(tile + i, loadu(tile + i) + broadcast(bias[i / kTokens]));
+}
+
+void gelu_of(const float* bias, int64_t rows, float* tile) {
+  for (int64_t i = 0; i < rows * kTokens; i += N)
+    storeu(tile + i, gelu(loadu(tile + i) + broadcast(bias[i / kTokens])));
+}
+
+// body(first, count), block by block
+template <class Body>
+void by_blocks(int64_t rows, int64_t block, const Body& body) {
+  for (int64_t row = 0; row < rows; row += block) body(row, rows - row < block ? rows - row : block);
+}
+
+}  // namespace
+
+void normalised_linear_tile(const NormalisedLinear& a, const Bf16* engine, int64_t tile) {
+  const int64_t channels = a.linear.depth, first = tile * kTokens;
+  Scratch memory((channels + kBlock) * kTokens + Right::floats(engine, channels));
+  float *x = memory.data(), *block = x + channels * kTokens;
+  Right right(engine, a.linear.low, channels, block + kBlock * kTokens);
+  load_tile(a.x, first, a.tokens, channels, x);
+  normalise(x, channels, a.norm, x);
+  right.set(x, channels);
+  by_blocks(a.linear.rows, kBlock, [&](int64_t row, int64_t rows) {
+    right.multiply<false>(a.linear, row, rows, 0, block);
+    store_rows(block, row, rows, a.linear.bias, first, a.tokens, a.linear.rows, a.out);
+  });
+}
+
+void residual_mlp_tile(const ResidualMlp& a, const Bf16* engine, int64_t tile) {
+  constexpr int64_t kHidden = 256;  // inner numbers of the MLP that exist at a time
+  const int64_t channels = a.project.rows, first = tile * kTokens;
+  const int64_t widest = channels > a.project.depth ? channels : a.project.depth;
+  Scratch memory((channels + widest + kHidden) * kTokens + Right::floats(engine, widest + kHidden));
+  float *y = memory.data(), *x = y + channels * kTokens, *hidden = x + widest * kTokens;
+  float* packed = hidden + kHidden * kTokens;
+  const bool low = a.project.low;
+  Right right(engine, low, widest, packed), inner(engine, low, kHidden, packed + Right::floats(engine, widest));
+
+  load_tile(a.attended, first, a.tokens, a.project.depth, x);
+  load_tile(a.x, first, a.tokens, channels, y);
+  right.set(x, a.project.depth);
+  by_blocks(channels, kBlock,
+            [&](int64_t row, int64_t rows) { right.multiply<true>(a.project, row, rows, 0, y + row * kTokens); });
+  add_bias(a.project.bias, channels, y);
+
+  normalise(y, channels, a.norm, x);
+  right.set(x, channels);
+  by_blocks(a.mlp1.rows, kHidden, [&](int64_t start, int64_t count) {
+    by_blocks(count, kBlock, [&](int64_t row, int64_t rows) {
+      right.multiply<false>(a.mlp1, start + row, rows, 0, hidden + row * kTokens);
+    });
+    gelu_of(a.mlp1.bias + start, count, hidden);
+    inner.set(hidden, count);
+    by_blocks(channels, kBlock,
+              [&](int64_t row, int64_t rows) { inner.multiply<true>(a.mlp2, row, rows, start, y + row * kTokens); });
+  });
+  store_rows(y, 0, channels, a.mlp2.bias, first, a.tokens, channels, a.out);
+}
+
+}  // namespace FP_ISA
+}  // namespace fastprompt

@@ -1,0 +1,129 @@
+"""Layers of image encoders with relative position, whatever library they come from."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastprompt.nn._relative import RelativeAttention, falls_back
+from fastprompt.ops import relative_position_attention
+from fastprompt.ops._torch_encoder import normalised_linear, residual_mlp
+
+UNIT = 16  # of which all sizes are multiples
+HOOKS_OF_OUTPUTS = "transformers.utils.output_capturing"  # they do nothing unless outputs are asked for
+
+
+class Parts(NamedTuple):
+    """Of a layer, in the order of their use."""
+
+    norm1: nn.LayerNorm
+    qkv: nn.Linear
+    project: nn.Linear
+    norm2: nn.LayerNorm
+    mlp1: nn.Linear
+    mlp2: nn.Linear
+
+
+class EncoderLayer(nn.Module):
+    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third.
+    Windows stay where they are in the image; nothing is partitioned or padded."""
+
+    attention_name = "attn"  # names of the host
+    norms = "norm1", "norm2"
+    heads = "num_heads"
+    window_size: int = 0
+    mlp: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        attention = getattr(host, cls.attention_name)
+        if not hasattr(attention, "rel_pos_h"):
+            return "it has no relative position"
+        found = cls.parts(host)
+        for name, part in found._asdict().items():
+            want = nn.LayerNorm if name.startswith("norm") else nn.Linear
+            if type(part) is not want:  # adapters and quantised layers compute something else
+                return f"{name} must be {want.__name__}, got {type(part).__name__}"
+            if part.weight is None or part.weight.shape[-1] % UNIT or part.weight.shape[0] % UNIT:
+                return f"the sizes of {name} must be multiples of {UNIT}"
+        act = host.mlp.act
+        if type(act).__name__ not in ("GELU", "GELUActivation") or getattr(act, "approximate", "none") != "none":
+            return f"the activation must be GELU, got {act}"
+        return None
+
+    @classmethod
+    def parts(cls, host: Any) -> Parts:
+        attention = getattr(host, cls.attention_name)
+        first, second = (getattr(host, name) for name in cls.norms)
+        return Parts(first, attention.qkv, attention.proj, second, host.mlp.lin1, host.mlp.lin2)
+
+    def takes_the_hosts_path(self, x: Tensor, output_attentions: Any = None) -> bool:
+        """The reason is said once."""
+        reason = self.unsupported(self)
+        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+            reason = "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
+        elif has_hooks(self):
+            reason = "its modules have hooks"
+        elif self.training and getattr(self, "drop_path", None) is not None:
+            reason = "it is in training"
+        attention: Any = getattr(self, self.attention_name)
+        return falls_back(self, x, attention.rel_pos_h, output_attentions, reason)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention of the layer's input (B, h, w, C), before its projection."""
+        attention: Any = getattr(self, self.attention_name)
+        norm, qkv = self.parts(self)[:2]
+        batch, height, width, channels = x.shape
+        rows = normalised_linear(x.flatten(1, 2), [norm.weight, norm.bias], norm.eps, weights(qkv))
+        heads = getattr(attention, self.heads)
+        q, k, v = rows.unflatten(2, (3, heads, channels // heads)).unbind(2)
+        window = (self.window_size, self.window_size) if self.window_size else None
+        cell = window or (height, width)
+        tables = [RelativeAttention.table(attention, f"rel_pos_{axis}", n) for axis, n in zip("hw", cell, strict=True)]
+        padding = tuple(weights(qkv)[1].view(3, heads, -1)[1:]) if window else None  # of zeros, what the host pads with
+        place: Any = {"size": (height, width), "window": window, "padding": padding, "scale": attention.scale}
+        out = relative_position_attention(q, k, v, *tables, **place)
+        return out.view(batch, height, width, channels)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer: projection, residual, MLP, residual."""
+        _, _, project, norm, mlp1, mlp2 = self.parts(self)
+        mlp = [*weights(mlp1), *weights(mlp2)]
+        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
+        return out
+
+
+def weights(layer: nn.Linear) -> list[Tensor]:
+    bias: Any = layer.bias  # may be None
+    return [layer.weight, layer.weight.new_zeros(layer.out_features) if bias is None else bias]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether modules inside have hooks, which would not be called."""
+    for inner in module.modules():
+        if inner is module:
+            continue
+        hooks = (*inner._forward_hooks.values(), *inner._forward_pre_hooks.values())
+        if any(getattr(hook, "__module__", None) != HOOKS_OF_OUTPUTS for hook in hooks):
+            return True
+    return False
+
+
+class TransformersLayer(EncoderLayer):
+    """Mixin of the layers of transformers' Sam and SamHQ."""
+
+    norms = "layer_norm1", "layer_norm2"
+    heads = "num_attention_heads"
+
+    def forward(self, hidden_states: Tensor) -> Any:
+        if self.takes_the_hosts_path(hidden_states):
+            return super().forward(hidden_states)
+        return self.finish(hidden_states, self.attend(hidden_states))
+
+
+class SegmentAnythingLayer(EncoderLayer):
+    """Mixin of ``image_encoder.Block`` of segment-anything's own code."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if self.takes_the_hosts_path(x) else self.finish(x, self.attend(x))
