@@ -133,7 +133,7 @@ def test_threads_change_nothing():
 
 
 def test_odd_sizes_are_refused():
-    x, attended, project, weights, mlp = arguments("a tile")
+    x, weights = draw(1, 5, 48), norm(48)
     with pytest.raises(ValueError, match="multiples of 16"):
         normalised_linear(x, weights, EPS, linear(24, 48))
 
