@@ -17,7 +17,8 @@ SIZES = {  # tokens, channels, width of the attention, inner width of the MLP
     "a tile": (64, 48, 48, 96),
     "more": (65, 48, 48, 96),
     "less": (47, 96, 32, 304),
-    "wide MLP": (130, 80, 80, 640),
+    "long sums": (130, 288, 320, 640),
+    "of 32": (20, 32, 64, 96),
     "none": (0, 16, 16, 32),
 }
 
@@ -123,7 +124,7 @@ def test_any_strides():
 
 
 def test_threads_change_nothing():
-    x, attended, project, weights, mlp = arguments("wide MLP")
+    x, attended, project, weights, mlp = arguments("long sums")
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
