@@ -37,7 +37,7 @@ def norm(channels):
 
 def wanted_linear(x, norm, weights):
     x, norm, weights = x.double(), [w.double() for w in norm], [w.double() for w in weights]
-    return F.linear(F.layer_norm(x, x.shape[-1:], *norm, EPS), *weights)
+    return F.linear(F.layer_norm(x, x.shape[-1:], *norm, EPS) if norm else x, *weights)
 
 
 def wanted_mlp(x, attended, project, norm, mlp):
@@ -64,7 +64,8 @@ def test_formula(isa, size):
     x, attended, project, weights, mlp = arguments(size)
     for rows in (16, 3 * x.shape[-1]):
         layer = linear(rows, x.shape[-1])
-        assert error(normalised_linear(x, weights, EPS, layer), wanted_linear(x, weights, layer)) < 1e-6
+        for normed in (weights, []):
+            assert error(normalised_linear(x, normed, EPS, layer), wanted_linear(x, normed, layer)) < 1e-6
     got = residual_mlp(x, attended, project, weights, EPS, mlp)
     assert error(got, wanted_mlp(x, attended, project, weights, mlp)) < 1e-6
 

@@ -1,6 +1,6 @@
 // The linear layers of a transformer layer on many tokens, with LayerNorm, GELU and residuals in one pass:
 //
-//   before the attention   out = W LN(x) + b
+//   before the attention   out = W LN(x) + b, or W x + b
 //   behind it              y = x + Wo a + bo,  out = y + W2 gelu(W1 LN(y) + b1) + b2
 //
 // A tile of 64 tokens stays in the cache from end to end. In a tile the tokens are contiguous, a row is a channel, so
@@ -14,7 +14,7 @@
 namespace fastprompt {
 
 struct Normalisation {
-  const float *weight, *bias;  // (channels)
+  const float *weight, *bias;  // (channels); null: none
   float eps;
 };
 

@@ -127,7 +127,7 @@ void normalised_linear_tile(const NormalisedLinear& a, const Bf16* engine, int64
   float *x = memory.data(), *block = x + channels * kTokens;
   Right right(engine, a.linear.low, channels, block + kBlock * kTokens);
   load_tile(a.x, first, a.tokens, channels, x);
-  normalise(x, channels, a.norm, x);
+  if (a.norm.weight) normalise(x, channels, a.norm, x);
   right.set(x, channels);
   by_blocks(a.linear.rows, kBlock, [&](int64_t row, int64_t rows) {
     right.multiply<false>(a.linear, row, rows, 0, block);

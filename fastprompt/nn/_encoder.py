@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastprompt.nn._relative import RelativeAttention, falls_back
+from fastprompt.nn._relative import UNIT, RelativeAttention, falls_back, fits, weights
 from fastprompt.ops import relative_position_attention
 from fastprompt.ops._torch_encoder import normalised_linear, residual_mlp
 
-UNIT = 16  # of which all sizes are multiples
 HOOKS_OF_OUTPUTS = "transformers.utils.output_capturing"  # they do nothing unless outputs are asked for
 
 
@@ -45,7 +44,7 @@ class EncoderLayer(nn.Module):
             want = nn.LayerNorm if name.startswith("norm") else nn.Linear
             if type(part) is not want:  # adapters and quantised layers compute something else
                 return f"{name} must be {want.__name__}, got {type(part).__name__}"
-            if part.weight is None or part.weight.shape[-1] % UNIT or part.weight.shape[0] % UNIT:
+            if part.weight is None or not fits(part):
                 return f"the sizes of {name} must be multiples of {UNIT}"
         act = host.mlp.act
         if type(act).__name__ not in ("GELU", "GELUActivation") or getattr(act, "approximate", "none") != "none":
@@ -92,11 +91,6 @@ class EncoderLayer(nn.Module):
         mlp = [*weights(mlp1), *weights(mlp2)]
         out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
         return out
-
-
-def weights(layer: nn.Linear) -> list[Tensor]:
-    bias: Any = layer.bias  # may be None
-    return [layer.weight, layer.weight.new_zeros(layer.out_features) if bias is None else bias]
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
 from fastprompt.ops import relative_position_attention
+from fastprompt.ops._torch_encoder import normalised_linear
 
 
 class RelativeAttention(nn.Module):
@@ -34,10 +35,10 @@ class RelativeAttention(nn.Module):
     def attend(self, x: Tensor, heads: int) -> Tensor:
         """(B, h, w, C) to the same."""
         batch, height, width, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, height * width, 3, heads, -1).unbind(2)
+        q, k, v = linear(self.qkv, x).view(batch, height * width, 3, heads, -1).unbind(2)
         tables = self.table("rel_pos_h", height), self.table("rel_pos_w", width)
         out = relative_position_attention(q, k, v, *tables, size=(height, width), scale=self.scale)
-        return self.proj(out.view(batch, height, width, -1))
+        return linear(self.proj, out.view(batch, height, width, -1))
 
     def table(self, name: str, size: int) -> Tensor:
         """The parameter, interpolated to ``size``: once for each value that it has."""
@@ -67,6 +68,30 @@ def falls_back(module: Any, x: Tensor, rel_pos: Tensor, output_attentions: Any, 
     if reason:
         say_once(f"fastprompt: {type(module).__name__} takes the host's path: {reason}")
     return reason is not None
+
+
+UNIT = 16  # the sizes of a linear layer that our operators take are multiples of it
+
+
+def linear(layer: Any, x: Tensor) -> Any:
+    """``layer(x)``, by our operator where it does the same."""
+    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    if not plain or layer.weight.dtype != torch.float32 or x.dtype != torch.float32 or not fits(layer):
+        return layer(x)
+    if torch.is_autocast_enabled("cpu"):  # of which the host's layer takes its dtype
+        return layer(x)
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters())):
+        return layer(x)
+    return normalised_linear(x, [], 0.0, weights(layer))
+
+
+def fits(layer: nn.Linear | nn.LayerNorm) -> bool:
+    return not any(n % UNIT for n in layer.weight.shape)
+
+
+def weights(layer: nn.Linear) -> list[Tensor]:
+    bias: Any = layer.bias  # may be None
+    return [layer.weight, layer.weight.new_zeros(layer.out_features) if bias is None else bias]
 
 
 class Tables(dict[str, Any]):

@@ -17,7 +17,7 @@ def _linear_fake(x: Tensor, norm: list[Tensor], eps: float, linear: list[Tensor]
 def _linear_cpu(x: Tensor, norm: list[Tensor], eps: float, linear: list[Tensor]) -> Tensor:
     x, norm, linear = x.contiguous(), plain(norm), plain(linear)
     out = _linear_fake(x, norm, eps, linear)
-    rows = (tokens(x), address(x), (*map(address, norm), eps))
+    rows = (tokens(x), address(x), (*map(address, norm or (None, None)), eps))
     _C.normalised_linear(*rows, matrix(linear), address(out), matmul_precision(), get_num_threads())
     return out
 
@@ -52,7 +52,7 @@ def matrix(layer: list[Tensor]) -> Matrix:
     return address(weight), address(bias), weight.shape[0], weight.shape[1]
 
 
-# linear(LN(x)) of tokens (…, C): norm = weight, bias; linear = weight (O, C), bias.
+# linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias.
 normalised_linear = define(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
     cpu=_linear_cpu,
