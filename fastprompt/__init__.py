@@ -3,7 +3,8 @@
 from typing import Any
 
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
-from fastprompt.models import Prune, accelerate, compare, disabled, prompt, report, restore
+from fastprompt.models import accelerate, compare, disabled, prompt, report, restore
+from fastprompt.models._prune import Prune
 from fastprompt.ops import *
 from fastprompt.ops import __all__ as _functions
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastprompt._runtime import current_backend
-from fastprompt.models._compare import Comparison, compare
-from fastprompt.models._prune import Prune, Pruned, prompt
+from fastprompt.models._compare import compare as compare
+from fastprompt.models._prune import Prune, Pruned
+from fastprompt.models._prune import prompt as prompt
 
 _T, _SA, _HQ = "transformers.models", "segment_anything.modeling", "segment_anything_hq.modeling"
 # Module of the host, module of fastprompt.nn with its drop-ins, and their names, which are those of the host.

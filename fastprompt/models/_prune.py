@@ -19,8 +19,8 @@ class Prune:
 
     .. math:: k = \lceil \mathrm{keep} \cdot N \rceil
 
-    of N tokens (of N windows in SAM's encoders), those with the highest scores, go through the blocks ``at``, ``at + 1``,
-    …; equal scores go by the lowest index. All others keep the value that they had before block ``at``.
+    of N tokens (of N windows in SAM's encoders), those with the highest scores, go through block ``at`` and all behind
+    it; equal scores go by the lowest index. All others keep the value that they had before block ``at``.
 
     Args:
         keep: share that stays, above 0 and at most 1. Prefix tokens (class token, registers) always stay, beside it.

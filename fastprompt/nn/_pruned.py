@@ -27,7 +27,7 @@ class PrunedEncoder(nn.Module):
         raise NotImplementedError
 
     def falls_back(self, x: Tensor, reasons: dict[str, Any]) -> bool:
-        """Whether this call takes the host's path, with all tokens: the first of the reasons that holds is said once."""
+        """Whether this call takes the host's path, with all tokens: the first reason that holds is said once."""
         if is_off():
             return True
         reasons = {"there is no kernel for this device": x.device.type != "cpu"} | reasons
@@ -52,13 +52,13 @@ def scores(
     if prune.score == "cls":
         return token_scores(tokens, prompts=cls)
     if prune.score == "prompt":
-        given = {name: torch.as_tensor(x, dtype=torch.float32) for name, x in current_prompt().items()}
+        given: Any = {name: torch.as_tensor(x, dtype=torch.float32) for name, x in current_prompt().items()}
         return token_scores(tokens, grid=size, patch=patch, **given)
-    found: Any = prune.score(tokens, torch.cartesian_prod(*map(torch.arange, size)))  # type: ignore[operator]
-    if not isinstance(found, Tensor) or found.shape != tokens.shape[:2]:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    made: Any = prune.score(tokens, torch.cartesian_prod(*map(torch.arange, size)))  # type: ignore[operator]
+    if not isinstance(made, Tensor) or made.shape != tokens.shape[:2]:
+        got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(f"score must give a tensor of shape {tuple(tokens.shape[:2])}, got {got}")
-    return found.float()
+    return made.float()
 
 
 def of_windows(prune: Prune, found: Tensor, size: tuple[int, int], window: int) -> Tensor:

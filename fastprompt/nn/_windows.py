@@ -18,7 +18,7 @@ class Kept(NamedTuple):
 
     size: tuple[int, int]  # of the grid
     window: int
-    index: Tensor  # (1, T): which of all images' tokens they are
+    tokens: Tensor  # (1, T), int64: which of all images' tokens they are
     coordinates: Tensor  # (T, 2), int32: (row, column)
     images: list[slice]
     windows: list[tuple[slice, tuple[int, int]]]  # rows of windows of one shape, and this shape
@@ -26,7 +26,7 @@ class Kept(NamedTuple):
 
 def corners(size: tuple[int, int], window: int) -> list[tuple[int, int]]:
     """First row and column of every window, as the host cuts them: those at the far sides may be smaller."""
-    return list(itertools.product(*(range(0, n, window) for n in size)))
+    return [(y, x) for y in range(0, size[0], window) for x in range(0, size[1], window)]
 
 
 def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int) -> Kept:
@@ -36,17 +36,17 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int) ->
     parts, images, end = [], [], 0
     for image, numbers in enumerate(chosen):
         cuts = sorted((cut(n) for n in numbers), key=lambda c: tuple(c.shape), reverse=True)  # stable
-        parts += [(c.reshape(-1) + image * grid.numel(), tuple(c.shape)) for c in cuts]
+        parts += [(c.reshape(-1) + image * grid.numel(), (len(c), c.shape[1])) for c in cuts]
         start, end = end, end + sum(c.numel() for c in cuts)
         images.append(slice(start, end))
     windows, end = [], 0
     for shape, same in itertools.groupby(shape for _, shape in parts):
         start, end = end, end + len(list(same)) * shape[0] * shape[1]
         windows.append((slice(start, end), shape))
-    index = torch.cat([part for part, _ in parts])
-    places_of = index % grid.numel()
-    coordinates = torch.stack((places_of // size[1], places_of % size[1]), 1).int()
-    return Kept(size, window, index[None], coordinates, images, windows)
+    tokens = torch.cat([part for part, _ in parts])
+    inside = tokens % grid.numel()
+    coordinates = torch.stack((inside // size[1], inside % size[1]), 1).int()
+    return Kept(size, window, tokens[None], coordinates, images, windows)
 
 
 def layer_rows(layer: Any, rows: Tensor, kept: Kept) -> Tensor:
@@ -83,7 +83,7 @@ def among_all(attention: Any, qkv: Tensor, kept: Kept) -> Tensor:
     tables, found = tables_of(attention, kept.size), []
     for part in kept.images:
         q, k, v = qkv[part].unbind(1)
-        where = {"size": kept.size, "coordinates": kept.coordinates[part]}
+        where: Any = {"size": kept.size, "coordinates": kept.coordinates[part]}
         found.append(relative_position_attention(q, k, v, *tables, scale=attention.scale, **where))
     return torch.cat(found)
 
@@ -98,6 +98,8 @@ class PrunedWindows(PrunedEncoder):
 
     LAYER: str  # name of the class of a layer, which is that of the host's file
     patch_embed: Any
+    neck: Any
+    pos_embed: Tensor | None
 
     @classmethod
     def parts(cls, host: Any) -> tuple[Any, Any]:
@@ -137,26 +139,25 @@ class PrunedWindows(PrunedEncoder):
             x = layer(x)
             outputs += [] if layer.window_size else [x]
         kept, tokens = self.select(x), x.flatten(0, 2)[None]
-        rows = _torch_pruning.gather_rows(tokens, kept.index)[0]
+        rows = _torch_pruning.gather_rows(tokens, kept.tokens)[0]
         for layer in layers[prune.at :]:
             rows = layer_rows(layer, rows, kept)
             if not layer.window_size or layer is layers[-1]:
-                x = _torch_pruning.scatter_rows(tokens.to(rows.dtype), rows[None], kept.index, tokens.shape[1]).view_as(
-                    x
-                )
+                x = _torch_pruning.scatter_rows(
+                    tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1]
+                ).view_as(x)
             outputs += [] if layer.window_size else [x]
         return x, outputs
 
     def select(self, x: Tensor) -> Kept:
-        prune, (patches, layers), size = self._fastprompt_prune, self.parts(self), tuple(x.shape[1:3])
+        prune, (patches, layers), size = self._fastprompt_prune, self.parts(self), (x.shape[1], x.shape[2])
         window = max(layer.window_size for layer in layers)
-        found = of_windows(prune, scores(prune, x.flatten(1, 2), size, tuple(patches.stride)), size, window)
+        found = of_windows(prune, scores(prune, x.flatten(1, 2), size, patches.stride), size, window)
         chosen = prune_tokens(found[..., None], found, count=prune.count(found.shape[1])).indices
         return keep_windows(chosen.tolist(), size, window)
 
     def pruned(self) -> Pruned:
-        prune, (patches, layers) = self._fastprompt_prune, self.parts(self)
-        size = self.grid()
+        prune, (_, layers), size = self._fastprompt_prune, self.parts(self), self.grid()
         window = max(layer.window_size for layer in layers)
         areas = [min(window, size[0] - y) * min(window, size[1] - x) for y, x in corners(size, window)]
         count, part = prune.count(len(areas)), prune.count(len(areas)) / len(areas)
@@ -182,8 +183,6 @@ class TransformersEncoder(PrunedWindows):
     """Mixin of the encoders of transformers."""
 
     config: Any
-    pos_embed: Tensor | None
-    neck: Any
 
     @classmethod
     def parts(cls, host: Any) -> tuple[Any, Any]:
@@ -218,8 +217,6 @@ class SegmentAnythingEncoder(PrunedWindows):
 
     LAYER = "Block"
     img_size: int
-    pos_embed: Tensor | None
-    neck: Any
 
     @classmethod
     def parts(cls, host: Any) -> tuple[Any, Any]:
