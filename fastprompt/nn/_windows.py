@@ -68,7 +68,7 @@ def in_windows(attention: Any, qkv: Tensor, kept: Kept) -> Tensor:
         if size != (kept.window, kept.window):
             padded = {"window": kept.window, "padding": padding(attention.qkv, qkv)}
         found.append(relative_position_attention(q, k, v, *tables, size=size, scale=attention.scale, **padded))
-    return torch.cat([x.flatten(0, 1) for x in found])
+    return joined([x.flatten(0, 1) for x in found])
 
 
 def padding(layer: Any, qkv: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,11 @@ def among_all(attention: Any, qkv: Tensor, kept: Kept) -> Tensor:
         q, k, v = qkv[part].unbind(1)
         where: Any = {"size": kept.size, "coordinates": kept.coordinates[part]}
         found.append(relative_position_attention(q, k, v, *tables, scale=attention.scale, **where))
-    return torch.cat(found)
+    return joined(found)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def tables_of(attention: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -143,9 +147,8 @@ class PrunedWindows(PrunedEncoder):
         for layer in layers[prune.at :]:
             rows = layer_rows(layer, rows, kept)
             if not layer.window_size or layer is layers[-1]:
-                x = _torch_pruning.scatter_rows(
-                    tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1]
-                ).view_as(x)
+                full = _torch_pruning.scatter_rows(tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1])
+                x = full.view_as(x)
             outputs += [] if layer.window_size else [x]
         return x, outputs
 

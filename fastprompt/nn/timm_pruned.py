@@ -20,6 +20,16 @@ class VisionTransformer(PrunedEncoder, host.VisionTransformer):
     had before block ``at``. A head that pools the patches averages over these as well.
     """
 
+    blocks: Any
+    embed_dim: int
+    grad_checkpointing: bool
+    has_class_token: bool
+    norm: Any
+    norm_pre: Any
+    num_prefix_tokens: int
+    patch_drop: Any
+    patch_embed: Any
+
     @classmethod
     def unsupported(cls, model: Any, prune: Prune) -> str | None:
         if prune.score == "cls" and not model.has_class_token:
