@@ -20,6 +20,7 @@ class VisionTransformer(PrunedEncoder, host.VisionTransformer):
     had before block ``at``. A head that pools the patches averages over these as well.
     """
 
+    _pos_embed: Any
     blocks: Any
     embed_dim: int
     grad_checkpointing: bool
