@@ -48,7 +48,7 @@ def scores(
 ) -> Tensor:
     """(B, N) of tokens (B, N, C), the positions of a grid, row by row; ``cls`` (B, 1, C) is the class token."""
     if prune.score == "norm":
-        return torch.linalg.vector_norm(tokens, dim=-1, dtype=torch.float32)
+        return torch.linalg.vector_norm(tokens.float(), dim=-1)
     if prune.score == "cls":
         return token_scores(tokens, prompts=cls)
     if prune.score == "prompt":
