@@ -36,7 +36,7 @@ def picture(size):
 
 @functools.cache
 def sam(blocks, kind):
-    """``kind``: windows that stay, "host" or "dense" (accelerated, not pruned)."""
+    """``kind``: windows that stay, "sdpa" (transformers) or "dense" (accelerated, not pruned)."""
     pytest.importorskip("transformers")
     from transformers import SamVisionConfig
     from transformers.models.sam.modeling_sam import SamVisionEncoder
@@ -45,7 +45,7 @@ def sam(blocks, kind):
     g = torch.Generator().manual_seed(0)
     for name, p in model.eval().named_parameters():
         p.data = torch.randn(p.shape, generator=g) * (0.3 if "rel" in name else 0.05 if p.dim() == 1 else 768**-0.5)
-    if kind == "host":
+    if kind == "sdpa":
         return model
     prune = None if kind == "dense" else fp.Prune(keep=kind / 25, at=0, score="prompt")
     return fp.accelerate(model, prune=prune)
@@ -79,9 +79,9 @@ def sam_work(blocks, windows):
 
 
 def sam_case(blocks):
-    calls = {n: sam_call(blocks, n) for n in ("host", "dense", *WINDOWS)}
+    calls = {n: sam_call(blocks, n) for n in ("sdpa", "dense", *WINDOWS)}
     all_tokens, work = sam_work(blocks, 25)
-    notes, base = {}, calls["host"]()
+    notes, base = {}, calls["sdpa"]()
     for n in WINDOWS:
         tokens, part = sam_work(blocks, n)
         notes[n] = {"tokens": tokens / all_tokens, "ideal": part / work}
@@ -111,7 +111,7 @@ def vit_case(name):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["host", "dense", *WINDOWS])
+@pytest.mark.parametrize("kind", ["sdpa", "dense", *WINDOWS])
 @torch.no_grad()
 def test_sam_period(benchmark, kind, threads):
     torch.set_num_threads(threads)
@@ -122,7 +122,7 @@ def test_sam_period(benchmark, kind, threads):
         benchmark.extra_info.update(windows=kind, tokens=tokens / every, flop_ideal=part / work)
     got = benchmark.pedantic(sam_call(3, kind), rounds=3, warmup_rounds=1)
     if kind in ("dense", 25):
-        want = sam_call(3, "host")()
+        want = sam_call(3, "sdpa")()
         assert float((got - want).abs().max() / want.abs().max()) <= 1e-5
 
 

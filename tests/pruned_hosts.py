@@ -1,10 +1,5 @@
 """Image encoders with random weights, and pruning as it reads, for the tests of pruned models."""
 
-import importlib
-import sys
-import types
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
@@ -40,24 +35,22 @@ def vit(module, **options):
     return randomised(module.ImageEncoderViT(**settings | options))
 
 
-def mobile_sam():
-    """That package carries segment-anything's file, which stands in for it under its name."""
-    if "mobile_sam.modeling.image_encoder" not in sys.modules:
-        folder = str(Path(image_encoder().__file__).parent)
-        for name, path in (("mobile_sam", []), ("mobile_sam.modeling", [folder])):
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = path
-    return vit(importlib.import_module("mobile_sam.modeling.image_encoder"))
-
-
 ENCODERS = {
     "transformers eager": lambda **o: transformers_encoder("sam", "Sam", "eager", **o),
     "transformers sdpa": lambda **o: transformers_encoder("sam", "Sam", **o),
     "transformers hq": lambda **o: transformers_encoder("sam_hq", "SamHQ", **o),
     "segment_anything": lambda: vit(image_encoder()),
     "segment_anything without bias": lambda: vit(image_encoder(), qkv_bias=False, use_abs_pos=False),
-    "mobile_sam": mobile_sam,
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These networks are too small for more; on a busy machine waiting for the other threads would be most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pictures(batch=2, size=16 * SIZE, seed=1):

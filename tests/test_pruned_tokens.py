@@ -8,6 +8,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
+from pruned_hosts import one_thread  # noqa: E402, F401
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 DEPTH, GRID = 4, (3, 5)
@@ -167,10 +168,11 @@ def test_half_precision(model):
     assert float((got.float() - want).abs().max()) < 0.05 * float(want.abs().max())
 
 
+@pytest.mark.parametrize("name", ["registers", "any size"])
 @torch.no_grad()
-def test_compile_and_export(model):
+def test_compile_and_export(name):
     """k is fixed, so all of it is one graph."""
-    x = pictures()
+    model, x = vit(name), pictures()
     fp.accelerate(model, prune=fp.Prune(keep=0.5, at=1))
     want = model(x)
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), want, rtol=1e-5, atol=1e-5)

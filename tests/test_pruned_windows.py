@@ -1,8 +1,12 @@
 """Image encoders that drop windows, against dense ones."""
 
 import copy
+import importlib
 import pickle
 import re
+import sys
+import types
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +14,20 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from pruned_hosts import DEPTH, ENCODERS, SIZE, WINDOW, embedding, kept_windows, masked, parts, pictures  # noqa: E402
+from hosts import image_encoder  # noqa: E402
+from pruned_hosts import (  # noqa: E402, F401
+    DEPTH,
+    ENCODERS,
+    SIZE,
+    WINDOW,
+    embedding,
+    kept_windows,
+    masked,
+    one_thread,
+    parts,
+    pictures,
+    vit,
+)
 
 WINDOWS = 25
 
@@ -77,6 +94,27 @@ def test_kept_windows_are_exact(encoder):
     got, _ = encoder.through(x)
     close(got[kept], want[kept])
     assert torch.equal(got[~kept], x[~kept])
+
+
+class Adapted(torch.nn.Module):
+    """What fine-tuning libraries put in the place of a linear layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.more = layer, torch.nn.Linear(32, 96)
+
+    def forward(self, x):
+        return self.layer(x) + self.more(x)
+
+
+@torch.no_grad()
+def test_adapted_layers(encoder):
+    torch.manual_seed(0)
+    for layer in parts(encoder)[1]:
+        layer.attn.qkv = Adapted(layer.attn.qkv)
+    want = embedding(encoder(pictures()))
+    fp.accelerate(encoder, prune=fp.Prune(keep=1.0, at=0))
+    close(embedding(encoder(pictures())), want)
 
 
 @torch.no_grad()
@@ -297,3 +335,24 @@ def test_layers_of_another_kind():
     encoder.blocks[1].__class__ = type("Adapted", (type(encoder.blocks[1]),), {})
     with pytest.raises(ValueError, match="its layers must be Block"):
         fp.accelerate(encoder, prune=fp.Prune(keep=0.5, at=0))
+
+
+@torch.no_grad()
+def test_the_same_code_under_another_name(monkeypatch):
+    """mobile_sam carries segment-anything's encoder: its file, imported under that name, stands in for the package."""
+    folder = str(Path(image_encoder().__file__).parent)
+    for name, path in (("mobile_sam", []), ("mobile_sam.modeling", [folder])):
+        module = types.ModuleType(name)
+        module.__path__ = path
+        monkeypatch.setitem(sys.modules, name, module)
+    imported = [f"mobile_sam.modeling.{n}" for n in ("image_encoder", "common")]
+    drop_ins = [f"fastprompt.nn.mobile_sam_{n}" for n in ("vision", "pruned")]
+    for name in drop_ins:
+        sys.modules.pop(name, None)
+    encoder, x = vit(importlib.import_module(imported[0])), pictures()
+    want = encoder(x)
+    fp.accelerate(encoder, prune=fp.Prune(keep=1.0, at=1))
+    assert fp.report(encoder).pruned[""].windows == (25, 25)
+    close(encoder(x), want)
+    for name in (*imported, *drop_ins):
+        sys.modules.pop(name)

@@ -73,7 +73,7 @@ def in_windows(attention: Any, qkv: Tensor, kept: Kept) -> Tensor:
 
 def padding(layer: Any, qkv: Tensor) -> tuple[Tensor, Tensor]:
     """Key and value of a position outside the grid: the host pads the input of its qkv layer with zeros."""
-    bias = layer.bias if type(layer) is nn.Linear else layer(qkv.new_zeros(1, layer.in_features))[0]
+    bias = layer.bias if type(layer) is nn.Linear else layer(qkv.new_zeros(1, qkv[0, 0].numel()))[0]
     _, key, value = (qkv.new_zeros(qkv[0].numel()) if bias is None else bias).view(qkv.shape[1:]).unbind(0)
     return key, value
 
@@ -160,7 +160,7 @@ class PrunedWindows(PrunedEncoder):
         return keep_windows(chosen.tolist(), size, window)
 
     def pruned(self) -> Pruned:
-        prune, (_, layers), size = self._fastprompt_prune, self.parts(self), self.grid()
+        prune, (patches, layers), size = self._fastprompt_prune, self.parts(self), self.grid()
         window = max(layer.window_size for layer in layers)
         areas = [min(window, size[0] - y) * min(window, size[1] - x) for y, x in corners(size, window)]
         count, part = prune.count(len(areas)), prune.count(len(areas)) / len(areas)
@@ -170,7 +170,7 @@ class PrunedWindows(PrunedEncoder):
             total = float(tokens * convolution_weights(self.patch_embed, self.neck))
             for layer, p in zip(layers, parts, strict=True):
                 pairs = p * within if layer.window_size else (p * tokens) ** 2
-                total += p * tokens * linear_weights(layer) + 2 * pairs * layer.attn.qkv.in_features
+                total += p * tokens * linear_weights(layer) + 2 * pairs * patches.out_channels
             return total
 
         parts = [1.0 if n < prune.at else part for n in range(len(layers))]
