@@ -180,6 +180,18 @@ def test_compile_and_export(name):
 
 
 @torch.no_grad()
+def test_compiled_models_follow_the_prompt():
+    model, x = vit(), pictures()
+    fp.accelerate(model, prune=fp.Prune(keep=0.3, at=1, score="prompt"))
+    compiled, results = torch.compile(model, backend="aot_eager"), []
+    for point in ([1, 1], [30, 20]):
+        with fp.prompt(points=[point]):
+            results.append(model(x))
+            torch.testing.assert_close(compiled(x), results[-1], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(*results)
+
+
+@torch.no_grad()
 def test_calls_of_the_host(monkeypatch):
     monkeypatch.setattr("fastprompt.nn._decoder._said", set())
     model, x = vit(), pictures()

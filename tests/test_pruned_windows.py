@@ -272,7 +272,7 @@ def test_calls_of_the_host(monkeypatch):
     encoder, x = make(), pictures()
     want = encoder(x, output_hidden_states=True, output_attentions=True)
     fp.accelerate(encoder, prune=fp.Prune(keep=0.2, at=0))
-    with pytest.warns(UserWarning, match="nothing is pruned: hidden states or attentions are asked for"):
+    with pytest.warns(UserWarning, match="nothing is pruned: layers are asked for"):
         got = encoder(x, output_hidden_states=True)
     assert len(got.hidden_states) == len(want.hidden_states) == DEPTH + 1
     close(got.hidden_states[-1], want.hidden_states[-1])

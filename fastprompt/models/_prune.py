@@ -27,8 +27,8 @@ class Prune:
         at: the block before which the others leave, counted from 0.
         score: "norm", the length of a token; "cls", its cosine with the class token; "prompt", minus its distance to
             the points and boxes of ``with fastprompt.prompt(...)``; or a function of ``tokens`` (B, N, C), without
-            prefix tokens, and ``coordinates`` (N, 2), integers (row, column), to scores (B, N). A window counts as
-            the mean of its tokens, and for a prompt as its nearest token.
+            prefix tokens, and ``coordinates`` (N, 2), integers (row, column), to scores (B, N), without gradient. A
+            window counts as the mean of its tokens, and for a prompt as its nearest token.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
@@ -91,7 +91,8 @@ def prompt(*, points: Any = None, boxes: Any = None) -> Iterator[None]:
 
     Args:
         points: (B or 1, P, 2) or (P, 2), (x, y) in pixels of the encoder's input, which is the picture as the model's
-            processor has resized it: ``processor(...)["input_points"].flatten(1, 2)``.
+            processor has resized it: ``processor(...)["input_points"].flatten(1, 2)`` of transformers,
+            ``predictor.transform.apply_coords(...)`` of segment-anything.
         boxes: (B or 1, P, 4) or (P, 4), (x0, y0, x1, y1) likewise. A point or box with a NaN is passed over.
 
     Raises:

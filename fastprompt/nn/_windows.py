@@ -100,7 +100,8 @@ def tables_of(attention: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 class PrunedWindows(PrunedEncoder):
     """Mixin of a host's encoder: what its blocks do, with some of the windows."""
 
-    LAYER: str  # name of the class of a layer, which is that of the host's file
+    LAYER: str  # name of the class of a layer, which is in the host's file
+    INTERMEDIATE = False  # whether the host returns the output of its global layers as well
     patch_embed: Any
     neck: Any
     pos_embed: Tensor | None
@@ -116,9 +117,7 @@ class PrunedWindows(PrunedEncoder):
         windows = {layer.window_size for layer in layers} - {0}
         if prune.score == "cls":
             return 'score="cls" needs a class token'
-        if any(
-            full_name(original(type(layer))) != f"{original(type(host)).__module__}.{cls.LAYER}" for layer in layers
-        ):
+        if {full_name(original(type(x))) for x in layers} != {f"{original(type(host)).__module__}.{cls.LAYER}"}:
             return f"its layers must be {cls.LAYER}"
         if len(windows) != 1:
             return f"it must have windows of one size, got {sorted(windows)}"
@@ -128,28 +127,28 @@ class PrunedWindows(PrunedEncoder):
 
     def dense_only(self, x: Tensor) -> dict[str, bool]:
         """Reasons for the host's path."""
-        _, layers = self.parts(self)
-        dtypes = (torch.float32, torch.float16, torch.bfloat16)
+        patches, layers = self.parts(self)
+        known = {torch.float32, torch.float16, torch.bfloat16}
         return {
-            "there is no kernel for this dtype": x.dtype not in dtypes
-            or self.parts(self)[0].weight.dtype not in dtypes,
+            "there is no kernel for this dtype": not {x.dtype, patches.weight.dtype} <= known,
             "attention dropout in training": self.training and bool(getattr(layers[0].attn, "dropout", 0.0)),
         }
 
     def through(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, h, w, C) to the same, and to the output of every layer that has no windows."""
+        """(B, h, w, C) to the same, and to the output of every global layer, where the host returns that."""
         prune, (_, layers), outputs = self._fastprompt_prune, self.parts(self), []
         for layer in layers[: prune.at]:
             x = layer(x)
-            outputs += [] if layer.window_size else [x]
+            outputs += [x] if self.INTERMEDIATE and not layer.window_size else []
         kept, tokens = self.select(x), x.flatten(0, 2)[None]
         rows = _torch_pruning.gather_rows(tokens, kept.tokens)[0]
         for layer in layers[prune.at :]:
             rows = layer_rows(layer, rows, kept)
-            if not layer.window_size or layer is layers[-1]:
+            wanted = self.INTERMEDIATE and not layer.window_size
+            if wanted or layer is layers[-1]:
                 full = _torch_pruning.scatter_rows(tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1])
                 x = full.view_as(x)
-            outputs += [] if layer.window_size else [x]
+            outputs += [x] if wanted else []
         return x, outputs
 
     def select(self, x: Tensor) -> Kept:
@@ -196,19 +195,15 @@ class TransformersEncoder(PrunedWindows):
         return n, n
 
     def forward(self, pixel_values: Tensor | None = None, **more: Any) -> Any:
-        asked = [
-            more.get(name, getattr(self.config, name, False)) for name in ("output_hidden_states", "output_attentions")
-        ]
-        if pixel_values is None or self.falls_back(
-            pixel_values, {"hidden states or attentions are asked for": any(asked)} | self.dense_only(pixel_values)
-        ):
+        names = ("output_hidden_states", "output_attentions")
+        asked = {"layers are asked for": any(more.get(name, getattr(self.config, name, False)) for name in names)}
+        if pixel_values is None or self.falls_back(pixel_values, asked | self.dense_only(pixel_values)):
             return super().forward(pixel_values, **more)
         x = self.patch_embed(pixel_values)
         x, outputs = self.through(x if self.pos_embed is None else x + self.pos_embed)
         result = self.result(self.neck(x), outputs)
-        return (
-            result.to_tuple() if more.get("return_dict", getattr(self.config, "return_dict", True)) is False else result
-        )
+        as_dict = more.get("return_dict", getattr(self.config, "return_dict", True))
+        return result.to_tuple() if as_dict is False else result
 
     def result(self, x: Tensor, outputs: list[Tensor]) -> Any:
         """As the host returns it."""

@@ -12,6 +12,7 @@ class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
     """``SamHQVisionEncoder`` that drops windows before one of its layers, in its intermediate embeddings as well."""
 
     LAYER = "SamHQVisionLayer"
+    INTERMEDIATE = True
 
     def result(self, x: Tensor, outputs: list[Tensor]) -> Any:
         return host.SamHQVisionEncoderOutput(last_hidden_state=x, intermediate_embeddings=outputs)
