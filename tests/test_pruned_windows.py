@@ -228,6 +228,17 @@ def test_report(encoder):
     assert "pruned    (the model): keep 0.4 from block 1 on by norm: 10 of 25 windows" in str(found)
 
 
+@pytest.mark.parametrize("size", [(9, 9), (10, 7), (2, 14)], ids=str)
+@torch.no_grad()
+def test_pictures_of_another_size(size):
+    """Without absolute positions an encoder takes any: tables are interpolated as the host does it."""
+    encoder = ENCODERS["segment_anything without bias"]()
+    x = pictures()[..., : 16 * size[0], :].repeat(1, 1, 1, 2)[..., : 16 * size[1]]
+    want = encoder(x)
+    fp.accelerate(encoder, prune=fp.Prune(keep=1.0, at=1))
+    close(encoder(x), want)
+
+
 @torch.no_grad()
 def test_one_image_at_a_time(encoder):
     """An image does not depend on the others in its batch."""
