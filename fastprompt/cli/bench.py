@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastprompt._text import Progress, table
 from fastprompt.cli import UserError, needs
-from fastprompt.cli._text import Progress, table
 
 if TYPE_CHECKING:
     from fastprompt.cli.peers import Case, Group, Thunk

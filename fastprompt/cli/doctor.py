@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastprompt.cli._text import Progress
+from fastprompt._text import Progress
 
 if TYPE_CHECKING:
     from fastprompt._selftest import Check

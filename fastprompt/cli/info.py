@@ -8,7 +8,7 @@ import os
 import platform
 from typing import Any
 
-from fastprompt.cli._text import table
+from fastprompt._text import table
 
 # Distributions under which a package may be installed, the plain one first.
 PACKAGES = {

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastprompt._runtime import current_backend
+from fastprompt.models._compare import compare as compare
+from fastprompt.models._prune import Prune, Pruned
+from fastprompt.models._prune import prompt as prompt
 
 _T, _SA, _HQ = "transformers.models", "segment_anything.modeling", "segment_anything_hq.modeling"
 # Module of the host, module of fastprompt.nn with its drop-ins, and their names, which are those of the host.
@@ -51,6 +54,14 @@ HOSTS = (
     ("sam2.modeling.position_encoding", "sam2", "PositionEmbeddingRandom"),
 )
 DROP_INS = {f"{module}.{name}": where for module, where, *names in HOSTS for name in names}
+# The same of encoders that can be pruned: swapped only where `accelerate` is told to.
+PRUNABLE = {
+    f"{_T}.sam.modeling_sam.SamVisionEncoder": "transformers_sam_pruned",
+    f"{_T}.sam_hq.modeling_sam_hq.SamHQVisionEncoder": "transformers_sam_hq_pruned",
+    f"{_SA}.image_encoder.ImageEncoderViT": "segment_anything_pruned",
+    "mobile_sam.modeling.image_encoder.ImageEncoderViT": "mobile_sam_pruned",
+    "timm.models.vision_transformer.VisionTransformer": "timm_pruned",
+}
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
 
@@ -61,14 +72,16 @@ class Report:
 
     replaced: dict[str, str] = field(default_factory=dict)  # name of the module: class of the host
     skipped: dict[str, str] = field(default_factory=dict)  # name of the module: reason
+    pruned: dict[str, Pruned] = field(default_factory=dict)  # name of the encoder: how much of it
 
     def __str__(self) -> str:
         lines = [f"replaced  {name or '(the model)'}: {host}" for name, host in self.replaced.items()]
         lines += [f"skipped   {name or '(the model)'}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"pruned    {name or '(the model)'}: {how}" for name, how in self.pruned.items()]
         return "\n".join(lines) or "nothing to replace: no module has a drop-in"
 
 
-def accelerate(model: Any) -> Any:
+def accelerate(model: Any, *, prune: Prune | None = None) -> Any:
     """Replace what can be replaced in ``model``, in place; the same numbers, sooner. Returns ``model``.
 
     A module keeps its parameters, buffers, hooks, device and dtype: only its class changes, to a subclass of what it
@@ -78,9 +91,14 @@ def accelerate(model: Any) -> Any:
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
             segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
+        prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/prune_models.md and
+            :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
+            mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
+            without one leaves it.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is no module, or ``prune`` no :class:`Prune`.
+        ValueError: there is no encoder to prune, or not in this way; then nothing has been replaced.
 
     Example:
         >>> import fastprompt as fp
@@ -89,9 +107,13 @@ def accelerate(model: Any) -> Any:
         >>> print(fp.report(model.mask_decoder))
         replaced  (the model): transformers.models.sam.modeling_sam.SamMaskDecoder
     """
+    encoders = [] if prune is None else checked_encoders(model, prune)
     for module, drop_in in candidates(model).values():
         if drop_in.unsupported(module) is None:
             module.__class__ = drop_in
+    for module, drop_in in encoders:
+        module.__class__ = drop_in
+        module.__dict__["_fastprompt_prune"] = prune
     return model
 
 
@@ -106,10 +128,12 @@ def restore(model: Any) -> Any:
 
 
 def report(model: Any) -> Report:
-    """What is replaced in ``model`` now, and what could not be and why."""
+    """What is replaced in ``model`` now, what could not be and why, and what is pruned."""
     found = Report()
     for name, module in checked(model).named_modules():
-        if is_drop_in(type(module)):
+        if hasattr(module, "_fastprompt_prune"):
+            found.pruned[name] = module.pruned()
+        elif is_drop_in(type(module)):
             found.replaced[name] = full_name(host_of(type(module)))
     for name, (module, drop_in) in candidates(model).items():
         found.skipped[name] = drop_in.unsupported(module) or "not accelerated: call fastprompt.accelerate"
@@ -128,9 +152,18 @@ def disabled() -> Iterator[None]:
 
 def is_disabled() -> bool:
     """Inside :func:`disabled`, or of the backend "reference", which is the host itself here."""
+    return is_off() or (not is_compiling() and current_backend() == "reference")
+
+
+def is_off() -> bool:
+    """Inside :func:`disabled`."""
+    return not is_compiling() and _disabled.get()
+
+
+def is_compiling() -> bool:
     import torch
 
-    return not torch.compiler.is_compiling() and (_disabled.get() or current_backend() == "reference")
+    return torch.compiler.is_compiling()
 
 
 def checked(model: Any) -> Any:
@@ -149,13 +182,39 @@ def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
     return found
 
 
+def checked_encoders(model: Any, prune: Any) -> list[tuple[Any, Any]]:
+    """Encoders that can be pruned, pruned ones among them, each with its drop-in."""
+    if not isinstance(prune, Prune):
+        raise TypeError(f"prune must be a fastprompt.Prune, got {type(prune).__name__}")
+    found = []
+    for name, module in checked(model).named_modules():
+        host = original(type(module))
+        where = PRUNABLE.get(full_name(host))
+        if where is None:
+            continue
+        drop_in = getattr(importlib.import_module(f"fastprompt.nn.{where}"), host.__name__)
+        if reason := drop_in.unsupported(module, prune):
+            raise ValueError(f"{name or 'the model'} cannot be pruned with {prune}: {reason}")
+        found.append((module, drop_in))
+    if not found:
+        raise ValueError(f"model has no encoder that can be pruned: {', '.join(PRUNABLE)}")
+    return found
+
+
 def full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def is_drop_in(cls: type) -> bool:
-    return cls.__module__.startswith("fastprompt.nn.") and full_name(host_of(cls)) in DROP_INS
+    if not cls.__module__.startswith("fastprompt.nn."):
+        return False
+    host = full_name(host_of(cls))
+    return host in DROP_INS or host in PRUNABLE
 
 
 def host_of(cls: type) -> type:
     return cls.__bases__[-1]
+
+
+def original(cls: type) -> type:
+    return host_of(cls) if is_drop_in(cls) else cls
