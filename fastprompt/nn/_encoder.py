@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastprompt.nn._relative import UNIT, RelativeAttention, falls_back, fits, weights
+from fastprompt.nn._relative import UNIT, RelativeAttention, falls_back, fits, refusal, weights
 from fastprompt.ops import relative_position_attention
 from fastprompt.ops._torch_encoder import normalised_linear, residual_mlp
 
@@ -57,33 +57,37 @@ class EncoderLayer(nn.Module):
         first, second = (getattr(host, name) for name in cls.norms)
         return Parts(first, attention.qkv, attention.proj, second, host.mlp.lin1, host.mlp.lin2)
 
-    def takes_the_hosts_path(self, x: Tensor, output_attentions: Any = None) -> bool:
-        """The reason is said once."""
-        reason = self.unsupported(self)
-        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
-            reason = "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
-        elif has_hooks(self):
-            reason = "its modules have hooks"
-        elif self.training and getattr(self, "drop_path", None) is not None:
-            reason = "it is in training"
+    def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
+        """Why a call is not covered; None: it is."""
         attention: Any = getattr(self, self.attention_name)
-        return falls_back(self, x, attention.rel_pos_h, output_attentions, reason)
+        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+            return "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
+        if has_hooks(self):
+            return "its modules have hooks"
+        if self.training and (getattr(attention, "dropout", False) or hasattr(self, "drop_path")):
+            return "it is in training"
+        return self.unsupported(self) or refusal(x, attention.rel_pos_h, output_attentions)
+
+    def queries_keys_values(self, x: Tensor) -> Tensor:
+        """(…, 3, heads, width) of the layer's input (…, C)."""
+        norm, qkv = self.parts(self)[:2]
+        heads: int = getattr(getattr(self, self.attention_name), self.heads)
+        rows: Tensor = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(qkv))
+        return rows.unflatten(-1, (3, heads, -1))
 
     def attend(self, x: Tensor) -> Tensor:
         """Attention of the layer's input (B, h, w, C), before its projection."""
         attention: Any = getattr(self, self.attention_name)
-        norm, qkv = self.parts(self)[:2]
-        batch, height, width, channels = x.shape
-        rows = normalised_linear(x.flatten(1, 2), [norm.weight, norm.bias], norm.eps, weights(qkv))
-        heads = getattr(attention, self.heads)
-        q, k, v = rows.unflatten(2, (3, heads, channels // heads)).unbind(2)
+        height, width = x.shape[1:3]
+        rows = self.queries_keys_values(x.flatten(1, 2))
         window = (self.window_size, self.window_size) if self.window_size else None
         cell = window or (height, width)
         tables = [RelativeAttention.table(attention, f"rel_pos_{axis}", n) for axis, n in zip("hw", cell, strict=True)]
-        padding = tuple(weights(qkv)[1].view(3, heads, -1)[1:]) if window else None  # of zeros, what the host pads with
+        # Key and value of zeros, which the host pads with.
+        padding = tuple(weights(attention.qkv)[1].view(rows.shape[2:])[1:]) if window else None
         place: Any = {"size": (height, width), "window": window, "padding": padding, "scale": attention.scale}
-        out = relative_position_attention(q, k, v, *tables, **place)
-        return out.view(batch, height, width, channels)
+        out = relative_position_attention(*rows.unbind(2), *tables, **place)
+        return out.view(x.shape)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer: projection, residual, MLP, residual."""
@@ -111,7 +115,7 @@ class TransformersLayer(EncoderLayer):
     heads = "num_attention_heads"
 
     def forward(self, hidden_states: Tensor) -> Any:
-        if self.takes_the_hosts_path(hidden_states):
+        if falls_back(self, self.refusal(hidden_states)):
             return super().forward(hidden_states)
         return self.finish(hidden_states, self.attend(hidden_states))
 
@@ -120,4 +124,4 @@ class SegmentAnythingLayer(EncoderLayer):
     """Mixin of ``image_encoder.Block`` of segment-anything's own code."""
 
     def forward(self, x: Tensor) -> Any:
-        return super().forward(x) if self.takes_the_hosts_path(x) else self.finish(x, self.attend(x))
+        return super().forward(x) if falls_back(self, self.refusal(x)) else self.finish(x, self.attend(x))

@@ -29,8 +29,10 @@ class RelativeAttention(nn.Module):
         return None if hasattr(host, "rel_pos_h") else "it has no relative position"
 
     def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
-        reason = "attention dropout in training" if self.training and self.dropout else None
-        return falls_back(self, x, self.rel_pos_h, output_attentions, reason)
+        reason = refusal(x, self.rel_pos_h, output_attentions)
+        if self.training and self.dropout:
+            reason = reason or "attention dropout in training"
+        return falls_back(self, reason)
 
     def attend(self, x: Tensor, heads: int) -> Tensor:
         """(B, h, w, C) to the same."""
@@ -55,19 +57,24 @@ class RelativeAttention(nn.Module):
         return found[1]
 
 
-def falls_back(module: Any, x: Tensor, rel_pos: Tensor, output_attentions: Any, reason: str | None) -> bool:
-    """Whether a call takes the host's path, for a reason of the module's own or of all; it is said once."""
+def falls_back(module: Any, reason: str | None) -> bool:
+    """Whether a call takes the host's path; the reason is said once."""
     if is_disabled():
         return True
-    if output_attentions or attentions_are_captured():
-        reason = "the weights are asked for"
-    elif x.device.type != "cpu":
-        reason = "there is no kernel for this device"
-    elif x.dtype != torch.float32 or rel_pos.dtype != torch.float32:
-        reason = "it computes in float32 only"
     if reason:
         say_once(f"fastprompt: {type(module).__name__} takes the host's path: {reason}")
     return reason is not None
+
+
+def refusal(x: Tensor, rel_pos: Tensor, output_attentions: Any) -> str | None:
+    """Why a call is not covered by any of our attentions; None: it is."""
+    if output_attentions or attentions_are_captured():
+        return "the weights are asked for"
+    if x.device.type != "cpu":
+        return "there is no kernel for this device"
+    if x.dtype != torch.float32 or rel_pos.dtype != torch.float32:
+        return "it computes in float32 only"
+    return None
 
 
 UNIT = 16  # the sizes of a linear layer that our operators take are multiples of it

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastprompt.models import full_name, original
+from fastprompt.models import full_name, is_disabled, original
 from fastprompt.models._prune import Prune, Pruned
+from fastprompt.nn._encoder import EncoderLayer
 from fastprompt.nn._pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, of_windows, scores
 from fastprompt.nn._relative import RelativeAttention
 from fastprompt.ops import _torch_pruning, prune_tokens, relative_position_attention
@@ -51,10 +52,12 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int) ->
 
 def layer_rows(layer: Any, rows: Tensor, kept: Kept) -> Tensor:
     """One layer of a host, for rows (T, C): all that is done with the tokens that are left."""
+    attend = in_windows if layer.window_size else among_all
+    if isinstance(layer, EncoderLayer) and layer.refusal(rows) is None and not is_disabled():
+        return layer.finish(rows, attend(layer.attn, layer.queries_keys_values(rows), kept))
     norm1, norm2 = (getattr(layer, f"layer_norm{n}", None) or getattr(layer, f"norm{n}") for n in (1, 2))
     heads = getattr(layer.attn, "num_attention_heads", None) or layer.attn.num_heads
     qkv = layer.attn.qkv(norm1(rows)).unflatten(1, (3, heads, -1))
-    attend = in_windows if layer.window_size else among_all
     rows = rows + layer.attn.proj(attend(layer.attn, qkv, kept))
     return rows + layer.mlp(norm2(rows))
 

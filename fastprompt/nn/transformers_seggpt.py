@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.models.seggpt import modeling_seggpt as host
 
 from fastprompt.nn._encoder import EncoderLayer
-from fastprompt.nn._relative import TransformersAttention
+from fastprompt.nn._relative import TransformersAttention, falls_back
 
 
 class SegGptAttention(TransformersAttention, host.SegGptAttention):
@@ -24,6 +24,6 @@ class SegGptLayer(EncoderLayer, host.SegGptLayer):
         self, hidden_states: Tensor, ensemble_cond: int, feature_ensemble: bool = False, output_attentions: bool = False
     ) -> Any:
         averaged = feature_ensemble and hidden_states.shape[0] // 2 >= ensemble_cond
-        if averaged or self.takes_the_hosts_path(hidden_states, output_attentions):
+        if averaged or falls_back(self, self.refusal(hidden_states, output_attentions)):
             return super().forward(hidden_states, ensemble_cond, feature_ensemble, output_attentions)
         return (self.finish(hidden_states, self.attend(hidden_states)), None)
