@@ -7,13 +7,19 @@ namespace fastprompt {
 namespace FP_ISA {
 
 static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-static inline int16_t larger(int16_t x, int16_t y) { return x > y ? x : y; }
-static inline int16_t smaller(int16_t x, int16_t y) { return x < y ? x : y; }
+// Rows of 16-bit numbers are walked in whole vectors: their room is a multiple of kRoom, with zeros at the end.
+typedef int16_t vs __attribute__((vector_size(sizeof(vf)), aligned(2), may_alias));
+constexpr int64_t kRoom = 64, kShorts = sizeof(vs) / sizeof(int16_t);
+static_assert(kRoom % kShorts == 0, "a row must be whole vectors");
 
-// One run of errors goes on, or begins: the rows from here to its end, > 0 for missed pixels and < 0 for false ones.
-static inline int16_t longer(int16_t kind, int16_t run) {
-  const int16_t missed = larger(run, 0) + 1, wrong = smaller(run, 0) - 1;
-  return kind > 0 ? missed : kind < 0 ? wrong : 0;
+static inline vs& at(int16_t* p) { return *reinterpret_cast<vs*>(p); }
+static inline vs larger(vs x, vs y) { return x > y ? x : y; }
+static inline vs smaller(vs x, vs y) { return x < y ? x : y; }
+
+// A run of errors goes on, or begins: the rows from here to its end, > 0 for missed pixels and < 0 for false ones.
+static inline vs longer(vs kind, vs run) {
+  const vs zero{}, missed = larger(run, zero) + 1, wrong = smaller(run, zero) - 1;
+  return (missed & (kind > 0)) | (wrong & (kind < 0));
 }
 
 // What is known of the errors of an image.
@@ -32,45 +38,57 @@ struct Best {
   void must_beat(int64_t row) { bar = row < y ? square : square + 1.f; }
 };
 
-static inline void mark_errors(const uint8_t* p, const uint8_t* t, int ignore, int8_t* kind, int64_t n) {
-  for (int64_t x = 0; x < n; ++x) kind[x] = static_cast<int8_t>((t[x] != 0) - (p[x] != 0));
-  if (ignore < 0) return;
+static inline void mark_errors(const uint8_t* p, const uint8_t* t, int ignore, int16_t* kind, int64_t n) {
+  if (ignore < 0) {
+    for (int64_t x = 0; x < n; ++x) kind[x] = (t[x] != 0) - (p[x] != 0);
+    return;
+  }
   const auto skipped = static_cast<uint8_t>(ignore);
-  for (int64_t x = 0; x < n; ++x) kind[x] = t[x] == skipped ? 0 : kind[x];
+  for (int64_t x = 0; x < n; ++x) kind[x] = t[x] == skipped ? 0 : (t[x] != 0) - (p[x] != 0);
+}
+
+// `kind` becomes the runs of its row; whether there is an error.
+static inline bool extend(int16_t* kind, int16_t* before, int64_t n) {
+  vs any{};
+  for (int64_t x = 0; x < n; x += kShorts) any |= at(kind + x) = longer(at(kind + x), at(before + x));
+  int16_t found = 0;
+  for (int k = 0; k < kShorts; ++k) found |= any[k];
+  return found;
 }
 
 // Down the image: rows since the run of errors began.
 static void scan_down(const NextClick& a, int64_t image, Errors* e) {
-  Scratch memory(round_up(a.width, 64) / 2);
-  auto* kind = reinterpret_cast<int8_t*>(memory.data());
-  auto* room = reinterpret_cast<uint8_t*>(kind + round_up(a.width, 64));
+  Scratch memory(a.width / 4 + 1);
+  auto* room = reinterpret_cast<uint8_t*>(memory.data());
   e->first = a.height, e->last = -1;
   for (int64_t y = 0; y < a.height; ++y) {
-    const int64_t at = (image * a.height + y) * a.width;
-    mark_errors(mask_pixels(a.pred, at, a.width, room), a.target + at, a.ignore, kind, a.width);
-    int16_t *run = e->rows + y * e->row, any = 0;
-    const int16_t* before = run - e->row;  // row -1 is zero
-    for (int64_t x = 0; x < a.width; ++x) {
-      run[x] = longer(kind[x], before[x]);
-      any |= run[x];
-    }
-    if (any && e->first > y) e->first = y;
-    if (any) e->last = y;
+    const int64_t from = (image * a.height + y) * a.width;
+    int16_t* run = e->rows + y * e->row;
+    mark_errors(mask_pixels(a.pred, from, a.width, room), a.target + from, a.ignore, run, a.width);
+    for (int64_t x = a.width; x < e->row; ++x) run[x] = 0;
+    if (!extend(run, run - e->row, e->row)) continue;  // row -1 is zero
+    if (e->last < 0) e->first = y;
+    e->last = y;
   }
 }
 
 // Up again: the nearer end of each run.
 static void scan_up(Errors* e, int16_t* below) {
-  for (int64_t x = 0; x < e->width; ++x) below[x] = 0;
+  for (int64_t x = 0; x < e->row; ++x) below[x] = 0;
   for (int64_t y = e->last; y >= e->first; --y) {
-    int16_t *run = e->rows + y * e->row, most = 0, least = 0;
-    for (int64_t x = 0; x < e->width; ++x) {
-      const int16_t up = run[x], down = longer(up, below[x]);
-      below[x] = down;
-      run[x] = up > 0 ? smaller(up, down) : larger(up, down);
-      most = larger(most, run[x]), least = smaller(least, run[x]);
+    int16_t* run = e->rows + y * e->row;
+    vs most{}, least{};
+    for (int64_t x = 0; x < e->row; x += kShorts) {
+      const vs up = at(run + x), down = longer(up, at(below + x));
+      const vs nearer = up > 0 ? smaller(up, down) : larger(up, down);
+      at(below + x) = down, at(run + x) = nearer;
+      most = larger(most, nearer), least = smaller(least, nearer);
     }
-    e->most[y] = most, e->least[y] = least;
+    e->most[y] = e->least[y] = 0;
+    for (int k = 0; k < kShorts; ++k) {
+      if (most[k] > e->most[y]) e->most[y] = most[k];
+      if (least[k] < e->least[y]) e->least[y] = least[k];
+    }
   }
 }
 
@@ -121,7 +139,7 @@ struct Search {
   void row(int64_t y, bool missed, Best* best) const {
     const int16_t* rows = e.rows + y * e.row;
     for (int64_t x = 0; x < e.width; ++x) {
-      const int32_t r = missed ? larger(rows[x], 0) : smaller(rows[x], 0);
+      const int32_t r = missed == (rows[x] > 0) ? rows[x] : 0;
       squares[x] = static_cast<float>(r * r);
     }
     float lane[N];
@@ -153,7 +171,7 @@ static inline void clear(float* p, int64_t n) {
 }
 
 void click_of_image(const NextClick& a, int64_t image) {
-  const int64_t room = round_up(a.width, 64), margin = room + 64;
+  const int64_t room = round_up(a.width, kRoom), margin = room + 64;
   Scratch memory((a.height + 2) * room / 2 + a.height + 1 + room + 2 * margin);
   Errors e{};
   e.width = a.width, e.row = room;
