@@ -54,7 +54,7 @@ def overlap(pred: Any, target: Any, *, threshold: float | None = None, ignore: i
     if tensor:
         import torch
 
-        return Overlap(*(torch.from_numpy(np.ascontiguousarray(x)) for x in parts))
+        return Overlap(*(torch.from_numpy(np.array(x)) for x in parts))
     return Overlap(*(x[()] for x in parts))
 
 

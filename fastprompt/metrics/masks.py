@@ -25,7 +25,7 @@ def like(tensor: bool, x: Any) -> Any:
         return x[()]
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(x))
+    return torch.from_numpy(np.array(x))
 
 
 def iou(
