@@ -178,9 +178,10 @@ class RobustReferringMetrics(Accumulator):
     ) -> None:
         """Images, each with K predictions that should be empty; ``rejected`` says for which a classifier found that."""
         _, n = counted(pred, target, threshold, None)
-        areas = negative_areas(negatives, threshold)
-        if areas.shape[:-1] != n.pred.shape:
-            raise ValueError(f"negatives must be {(*n.pred.shape, 'K')} masks, got {areas.shape}")
+        areas, size = negative_areas(negatives, threshold), tuple(as_array("pred", pred).shape[-2:])
+        if areas.ndim != n.pred.ndim + 1 or areas.shape[:-1] != n.pred.shape or np.shape(negatives)[-2:] != size:
+            wanted = ", ".join(map(str, (*n.pred.shape, "K", *size)))
+            raise ValueError(f"negatives must be ({wanted}), the size of pred, got shape {np.shape(negatives)}")
         said = flags("rejected", rejected, areas.shape)
         empty = areas == 0 if said is None else said
         self.add(true_negatives=empty.sum(), negatives=empty.size)
