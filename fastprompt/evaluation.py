@@ -106,10 +106,10 @@ def evaluate_clicks(
     Source: RITM (Sofiiuk et al., 2022), ``evaluate_dataset`` and ``evaluate_sample``.
     """
     metrics = ClickMetrics(thresholds=thresholds, max_clicks=max_clicks)
-    stop = max(metrics.options["thresholds"]) if stop_at is None else check_thresholds(stop_at)[0]
+    stop = max(metrics.options["thresholds"]) if stop_at is None else check_thresholds(stop_at, "stop_at")[0]
     bound = check_number("threshold", threshold, -np.inf, np.inf)
-    first = check_clicks(min_clicks)
-    rules = Protocol(check_clicks(max_clicks), first, stop, bound, ignore, bool(previous_mask), bool(compat))
+    most, first = check_clicks(max_clicks), check_clicks(min_clicks, "min_clicks")
+    rules = Protocol(most, first, stop, bound, ignore, bool(previous_mask), bool(compat))
     file = None if results is None else ResultsFile(Path(results), {"name": name, **vars(rules)})
     done = {} if file is None else file.read()
     bar = Progress(len(samples)) if progress and isinstance(samples, Sized) else None

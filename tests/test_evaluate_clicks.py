@@ -291,7 +291,9 @@ class Terminal:
         pass
 
 
-@pytest.mark.parametrize(("terminal", "progress", "shown"), [(True, True, True), (False, True, False), (True, False, False)])
+@pytest.mark.parametrize(
+    ("terminal", "progress", "shown"), [(True, True, True), (False, True, False), (True, False, False)]
+)
 def test_progress(monkeypatch, terminal, progress, shown):
     screen = Terminal(terminal)
     monkeypatch.setattr(_progress.sys, "stderr", screen)
@@ -312,9 +314,9 @@ WRONG = {
     "two_outputs": ({"predictor": lambda *_: np.stack([MASK] * 2)}, ValueError, r"must have shape \(4, 5\), got \(2, 4, 5\)"),
     "no_output": ({"predictor": lambda *_: None}, TypeError, "the prediction must hold real numbers"),
     "max_clicks": ({"max_clicks": 0}, ValueError, "max_clicks must be a positive int, got 0"),
-    "min_clicks": ({"min_clicks": 0}, ValueError, "max_clicks must be a positive int, got 0"),
+    "min_clicks": ({"min_clicks": 0}, ValueError, "min_clicks must be a positive int, got 0"),
     "thresholds": ({"thresholds": [90]}, ValueError, r"thresholds must be numbers in \[0, 1\], got \[90\]"),
-    "stop_at": ({"stop_at": 90}, ValueError, r"thresholds must be numbers in \[0, 1\], got 90"),
+    "stop_at": ({"stop_at": 90}, ValueError, r"stop_at must be numbers in \[0, 1\], got 90"),
     "threshold": ({"threshold": np.nan}, ValueError, "threshold must be between"),
     "ignore": ({"ignore": "x"}, TypeError, "ignore must be an int or None"),
 }  # fmt: skip

@@ -235,7 +235,10 @@ def test_label_maps(rng, dtype, classes):
     with fp.backend("reference"):
         np.testing.assert_array_equal(metrics.classes.class_counts(pred, target, classes, None), wanted)
     valid &= t != 1
-    wanted = [[((p == c) & (t == c) & valid).sum(), ((p == c) & valid).sum(), ((t == c) & valid).sum()] for c in range(classes)]
+    wanted = [
+        [((p == c) & (t == c) & valid).sum(), ((p == c) & valid).sum(), ((t == c) & valid).sum()]
+        for c in range(classes)
+    ]
     np.testing.assert_array_equal(metrics.classes.class_counts(pred, target, classes, 1), wanted)
 
 
@@ -297,13 +300,13 @@ def test_a_stopped_curve_gets_the_cap_above():
 
 
 def judges(rng):
-    pred, target, no_target = data(rng, 30)
-    ids = rng.integers(0, 4, 30)
-    referring, robust = (metrics.ReferringMetrics, pred, target), (metrics.RobustReferringMetrics, pred, target, pred[:, None])
-    yield referring[0], [(p, t) for p, t in zip(pred, target, strict=True)], {}
-    yield metrics.ReferringMetrics, list(zip(pred, target, strict=True)), {"empty": "skip", "thresholds": (0.3, 0.7)}
-    yield robust[0], list(zip(*robust[1:], strict=True)), {}
-    yield metrics.ClassMetrics, [(p, t, int(c)) for p, t, c in zip(pred, target, ids, strict=True)], {}
+    """Accumulators, their samples, their options."""
+    pred, target, _ = data(rng, 30)
+    pairs = list(zip(pred, target, strict=True))
+    yield metrics.ReferringMetrics, pairs, {}
+    yield metrics.ReferringMetrics, pairs, {"empty": "skip", "thresholds": (0.3, 0.7)}
+    yield metrics.RobustReferringMetrics, [(p, t, p[None]) for p, t in pairs], {}
+    yield metrics.ClassMetrics, [(p, t, k % 4) for k, (p, t) in enumerate(pairs)], {}
     yield metrics.ClickMetrics, [(rng.random(n),) for n in rng.integers(0, 9, 30)], {"max_clicks": 6}
 
 
@@ -349,8 +352,12 @@ def test_torch(rng):
     b.update(p.float() * 4 - 2, t, pred_no_target=n, threshold=0.0)
     assert a == b
     ids = torch.arange(40) % 3
-    assert metrics.mean_iou_per_class(p, t, class_id=ids) == metrics.mean_iou_per_class(pred, target, class_id=ids.numpy())
-    assert metrics.mean_iou_per_class(p.long(), t.long(), classes=2) == metrics.mean_iou_per_class(pred, target, classes=2)
+    assert metrics.mean_iou_per_class(p, t, class_id=ids) == metrics.mean_iou_per_class(
+        pred, target, class_id=ids.numpy()
+    )
+    assert metrics.mean_iou_per_class(p.long(), t.long(), classes=2) == metrics.mean_iou_per_class(
+        pred, target, classes=2
+    )
 
 
 WRONG = {

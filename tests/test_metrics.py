@@ -51,7 +51,9 @@ def test_overlap_of_full_masks(isa, shape):
     assert [int(n) for n in metrics.overlap(mask, mask)] == [mask.size] * 4
 
 
-@pytest.mark.parametrize(("dtype", "ignore"), [("uint8", 255), ("uint8", 0), ("int64", -1), ("int32", 300), ("float32", 255)])
+@pytest.mark.parametrize(
+    ("dtype", "ignore"), [("uint8", 255), ("uint8", 0), ("int64", -1), ("int32", 300), ("float32", 255)]
+)
 @pytest.mark.parametrize("shape", SMALL.values(), ids=SMALL)
 def test_ignored_pixels(rng, isa, shape, dtype, ignore):
     pred, target = random_pair(rng, 3, *shape)
@@ -297,12 +299,19 @@ def test_torchmetrics_hausdorff(rng, spacing):
     tm, *_ = torchmetrics_pairs(rng)
     import torch
 
-    y, x = np.mgrid[:31, :31]  # torchmetrics 1.9.0 is wrong where the height is not the width: equal masks are far apart
+    y, x = np.mgrid[
+        :31, :31
+    ]  # torchmetrics 1.9.0 is wrong where the height is not the width: equal masks are far apart
     masks = [np.hypot(x - a, y - b) < r for a, b, r in ((9, 9, 6), (14, 12, 8), (0, 0, 9), (20, 10, 3))]
     masks[1][10:13, 12:15] = False
     for pred in masks:
         for target in masks:
-            options = {"num_classes": 1, "input_format": "one-hot", "spacing": list(spacing), "include_background": True}
+            options = {
+                "num_classes": 1,
+                "input_format": "one-hot",
+                "spacing": list(spacing),
+                "include_background": True,
+            }
             p, t = (torch.from_numpy(m)[None, None].int() for m in (pred, target))
             wanted = tm.functional.segmentation.hausdorff_distance(p, t, **options)
             found = metrics.hausdorff(pred, target, spacing=spacing, surface=True)

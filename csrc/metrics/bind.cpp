@@ -21,12 +21,13 @@ FASTPROMPT_BIND(metrics) {
     py::gil_scoped_release nogil;
     overlap_counts(a);
   });
-  m.def("class_counts",
-        [](const py::object& pred, const py::object& target, int64_t pixels, int64_t classes, const py::object& out) {
-          const ClassCounts a{pointer<int32_t>(pred), pointer<int32_t>(target), pixels, classes, pointer<int64_t>(out)};
-          py::gil_scoped_release nogil;
-          class_counts(a);
-        });
+  m.def("class_counts", [](const py::object& pred, const py::object& target, int bytes, int64_t pixels, int64_t classes,
+                           int64_t ignore, const py::object& out) {
+    const ClassCounts a{pointer<void>(pred),  pointer<void>(target), bytes, pixels, classes, ignore,
+                        pointer<int64_t>(out)};
+    py::gil_scoped_release nogil;
+    class_counts(a);
+  });
   m.def("pair_counts", [](const py::object& first, const py::object& second, int64_t rows, int64_t columns,
                           int64_t words, const py::object& out, int threads) {
     const PairCounts a{

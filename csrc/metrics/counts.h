@@ -17,11 +17,12 @@ struct OverlapCounts {
 };
 
 // Label maps: out[c] = pixels with label c in both, in the prediction, in the target. Labels are 0 … classes - 1;
-// pixels with another target count nowhere, another prediction only counts as a wrong one.
+// pixels with another target, or the ignored one, count nowhere; another prediction only counts as a wrong one.
 struct ClassCounts {
-  const int32_t *pred, *target;  // (pixels)
-  int64_t pixels, classes;
-  int64_t* out;  // (classes, 3), added to
+  const void *pred, *target;  // (pixels) integers of `bytes` 1 (unsigned) or 8 (signed)
+  int bytes;
+  int64_t pixels, classes, ignore;  // ignore: -1 for none
+  int64_t* out;                     // (classes, 3)
 };
 
 // Masks of one bit a pixel, rows of 64-bit words: out[a, b] = pixels that mask a and mask b have in common.

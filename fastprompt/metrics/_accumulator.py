@@ -64,9 +64,9 @@ def fraction(part: int, whole: int, empty: str, eps: float = 0.0) -> float:
     return part / (whole + eps)
 
 
-def check_thresholds(thresholds: Any) -> tuple[float, ...]:
+def check_thresholds(thresholds: Any, name: str = "thresholds") -> tuple[float, ...]:
     """Numbers in [0, 1], at least one."""
     values = tuple(float(x) for x in ([thresholds] if isinstance(thresholds, (int, float)) else thresholds))
     if not values or not all(0.0 <= x <= 1.0 for x in values):
-        raise ValueError(f"thresholds must be numbers in [0, 1], got {thresholds!r}")
+        raise ValueError(f"{name} must be numbers in [0, 1], got {thresholds!r}")
     return values

@@ -78,7 +78,8 @@ class ClassMetrics(Accumulator):
             self._add(c, both, in_pred + in_target - both)
 
     def _add(self, c: int, both: int, union: int) -> None:
-        self.add(**{f"i {c}": both, f"u {c}": union})
+        for name, n in ((f"i {c}", both), (f"u {c}", union)):
+            self.counts[name] = self[name] + n
 
     def class_iou(self) -> dict[int, float]:
         """IoU by class; NaN where the union is empty and ``empty`` is "nan" or "skip"."""
@@ -164,22 +165,22 @@ def class_counts(pred: Any, target: Any, classes: int, ignore: int | None) -> An
     if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or not 0 < classes < 2**31:
         raise ValueError(f"classes must be a positive int, got {classes!r}")
     p, t = labels("pred", pred), labels("target", target)
-    if ignore is not None and 0 <= ignore < classes:
-        t = np.where(t == ignore, np.int32(-1), t)
+    if p.dtype != t.dtype:
+        p, t = p.astype(np.int64), t.astype(np.int64)
+    code = -1 if ignore is None or not 0 <= ignore < classes else int(ignore)
     if current_backend() == "reference":
         from fastprompt.reference import metrics as reference
 
-        return reference.classes(p, t, int(classes))
-    out = np.zeros((int(classes), 3), np.int64)
-    _C.class_counts(address(p), address(t), p.size, int(classes), address(out))
+        return reference.classes(p, t, int(classes), code)
+    out = np.empty((int(classes), 3), np.int64)
+    _C.class_counts(address(p), address(t), p.itemsize, p.size, int(classes), code, address(out))
     return out
 
 
 def labels(name: str, x: Any) -> Any:
-    """int32, contiguous and flat; a label that int32 cannot hold becomes -1."""
+    """uint8 or int64, contiguous and flat; a label that int64 cannot hold becomes a negative one."""
     values = np.asarray(x.detach() if is_tensor(x) else x)
     if values.dtype.kind not in "iub":
         raise TypeError(f"{name} must hold integer labels, got dtype {values.dtype}")
-    if values.dtype.itemsize * 8 - (values.dtype.kind == "u") > 32 or values.dtype == np.uint32:
-        values = np.where((values < 0) | (values >= 2**31), -1, values)
-    return np.ascontiguousarray(values, np.int32).reshape(-1)
+    kind = np.uint8 if values.dtype.name in ("bool", "uint8") else np.int64
+    return np.ascontiguousarray(values).astype(kind, copy=False).reshape(-1)

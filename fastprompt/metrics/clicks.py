@@ -27,10 +27,10 @@ def clicks_needed(curve: Any, threshold: float, max_clicks: int) -> int:
     return int(reached[0]) + 1 if len(reached) else 0
 
 
-def check_clicks(max_clicks: Any) -> int:
-    if isinstance(max_clicks, bool) or not isinstance(max_clicks, (int, np.integer)) or max_clicks < 1:
-        raise ValueError(f"max_clicks must be a positive int, got {max_clicks!r}")
-    return int(max_clicks)
+def check_clicks(clicks: Any, name: str = "max_clicks") -> int:
+    if isinstance(clicks, bool) or not isinstance(clicks, (int, np.integer)) or clicks < 1:
+        raise ValueError(f"{name} must be a positive int, got {clicks!r}")
+    return int(clicks)
 
 
 def noc(curves: Iterable[Any], threshold: float, *, max_clicks: int = 20) -> Any:

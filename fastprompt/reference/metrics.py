@@ -13,11 +13,11 @@ def overlap(pred: Any, target: Any, threshold: float, ignore: int) -> Any:
     return np.stack([part.sum(1) for part in parts], 1).astype(np.int64)
 
 
-def classes(pred: Any, target: Any, number: int) -> Any:
+def classes(pred: Any, target: Any, number: int, ignore: int) -> Any:
     """(number, 3) int64: pixels with label c in both, in the prediction, in the target, of label maps (pixels)."""
-    valid = (target >= 0) & (target < number)
+    valid = (target >= 0) & (target < number) & (target != ignore)
     labels = np.arange(number)[:, None]
-    in_pred, in_target = (pred == labels) & valid, target == labels
+    in_pred, in_target = (pred == labels) & valid, (target == labels) & valid
     return np.stack([(in_pred & in_target).sum(1), in_pred.sum(1), in_target.sum(1)], 1).astype(np.int64)
 
 
