@@ -333,6 +333,20 @@ def test_any_split_gives_the_same_bits(rng, which):
     assert json.loads(json.dumps(whole.counts)) == whole.counts  # plain numbers
 
 
+def test_images_of_different_sizes(rng):
+    judge, i_sum, u_sum, ious = metrics.ReferringMetrics(), 0, 0, []
+    for shape in ((1, 1), (3, 70), (65, 2), (17, 33), (64, 64)):
+        pred, target = rng.random(shape) < 0.5, rng.random(shape) < 0.5
+        pred[0, 0] = True
+        judge.update(pred, target)
+        i, u = sums(pred, target)
+        i_sum, u_sum = i_sum + i, u_sum + u
+        ious.append(i / u)
+    found = judge.compute()
+    assert found["overall_iou"] == i_sum / u_sum
+    assert found["mean_iou"] == pytest.approx(np.mean(ious), rel=1e-12)
+
+
 def test_merging_wants_the_same_kind():
     a = metrics.ReferringMetrics()
     with pytest.raises(ValueError, match=r"other must have the same options .*'one'.* got .*'zero'"):

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, dtype_name
+from fastprompt.ops._arrays import address, as_array
 from fastprompt.ops._binary import labelled, prediction
 from fastprompt.ops._grid import check_devices
 
@@ -95,7 +95,7 @@ def run(pred: Any, target: Any, threshold: float, ignore: int) -> Any:
 
 
 def launch(pred: Any, target: Any, threshold: float, ignore: int, out: Any) -> None:
-    dtype = 0 if dtype_name(pred) == "float32" else 3
+    dtype = 0 if pred.itemsize == 4 else 3
     where = (address(pred), dtype, threshold, address(target), ignore)
     _C.overlap_counts(*where, *pred.shape, address(out), get_num_threads())
 
@@ -109,6 +109,6 @@ def check_empty(empty: str, allowed: tuple[str, ...] = EMPTY) -> str:
 def ratio(numerator: Any, denominator: Any, empty: str, eps: float = 0.0) -> Any:
     """float64; where the denominator is 0, what ``empty`` says ("skip": NaN)."""
     value = {"one": 1.0, "zero": 0.0, "nan": math.nan, "skip": math.nan}[empty]
-    total = np.asarray(denominator, np.float64) + eps
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total == 0, value, np.asarray(numerator, np.float64) / total)
+    total = np.asarray(denominator + eps, np.float64)
+    out = np.full(total.shape, value)
+    return np.divide(numerator, total, out=out, where=total != 0)

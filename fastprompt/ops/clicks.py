@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, dtype_name
+from fastprompt.ops._arrays import address, as_array
 from fastprompt.ops._binary import labelled, prediction
 from fastprompt.ops._grid import check_devices
 
@@ -135,6 +135,6 @@ def run(pred: Any, target: Any, clicked: Any, threshold: float, ignore: int) -> 
 
 def launch(pred: Any, target: Any, clicked: Any, threshold: float, ignore: int, out: Any) -> None:
     batch, height, width = pred.shape
-    dtype = 0 if dtype_name(pred) == "float32" else 3
+    dtype = 0 if pred.itemsize == 4 else 3
     where = (address(pred), dtype, threshold, address(target), ignore, address(clicked))
     _C.next_click(*where, (batch, clicked.shape[1], height, width), address(out), get_num_threads())
