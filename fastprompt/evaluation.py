@@ -176,6 +176,7 @@ def check_target(target: Any, ignore: int | None, number: int) -> tuple[Any, int
         target = target.detach().cpu().numpy()
     if target.ndim != 2:
         raise ValueError(f"the target of sample {number} must be (H, W), got shape {target.shape}")
+    clicks.check_side(f"the target of sample {number}", target)
     labels, code = labelled(target, ignore)
     inside = labels != 0 if code < 0 else (labels != 0) & (labels != code)
     if not inside.any():

@@ -310,6 +310,7 @@ WRONG = {
     "only_ignored": ({"samples": [(None, MASK.astype(int))], "ignore": 1}, ValueError, "the target of sample 0 is empty"),
     "target_axes": ({"samples": [(None, MASK[None])]}, ValueError, r"target of sample 0 must be \(H, W\), got shape \(1, 4, 5\)"),
     "target_text": ({"samples": [(None, "x")]}, TypeError, "target must hold real numbers"),
+    "huge": ({"samples": [(None, np.ones((1, 32767), bool))]}, ValueError, "target of sample 0 must have at most 32766 pixels"),
     "output": ({"predictor": lambda *_: MASK[:3]}, ValueError, r"prediction for sample 0 must have shape \(4, 5\), got \(3, 5\)"),
     "two_outputs": ({"predictor": lambda *_: np.stack([MASK] * 2)}, ValueError, r"must have shape \(4, 5\), got \(2, 4, 5\)"),
     "no_output": ({"predictor": lambda *_: None}, TypeError, "the prediction must hold real numbers"),

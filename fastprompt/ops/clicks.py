@@ -76,8 +76,7 @@ def next_click(
     if target.ndim not in (2, 3) or tuple(pred.shape) != tuple(target.shape):
         shapes = f"{tuple(target.shape)} and {tuple(pred.shape)}"
         raise ValueError(f"target and pred must both be ([B,] H, W), got shapes {shapes}")
-    if max(target.shape[-2:]) > _C.largest_click_side:
-        raise ValueError(f"target must have at most {_C.largest_click_side} pixels on a side, got {target.shape}")
+    check_side("target", target)
     single = target.ndim == 2
     if single:
         target, pred = target[None], pred[None]
@@ -94,6 +93,12 @@ def next_click(
         found = run(masks, labels, points, bound, code)
     clicks = [click(row, compat) for row in found.tolist()]
     return clicks[0] if single else clicks
+
+
+def check_side(name: str, target: Any) -> None:
+    if max(target.shape[-2:]) > _C.largest_click_side:
+        wanted = f"at most {_C.largest_click_side} pixels on a side"
+        raise ValueError(f"{name} must have {wanted}, got shape {tuple(target.shape)}")
 
 
 def click(row: list[int], compat: bool) -> Click | None:
