@@ -7,6 +7,7 @@ namespace fastprompt {
 namespace FP_ISA {
 
 static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+
 // Rows of 16-bit numbers are walked in whole vectors: their room is a multiple of kRoom, with zeros at the end.
 typedef int16_t vs __attribute__((vector_size(sizeof(vf)), aligned(2), may_alias));
 constexpr int64_t kRoom = 64, kShorts = sizeof(vs) / sizeof(int16_t);
@@ -127,7 +128,7 @@ struct Search {
   const NextClick& a;
   const Errors& e;
   int64_t image;
-  float* squares;  // of a row's `rows`, 0 where there is no error of the kind, and for `width` pixels on both sides
+  float* squares;  // of a row's `rows`, 0 where there is no error of the kind, and far enough on both sides
 
   bool taken(int64_t x, int64_t y) const {
     const int32_t* c = a.clicked + image * a.clicks * 2;
