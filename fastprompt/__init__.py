@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from fastprompt import metrics
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
+from fastprompt.evaluation import ClickResults, evaluate_clicks
 from fastprompt.models import accelerate, compare, disabled, prompt, report, restore
 from fastprompt.models._prune import Prune
 from fastprompt.ops import *
 from fastprompt.ops import __all__ as _functions
 
-__all__ = ["Prune", "__version__", "accelerate", "backend", "compare", "disabled", "get_num_threads"]  # noqa: F405
-__all__ += ["prompt", "report", "restore", "set_num_threads"]
+__all__ = ["ClickResults", "Prune", "__version__", "accelerate", "backend", "compare", "disabled"]  # noqa: F405
+__all__ += ["evaluate_clicks", "get_num_threads", "metrics", "prompt", "report", "restore", "set_num_threads"]
 __all__ += _functions
 
 

@@ -37,7 +37,18 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    parts = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
+    from fastprompt._selftest_metrics import metrics
+
+    parts = (
+        geodesic_distance(),
+        geodesic_others(),
+        euclidean(),
+        attention(),
+        on_a_grid(),
+        masks(),
+        pruning(),
+        metrics(),
+    )
     return itertools.chain(*parts)
 
 

@@ -1,6 +1,7 @@
 """Public functions, one module per operator family."""
 
 from fastprompt.ops import attention as _attention
+from fastprompt.ops import clicks as _clicks
 from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
 from fastprompt.ops import masks as _masks
@@ -11,6 +12,7 @@ from fastprompt.ops import relative_position as _relative_position
 from fastprompt.ops import rle as _rle
 from fastprompt.ops import scoring as _scoring
 from fastprompt.ops.attention import *
+from fastprompt.ops.clicks import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
 from fastprompt.ops.masks import *
@@ -23,6 +25,7 @@ from fastprompt.ops.scoring import *
 
 __all__: list[str] = []
 __all__ += _attention.__all__
+__all__ += _clicks.__all__
 __all__ += _euclidean.__all__
 __all__ += _geodesic.__all__
 __all__ += _masks.__all__

@@ -1,0 +1,28 @@
+"""The click simulator in torch: registration and shapes."""
+
+import torch
+from torch import Tensor
+
+from fastprompt._runtime import current_backend
+from fastprompt.ops import clicks
+from fastprompt.ops._library import define
+
+
+def _fake(pred: Tensor, target: Tensor, clicked: Tensor, threshold: float, ignore: int) -> Tensor:
+    return pred.new_empty((pred.shape[0], 4), dtype=torch.int64)
+
+
+def _cpu(pred: Tensor, target: Tensor, clicked: Tensor, threshold: float, ignore: int) -> Tensor:
+    if current_backend() == "reference" or 0 in pred.shape:
+        return torch.from_numpy(clicks.run(pred.numpy(), target.numpy(), clicked.numpy(), threshold, ignore))
+    out = _fake(pred, target, clicked, threshold, ignore)
+    clicks.launch(pred.contiguous(), target.contiguous(), clicked.contiguous(), threshold, ignore, out)
+    return out
+
+
+# pred: (B, H, W) bool, uint8 or float32; target: the same shape, bool or uint8; clicked: (B, K, 2) int32
+next_click = define(
+    "next_click(Tensor pred, Tensor target, Tensor clicked, float threshold, int ignore) -> Tensor",
+    cpu=_cpu,
+    fake=_fake,
+)
