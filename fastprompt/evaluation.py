@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt._text import Progress
 from fastprompt._runtime import is_tensor
+from fastprompt._text import Progress
 from fastprompt.metrics import ClickMetrics
 from fastprompt.metrics import _counts as counts
 from fastprompt.metrics._accumulator import check_thresholds

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 import fastprompt as fp
-from fastprompt import _progress
+from fastprompt import _text
 
 
 def samples(count=6, shape=(24, 33)):
@@ -296,7 +296,7 @@ class Terminal:
 )
 def test_progress(monkeypatch, terminal, progress, shown):
     screen = Terminal(terminal)
-    monkeypatch.setattr(_progress.sys, "stderr", screen)
+    monkeypatch.setattr(_text.sys, "stderr", screen)
     fp.evaluate_clicks(disks, samples(2), progress=progress)
     assert ("1/2 sample 2" in screen.text) == shown
     assert bool(screen.text) == shown
