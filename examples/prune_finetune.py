@@ -26,7 +26,7 @@ BOUNDS = (0.3, 1.0)  # of the share that is drawn in each step
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=250, help="of each fine-tuning, batches of 32 (%(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="of each fine-tuning, batches of 32 (%(default)s)")
     parser.add_argument("--samples", type=int, default=400, help="held-out samples (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the samples to train on (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
