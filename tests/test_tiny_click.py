@@ -40,9 +40,9 @@ def record():
 def rectangle(height, width):
     """A picture with a red rectangle, its mask, and a click on it."""
     mask = np.zeros((height, width), bool)
-    mask[height // 4 : 3 * height // 4, width // 5 : 3 * width // 5] = True
+    mask[height // 8 : 2 * height // 3, width // 5 : 3 * width // 5] = True
     picture = np.where(mask[..., None], np.uint8([220, 60, 40]), np.uint8([30, 40, 30]))
-    return picture, mask, (2 * width // 5, height // 2)
+    return picture, mask, (2 * width // 5, 2 * height // 5)
 
 
 def iou(a, b):
@@ -116,9 +116,10 @@ def test_pictures_of_any_size(model, size, kind, rng):
 
 @pytest.mark.parametrize("size", [(60, 100), (96, 96), (250, 160)], ids=str)
 def test_finds_a_rectangle(model, size):
-    picture, mask, click = rectangle(*size)
-    assert iou(model.predict(picture, [click], [1]), mask) > 0.8
-    assert iou(model.predict(picture, [(1, 1)], [1]), ~mask) > 0.8
+    picture, mask, (x, y) = rectangle(*size)
+    assert iou(model.predict(picture, [(x, y)], [1]), mask) > 0.8
+    turned = model.predict(picture[::-1, ::-1], [(size[1] - 1 - x, size[0] - 1 - y)], [1])
+    assert iou(turned, mask[::-1, ::-1]) > 0.8
 
 
 CALLS = {

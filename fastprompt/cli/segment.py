@@ -31,7 +31,7 @@ ASTRONAUT = (
 )
 
 # Picture of scikit-image and clicks of each model.
-BUILT_IN = {"geodesic": ("astronaut", ASTRONAUT), "tiny": ("chelsea", ((200, 120, True), (20, 20, False)))}
+BUILT_IN = {"geodesic": ("astronaut", ASTRONAUT), "tiny": ("chelsea", ((170, 112, True),))}
 GEODESIC = {"box": None, "scribble": None, "lam": 0.99, "theta": 0.1, "no_filter": False}  # its own options
 
 Click = tuple[int, int, bool]  # x, y, positive
