@@ -1,7 +1,7 @@
 """What pruning costs the tiny click model, and what a short fine-tuning with pruned tokens gives back.
 
 pip install ".[torch,images]"
-python examples/prune_finetune.py        # five minutes of one core; writes prune_finetune.md
+python examples/prune_finetune.py        # six minutes of one core; writes prune_finetune.md
 
 Three networks on held-out textures, tokens pruned before block 1 by their distance to the click and to the box: the one
 of this package; the same after a fine-tuning that keeps a random share of the tokens, chosen by the click; and the
