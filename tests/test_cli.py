@@ -132,11 +132,11 @@ def test_difference(got, wanted, error):
 
 def test_segment_built_in_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["segment"]) == 0
+    assert main(["segment", "--model", "geodesic"]) == 0
     mask = saved_mask()
     assert mask.shape == (512, 512)
     assert 0.50 < mask.mean() < 0.56  # 53 % is the astronaut
-    for x, y, positive in command.BUILT_IN:
+    for x, y, positive in command.ASTRONAUT:
         assert mask[y, x] == positive, (x, y)
     for x, y in ((225, 150), (170, 385), (250, 400), (360, 500), (110, 440), (250, 280)):  # mouth, badge, straps, …
         assert mask[y, x], (x, y)
@@ -144,7 +144,7 @@ def test_segment_built_in_picture(tmp_path, monkeypatch, capsys):
         assert not mask[y, x], (x, y)
     assert saved("segment-overlay.png").shape == (512, 512, 3)
     out = capsys.readouterr().out
-    assert out.count("\nclick ") == len(command.BUILT_IN)
+    assert out.count("\nclick ") == len(command.ASTRONAUT)
     assert "wrote    segment-mask.png" in out
 
 
@@ -172,7 +172,7 @@ def test_segment_finds_a_rectangle(prompts, extra):
     grey[15, 24:36], grey[35, 4:50], grey[2] = 255, 128, 77
     Image.fromarray(grey).save("grey.png")
     files = ["-o", "mask.png", "--overlay", "overlay.jpg"]
-    assert main(["segment", "photo.png", *prompts, *extra, *files]) == 0
+    assert main(["segment", "--model", "geodesic", "photo.png", *prompts, *extra, *files]) == 0
     np.testing.assert_array_equal(saved_mask("mask.png"), rectangle())
     assert saved("overlay.jpg").shape == (40, 60, 3)
 
@@ -229,7 +229,7 @@ def test_segment_errors(arguments, message, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
     Image.new("L", (5, 4)).save("small.png")
     Image.new("L", (60, 40)).save("blank.png")
-    assert main(["segment", *arguments.split()]) == 2
+    assert main(["segment", "--model", "geodesic", *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -248,7 +248,7 @@ def test_missing_packages(module, package, monkeypatch, capsys, tmp_path):
 def test_deep_picture_uses_its_range(tmp_path):
     deep = np.array([[1000, 1000, 2000]], np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(command.load(str(tmp_path / "deep.png"))[1][0, :, 0], [0, 0, 255])
+    np.testing.assert_array_equal(command.load(str(tmp_path / "deep.png"), "astronaut")[1][0, :, 0], [0, 0, 255])
 
 
 # ---------------------------------------------------------------- bench

@@ -52,15 +52,18 @@ static inline void gemm_rest(const Left& a, const float* b, ptrdiff_t b_row, flo
 template <int V, bool Add>
 static inline void gemm_columns(Left a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row, int64_t rows,
                                 int64_t depth) {
-  for (; rows >= kRows; rows -= kRows, a.data += kRows * a.row, out += kRows * out_row)
-    gemm_block<kRows, V, Add>(a, b, b_row, out, out_row, depth);
-  gemm_rest<kRows - 1, V, Add>(a, b, b_row, out, out_row, depth, rows);
+  constexpr int M = V == 4 ? 6 : kRows;
+  for (; rows >= M; rows -= M, a.data += M * a.row, out += M * out_row)
+    gemm_block<M, V, Add>(a, b, b_row, out, out_row, depth);
+  gemm_rest<M - 1, V, Add>(a, b, b_row, out, out_row, depth, rows);
 }
 
 template <bool Add>
 static inline void gemm(const Left& a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row, int64_t rows,
                         int64_t vectors, int64_t depth) {
   int64_t v = 0;
+  if constexpr (N == 16)
+    for (; v + 4 <= vectors; v += 4) gemm_columns<4, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
   for (; v + 2 <= vectors; v += 2) gemm_columns<2, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
   if (v < vectors) gemm_columns<1, Add>(a, b + v * N, b_row, out + v * N, out_row, rows, depth);
 }

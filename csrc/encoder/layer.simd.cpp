@@ -9,7 +9,7 @@ namespace {
 
 // Rows of a weight that are multiplied with a tile at a time: with 768 channels they and the tile fit the second-level
 // cache, where the products' second half of the tile finds them again.
-constexpr int64_t kBlock = 64;
+constexpr int64_t kBlock = 48;
 constexpr int64_t kVectors = kTokens / N;
 // Numbers that are summed up in a row in float32: the error of a sum grows with the root of its length.
 constexpr int64_t kDepth = 256;

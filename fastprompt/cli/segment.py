@@ -1,15 +1,19 @@
-"""Cut an object out of a picture with clicks, a box or scribbles; no network, no training.
+"""Cut an object out of a picture with clicks, a box or scribbles.
 
   fastprompt segment                            a built-in picture with built-in clicks
   fastprompt segment photo.jpg --positive 320,200 --negative 20,20 600,400
+  fastprompt segment photo.jpg --positive 320,200 --negative 20,20 --model geodesic
   fastprompt segment photo.jpg --positive 320,200 --box 150,80,500,430
   fastprompt segment photo.jpg --scribble strokes.png --overlay seen.png
 
-A pixel belongs to the object if its geodesic distance to the positive prompts is below that to the negative ones.
+--model geodesic: a pixel belongs to the object if its geodesic distance to the positive prompts is below that to the
+negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this package, was
+trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels (docs/tiny_click.md).
 Points are X,Y in pixels from the top left corner.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 from pathlib import Path
@@ -18,13 +22,17 @@ from typing import Any
 from fastprompt.cli import UserError, needs
 
 # The astronaut of scikit-image (NASA, public domain), 512 x 512: suit, face, hair and helmet against everything else.
-BUILT_IN = (
+ASTRONAUT = (
     *((200, 330, True), (330, 60, False), (225, 120, True), (230, 40, True), (110, 100, False), (168, 85, True)),
     *((288, 85, True), (275, 45, True), (225, 220, True), (126, 190, True), (400, 450, True), (430, 310, False)),
     *((455, 380, True), (320, 280, True), (340, 200, False), (80, 250, True), (50, 230, False), (90, 205, False)),
     *((40, 440, True), (13, 395, False), (45, 300, True), (12, 330, False), (40, 350, True), (18, 300, False)),
     *((32, 390, True), (70, 480, True), (8, 480, False)),
 )
+
+# Picture of scikit-image and clicks of each model.
+BUILT_IN = {"geodesic": ("astronaut", ASTRONAUT), "tiny": ("chelsea", ((170, 112, True),))}
+GEODESIC = {"box": None, "scribble": None, "lam": 0.99, "theta": 0.1, "no_filter": False}  # its own options
 
 Click = tuple[int, int, bool]  # x, y, positive
 
@@ -42,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("image", nargs="?", metavar="IMAGE", help="any file that pillow reads; left out: a built-in picture")
     add("--positive", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels on the object")
     add("--negative", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels off the object")
+    add("--model", choices=tuple(BUILT_IN), help="default: tiny if torch is installed and there are only clicks")
     add("--box", metavar="X0,Y0,X1,Y1", help="all outside is off the object; the corners are inside")
     add(
         "--scribble",
@@ -50,31 +59,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-o", "--output", default="segment-mask.png", metavar="FILE", help="the mask, 0 or 255 (%(default)s)")
     add("--overlay", default="segment-overlay.png", metavar="FILE", help="picture, mask and prompts (%(default)s)")
-    add("--lam", type=float, default=0.99, help="weight of edges against path length, 0 to 1 (%(default)s)")
-    add("--theta", type=float, default=0.1, help="how far the filter may move the outline (%(default)s)")
+    add("--lam", type=float, default=GEODESIC["lam"], help="weight of edges against path length, 0 to 1 (%(default)s)")
+    add("--theta", type=float, default=GEODESIC["theta"], help="how far the filter may move the outline (%(default)s)")
     add("--no-filter", action="store_true", help="leave out the geodesic symmetric filter")
 
 
 def run(options: argparse.Namespace) -> int:
-    from fastprompt import segment as library
-
-    name, picture = load(options.image)
+    model, why = chosen(options)
+    name, picture = load(options.image, BUILT_IN[model][0])
     clicks = options.clicks or []
     if options.image is None and not (clicks or options.box or options.scribble):
-        clicks = list(BUILT_IN)
+        clicks = list(BUILT_IN[model][1])
     box = None if options.box is None else numbers(options.box, "X0,Y0,X1,Y1")
     scribbles = None if options.scribble is None else load_scribbles(options.scribble, picture.shape[:2])
     prompts: dict[str, Any] = {"scribbles": scribbles, "box": box}
     report_input(name, picture, clicks, prompts)
+    print(f"model    {model}: {why}")
+
+    mask = by_network(picture, clicks) if model == "tiny" else by_distance(picture, clicks, prompts, options)
+    print(f"object   {int(mask.sum())} pixels, {mask.mean():.1%} of the picture")
+    write(picture, mask, clicks, prompts, options)
+    return 0
+
+
+def chosen(options: argparse.Namespace) -> tuple[str, str]:
+    """The model and what to say of it: the network where torch is installed, unless an option is for distances only."""
+    given = [f"--{name.replace('_', '-')}" for name, default in GEODESIC.items() if getattr(options, name) != default]
+    torch = importlib.util.find_spec("torch") is not None
+    if options.model == "tiny" and given:
+        raise UserError(f"{given[0]} is an option of --model geodesic; the tiny network takes clicks only")
+    if options.model == "tiny" and not torch:
+        raise needs("torch", "torch")
+    if options.model == "geodesic":
+        return "geodesic", "distances to the prompts, no network"
+    if given:
+        return "geodesic", f"distances to the prompts, no network, because of {given[0]}"
+    if not torch:
+        return "geodesic", 'distances to the prompts; --model tiny needs torch: pip install "fastprompt[torch]"'
+    return "tiny", "a small network that sees the picture at 96 x 96 pixels; --model geodesic does without"
+
+
+def by_network(picture: Any, clicks: list[Click]) -> Any:
+    import numpy as np
+
+    from fastprompt.models import tiny_click
+    from fastprompt.segment import prompt_seeds
+
+    prompt_seeds(picture.shape[:2], *by_side(clicks))  # raises what the other model raises
+    network = tiny_click()
+    points, labels = np.reshape([c[:2] for c in clicks], (-1, 2)), [int(c[2]) for c in clicks]
+    spent, mask = milliseconds(network.predict, picture, points, labels)
+    print(f"network  {spent:.1f} ms for all clicks")
+    return mask
+
+
+def by_distance(picture: Any, clicks: list[Click], prompts: dict[str, Any], options: argparse.Namespace) -> Any:
+    from fastprompt import segment as library
 
     image = picture.transpose(2, 0, 1)
     mask = library.segment(image, *by_side(clicks), **prompts, lam=options.lam, theta=options.theta, refine=False)
     report_clicks(image, clicks, prompts, options.lam)
     if not options.no_filter:
         mask = report_filter(image, mask, library.prompt_seeds(mask.shape, *by_side(clicks), **prompts), options)
-    print(f"object   {int(mask.sum())} pixels, {mask.mean():.1%} of the picture")
-    write(picture, mask, clicks, prompts, options)
-    return 0
+    return mask
 
 
 def numbers(text: str, form: str) -> tuple[int, ...]:
@@ -94,15 +141,15 @@ def by_side(clicks: list[Click]) -> tuple[list[tuple[int, int]], list[tuple[int,
     return next(sides), next(sides)
 
 
-def load(path: str | None) -> tuple[str, Any]:
-    """Name and pixels (H, W, 3) uint8 of a picture file, or of the built-in picture."""
+def load(path: str | None, built_in: str) -> tuple[str, Any]:
+    """Name and pixels (H, W, 3) uint8 of a picture file, or of a picture of scikit-image."""
     if path is not None:
         return path, pixels(path, "RGB")
     try:
         from skimage import data
     except ImportError:
         raise needs("images", "scikit-image") from None
-    return "built-in picture (skimage.data.astronaut)", data.astronaut()
+    return f"built-in picture (skimage.data.{built_in})", getattr(data, built_in)()
 
 
 def pixels(path: str, mode: str | None) -> Any:

@@ -11,6 +11,7 @@ from fastprompt._runtime import current_backend
 from fastprompt.models._compare import compare as compare
 from fastprompt.models._prune import Prune, Pruned
 from fastprompt.models._prune import prompt as prompt
+from fastprompt.models._tiny_click import tiny_click as tiny_click
 
 _T, _SA, _HQ = "transformers.models", "segment_anything.modeling", "segment_anything_hq.modeling"
 # Module of the host, module of fastprompt.nn with its drop-ins, and their names, which are those of the host.
