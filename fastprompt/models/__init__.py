@@ -65,7 +65,7 @@ def accelerate(model: Any) -> Any:
 
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
-            segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
+            segment-anything-hq, mobile_sam, sam2, or anything that has one inside; or with RITM's ``DistMaps``.
 
     Raises:
         TypeError: ``model`` is no module.
@@ -131,9 +131,12 @@ def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
     """Modules that have a drop-in and are not replaced yet, by name."""
     found = {}
     for name, module in checked(model).named_modules():
-        where = DROP_INS.get(full_name(type(module)))
+        cls = type(module)
+        where = DROP_INS.get(full_name(cls))
         if where:
-            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), type(module).__name__)
+            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), cls.__name__)
+        elif cls.__name__ == "DistMaps" and not cls.__module__.startswith("fastprompt.nn."):  # RITM's, in any module
+            found[name] = module, importlib.import_module("fastprompt.nn.dist_maps").drop_in(cls)
     return found
 
 
@@ -142,7 +145,9 @@ def full_name(cls: type) -> str:
 
 
 def is_drop_in(cls: type) -> bool:
-    return cls.__module__.startswith("fastprompt.nn.") and full_name(host_of(cls)) in DROP_INS
+    host = host_of(cls)
+    known = full_name(host) in DROP_INS or (cls.__name__ == "DistMaps" == host.__name__)
+    return cls.__module__.startswith("fastprompt.nn.") and known
 
 
 def host_of(cls: type) -> type:
