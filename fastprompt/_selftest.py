@@ -17,7 +17,7 @@ from fastprompt.ops._grid import METHODS, METRICS
 TOLERANCE = 1e-5
 
 
-WITHOUT_KERNEL = {"mask_to_rle", "rle_to_mask"}  # NumPy is their only form
+WITHOUT_KERNEL = {"fourier_position_encoding", "mask_to_rle", "rle_to_mask"}  # NumPy is their only form
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
+    from fastprompt import _selftest_guidance
+
     parts = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
-    return itertools.chain(*parts)
+    return itertools.chain(*parts, _selftest_guidance.checks())
 
 
 def untested() -> list[str]:

@@ -59,8 +59,8 @@ class Polygon {
       inside += a_.non_zero ? found[k].winding : 1;
       if (a_.non_zero ? inside == 0 : inside % 2 == 0) continue;
       const double from = found[k].x, to = found[k + 1].x;
-      const int64_t first = column(a_.boundary ? std::floor(from + 0.5) : std::ceil(from));
-      const int64_t last = column(a_.boundary ? std::floor(to + 0.5) + 1 : std::ceil(to));
+      const int64_t first = column(std::ceil(from));
+      const int64_t last = column(a_.boundary ? std::floor(to) + 1 : std::ceil(to));
       if (first < last) std::fill(out_ + y * a_.width + first, out_ + y * a_.width + last, uint8_t(1));
     }
   }

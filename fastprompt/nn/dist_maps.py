@@ -73,7 +73,6 @@ class Accelerated(nn.Module):
 
     norm_radius: float
     spatial_scale: float
-    cpu_mode: bool
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
@@ -97,7 +96,7 @@ class Accelerated(nn.Module):
         reason = None
         if is_disabled():
             return True
-        if self.cpu_mode:
+        if getattr(self, "cpu_mode", False):
             reason = "cpu_mode is on"
         elif points.device.type != "cpu":
             reason = "there is no kernel for this device"
@@ -116,7 +115,7 @@ class Accelerated(nn.Module):
 
 
 @functools.cache
-def drop_in(host: type) -> type:
+def drop_in(host: type) -> Any:
     """A subclass of ``host``, a ``DistMaps`` of somebody."""
     return type("DistMaps", (Accelerated, host), {"__module__": __name__, "__doc__": Accelerated.__doc__})
 

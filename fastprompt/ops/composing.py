@@ -158,11 +158,12 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
 
 
 def stacked(parts: list[Part], size: tuple[int, int]) -> Any:
-    check_devices(**{p.name: p.x for p in parts if p.x is not None})
     batches = {p.name: p.batch for p in parts}
     if len(set(batches.values())) > 1:
         raise ValueError(f"batch sizes must be the same in all arguments, got {batches}")
     batch, like = parts[0].batch, next((p.x for p in parts if p.x is not None), None)
+    if like is not None:
+        check_devices(**{p.name: p.x for p in parts if p.x is not None})
     torch = sys.modules["torch"] if is_tensor(like) else None
     if torch and torch.compiler.is_compiling():
         out = torch.cat([p.new() for p in parts], 1)

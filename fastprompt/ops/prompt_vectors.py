@@ -115,7 +115,7 @@ def vectors(
         arrays = centre[part], radius[part], width_of[part], bit[part]
         _guidance.vectors(*arrays, float(chosen), (height, width), rows)
         out[part] = rows
-    return out.reshape(*lead, -1)
+    return out.reshape(*lead, width + height + 3)
 
 
 def corners_outside(centre: Any, radius: Any, sizes: tuple[int, int]) -> Any:

@@ -72,9 +72,7 @@ def polygon_mask(points: Any, first: Any, non_zero: bool, boundary: bool, size: 
             for (a, w), (b, _) in itertools.pairwise(crossed):
                 winding += w if non_zero else 1
                 if winding != 0 if non_zero else winding % 2:
-                    begin, end = (
-                        (math.floor(a + 0.5), math.floor(b + 0.5) + 1) if boundary else (math.ceil(a), math.ceil(b))
-                    )
+                    begin, end = math.ceil(a), math.floor(b) + 1 if boundary else math.ceil(b)
                     image[y, max(begin, 0) : max(end, 0)] = True
         for e in edges if boundary else ():
             for x, y in line(e):
