@@ -1,13 +1,14 @@
 """Small calls of the guidance operators, for :mod:`fastprompt._selftest`."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from fastprompt._selftest import Check, compare
 
 SIZE = (61, 97)  # ragged: a block of columns and a half, two bands of rows
-ENCODINGS = {
+ENCODINGS: dict[str, dict[str, Any]] = {
     "disk": {"radius": [3, 9]},
     "tanh": {},
     "euclidean": {"clip": 40, "normalize": "clip"},

@@ -8,7 +8,7 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-import fastprompt.ops._torch_guidance  # noqa: E402, F401: registers the operators
+pytest.importorskip("fastprompt.ops._torch_guidance")  # registers the operators
 
 POINTS, LABELS = torch.tensor([[[3.0, 4.5], [8, 2], [-1, -1]]]), torch.tensor([[1, 0, 1]])
 REGION = torch.arange(12 * 10).view(1, 10, 12) // 17
