@@ -37,38 +37,48 @@ class Band {
         map_(map),
         first_(first),
         last_(last),
-        clicks_(p.first[map + 1] - p.first[map]),
-        x_(p.x + p.first[map]),
-        y_(p.y + p.first[map]),
-        memory_(clicks_ * (kColumns + 2) + a_.scales),
-        squares_(memory_.data()),
-        kept_y_(squares_ + clicks_ * kColumns),
-        near_(kept_y_ + clicks_),
-        beyond_(near_ + clicks_) {}
+        memory_((p.first[map + 1] - p.first[map]) * (kColumns + 4) + a_.scales),
+        beyond_(memory_.data()),
+        x_(beyond_ + a_.scales) {
+    const int64_t all = p.first[map + 1] - p.first[map];
+    y_ = x_ + all, near_ = y_ + all, kept_y_ = near_ + all, squares_ = kept_y_ + all;
+  }
 
   void run() {
+    gather();
+    if (all_beyond(clicks_ == 0 ? p_.start[map_] : 0.f)) return fill(0, a_.width);
     for (int64_t x = 0; x < a_.width; x += kColumns) block(x, x + kColumns < a_.width ? kColumns : a_.width - x);
   }
 
  private:
+  // The clicks that are not too far above or below the band to count: of small disks, a few.
+  void gather() {
+    float far = p_.reach[0];
+    for (int64_t k = 1; k < a_.scales; ++k) far = larger(far, p_.reach[k]);
+    const float top = first_, bottom = last_ - 1;
+    for (int64_t k = p_.first[map_]; k < p_.first[map_ + 1]; ++k) {
+      const float dy = larger(larger(top - p_.y[k], p_.y[k] - bottom), 0.f);
+      if (dy * dy > far) continue;
+      x_[clicks_] = p_.x[k], y_[clicks_++] = p_.y[k];
+    }
+  }
+
+  // Notes which scales have reached their limit at this d2.
+  bool all_beyond(float nearest) {
+    bool all = true;
+    for (int64_t k = 0; k < a_.scales; ++k) {
+      beyond_[k] = nearest > p_.reach[k];
+      all = all && beyond_[k] != 0;
+    }
+    return all;
+  }
+
   float* at(int64_t scale, int64_t y, int64_t x) const {
     const int64_t image = map_ / a_.channels, map = map_ % a_.channels * a_.scales + scale;
     return a_.out + image * a_.image_stride + (map * a_.height + y) * a_.width + x;
   }
 
   void block(int64_t x, int64_t columns) {
-    const float nearest = keep(x, columns);
-    bool all = true;
-    for (int64_t k = 0; k < a_.scales; ++k) {
-      beyond_[k] = nearest > p_.reach[k];
-      all = all && beyond_[k] != 0;
-      if (beyond_[k] != 0) fill(k, x, columns);
-    }
-    if (!all) write(x, columns);
-  }
-
-  // Puts the squares along x of the clicks that count into the table; a bound of the block's least d2.
-  float keep(int64_t x, int64_t columns) {
     const float left = x, right = x + columns - 1, top = first_, bottom = last_ - 1;
     float least = p_.start[map_], bound = p_.start[map_];
     for (int64_t k = 0; k < clicks_; ++k) {
@@ -79,24 +89,33 @@ class Band {
       least = smaller(least, near_[k]);
       bound = smaller(bound, far_y * far_y + far_x * far_x);
     }
+    const bool all = all_beyond(least);
+    fill(x, columns);
+    if (all) return;
     kept_ = 0;
-    for (int64_t k = 0; k < clicks_; ++k) {
-      if (near_[k] > bound) continue;
-      float* to = squares_ + kept_ * kColumns;
-      for (int64_t j = 0; j < kColumns; ++j) {
-        const float d = left + j - x_[k];
-        to[j] = d * d;
-      }
-      kept_y_[kept_++] = y_[k];
-    }
-    return least;
+    for (int64_t k = 0; k < clicks_; ++k)
+      if (!(near_[k] > bound)) keep(k, left);
+    write(x, columns);
   }
 
-  void fill(int64_t scale, int64_t x, int64_t columns) const {
-    for (int64_t y = first_; y < last_; ++y) {
-      float* to = at(scale, y, x);
-      for (int64_t j = 0; j < columns; ++j) to[j] = p_.limit;
+  // Puts the squares of a click along x into the table.
+  void keep(int64_t click, float left) {
+    float* to = squares_ + kept_ * kColumns;
+    for (int64_t j = 0; j < kColumns; ++j) {
+      const float d = left + j - x_[click];
+      to[j] = d * d;
     }
+    kept_y_[kept_++] = y_[click];
+  }
+
+  // The scales that have reached their limit.
+  void fill(int64_t x, int64_t columns) const {
+    for (int64_t k = 0; k < a_.scales; ++k)
+      for (int64_t y = first_; y < last_ && beyond_[k] != 0; ++y) {
+        float* to = at(k, y, x);
+        const float value = p_.limit;
+        for (int64_t j = 0; j < columns; ++j) to[j] = value;
+      }
   }
 
   void write(int64_t x, int64_t columns) const {
@@ -134,11 +153,10 @@ class Band {
 
   const ClickPlan& p_;
   const ClickMaps& a_;
-  const int64_t map_, first_, last_, clicks_;
-  const float *x_, *y_;
+  const int64_t map_, first_, last_;
   const Scratch memory_;
-  float *squares_, *kept_y_, *near_, *beyond_;  // beyond_[scale]: 1 where the block is the limit
-  int64_t kept_ = 0;
+  float *beyond_, *x_, *y_, *near_, *kept_y_, *squares_;  // beyond_[scale]: 1 where the block is the limit
+  int64_t clicks_ = 0, kept_ = 0;                         // of the band; of the block
 };
 
 }  // namespace
