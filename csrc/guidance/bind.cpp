@@ -93,13 +93,13 @@ FASTPROMPT_BIND(guidance) {
           py::gil_scoped_release nogil;
           return proposal_votes(a);
         });
-  // sizes: prompts, height, width; arrays: centre, radius, sigma, bit, out
-  m.def("prompt_vectors", [](const py::tuple& sizes, const py::tuple& arrays, float peak) {
+  // sizes: prompts, height, width; arrays: centre, radius, sigma, bit, peak, out
+  m.def("prompt_vectors", [](const py::tuple& sizes, const py::tuple& arrays) {
     PromptVectors a{};
     read(sizes, {&a.prompts, &a.height, &a.width});
     a.centre = pointer<double>(arrays[0]), a.radius = pointer<int64_t>(arrays[1]);
-    a.sigma = pointer<double>(arrays[2]), a.bit = pointer<int64_t>(arrays[3]), a.out = pointer<float>(arrays[4]);
-    a.peak = peak;
+    a.sigma = pointer<double>(arrays[2]), a.bit = pointer<int64_t>(arrays[3]);
+    a.peak = pointer<float>(arrays[4]), a.out = pointer<float>(arrays[5]);
     py::gil_scoped_release nogil;
     prompt_vectors(a);
   });

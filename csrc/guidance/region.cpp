@@ -100,7 +100,7 @@ void prompt_vectors(const PromptVectors& a) {
       const double centre = a.centre[2 * k + axis], sigma = a.sigma[2 * k + axis], radius = a.radius[2 * k + axis];
       const int64_t last = std::clamp(centre + radius + 1, 0.0, double(sizes[axis]));
       for (int64_t i = std::clamp(centre - radius, 0.0, double(sizes[axis])); i < last; ++i)
-        out[i] = std::exp(-(i - centre) * (i - centre) / (2 * sigma * sigma)) + (i == centre ? a.peak : 0.f);
+        out[i] = std::exp(-(i - centre) * (i - centre) / (2 * sigma * sigma)) + (i == centre ? a.peak[k] : 0.f);
     }
   }
 }

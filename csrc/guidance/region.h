@@ -40,7 +40,7 @@ struct PromptVectors {
   const int64_t* radius;  // (prompts, 2) along x and y; -1 = a vector of zeros
   const double* sigma;    // (prompts, 2)
   const int64_t* bit;     // (prompts): 0, 1 or 2, the label bit that is set
-  float peak;             // is added at the centre
+  const float* peak;      // (prompts): is added at the centre
   float* out;             // (prompts, width + height + 3)
 };
 

@@ -17,13 +17,13 @@ from fastprompt.ops._clicks import BOTH, ENCODINGS, Clicks, Encoding, as_the_cyt
 from fastprompt.ops.guidance import mapped
 
 EMPTY = 1e6  # squared distance of an empty slot in RITM: 1000 pixels in disks, whatever the radius
-ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks", "_get_dist_maps"}
+ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks"}
 SIGNATURE = ["self", "points", "batchsize", "rows", "cols"]
 
 
 def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float, disks: bool, cython: bool) -> Tensor:
     """(B, 2 N, 2 or 3) of row, column[, order], positive clicks first, to (B, 2, H, W)."""
-    clicks = points[..., :2] if cython else points[..., :2] * scale  # a negative scale is nobody's
+    clicks = points[..., :2] if cython else points[..., :2] * scale
     xy = clicks.flip(-1).float()
     xy = as_the_cython_path(xy) if cython else xy
     labels = (torch.arange(points.shape[1]) < points.shape[1] // 2).long().expand(points.shape[0], -1)
@@ -76,7 +76,7 @@ class Accelerated(nn.Module):
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
-        own = {name for name in vars(host) if name not in vars(nn.Module())}
+        own = {name for name in vars(host) if not name.startswith("_")} - {"training"}
         method = getattr(type(host), "get_coord_features", None)
         if method is None or list(inspect.signature(method).parameters) != SIGNATURE or own - ATTRIBUTES:
             return "it is another DistMaps than RITM's"

@@ -58,13 +58,25 @@ def check_clicks(points: Any, labels: Any, channels: Any = None, rounding: str |
     if rounding:
         points = as_the_cython_path(points)
     batched = points.ndim == 3
-    shape = tuple(points.shape) if batched else (1, *points.shape)
-    return Clicks(points.reshape(shape), whole(labels).reshape(shape[:2]), channels, batched)
+    full = tuple(points.shape) if batched else (1, *points.shape)
+    return Clicks(points.reshape(full), whole(labels).reshape(full[:2]), channels, batched)
 
 
 def is_ragged(points: Any) -> bool:
     """A list of one (N, 2) set an image."""
-    return isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 or np.shape(p) == (0,) for p in points)
+    return isinstance(points, (list, tuple)) and any(axes(p) == 2 or shape(p) == (0,) for p in points)
+
+
+def axes(x: Any) -> int:
+    return len(shape(x))
+
+
+def shape(x: Any) -> tuple[int, ...]:
+    """() of nested lists that are no array: somebody else says so."""
+    try:
+        return tuple(np.shape(x))
+    except ValueError:
+        return ()
 
 
 def padded(points: Sequence[Any], labels: Any) -> tuple[Any, Any]:

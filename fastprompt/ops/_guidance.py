@@ -121,14 +121,13 @@ def check_inside(bad: int, c: Clicks, b: int, out: Any) -> None:
         raise ValueError(f"points must lie in the image of {width} x {height} pixels, got {x:g}, {y:g} in image {b}")
 
 
-def vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: float, size: tuple[int, int], out: Any) -> None:
-    """NumPy: (M, 2) float64, int64, float64 and (M) int64; ``out`` (M, width + height + 3) float32."""
+def vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: Any, size: tuple[int, int], out: Any) -> None:
+    """NumPy: (M, 2) float64, int64, float64, (M) int64 and float32; ``out`` (M, width + height + 3) float32."""
     if current_backend() == "reference":
         from fastprompt.reference import guidance as reference
 
         out[...] = reference.prompt_vectors(centre, radius, sigma, bit, peak, size)
         return
-    arrays = [
-        np.ascontiguousarray(x, d) for x, d in ((centre, float), (radius, np.int64), (sigma, float), (bit, np.int64))
-    ]
-    _C.prompt_vectors((len(out), *size), (*(address(x) for x in arrays), address(out)), peak)
+    dtypes = np.float64, np.int64, np.float64, np.int64, np.float32
+    arrays = [np.ascontiguousarray(x, d) for x, d in zip((centre, radius, sigma, bit, peak), dtypes, strict=True)]
+    _C.prompt_vectors((len(out), *size), (*(address(x) for x in arrays), address(out)))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastprompt.ops import _guidance, prompt_vectors, regions, strokes
-from fastprompt.ops._clicks import Clicks, Encoding
+from fastprompt.ops._clicks import Clicks, Encoding, single, whole
 from fastprompt.ops._library import define
 
 # ---------------------------------------------------------------- clicks
@@ -24,7 +24,7 @@ def _clicks_cpu(
 ) -> Tensor:
     clip, divisor, stretch, missing = rest
     out = _clicks_fake(points, labels, channels, size, code, scales)
-    c = Clicks(points.contiguous(), labels.contiguous(), tuple(channels), True)
+    c = Clicks(single(points), whole(labels), tuple(channels), True)
     _guidance.clicks(c, Encoding(code, tuple(scales), clip, divisor, stretch), out, missing)
     return out
 
@@ -52,7 +52,7 @@ def _boxes_fake(corners: Tensor, size: list[int], *options: Any) -> Tensor:
 
 def _boxes_cpu(corners: Tensor, size: list[int], distance: bool, offset: float, low: float, high: float) -> Tensor:
     out = _boxes_fake(corners, size)
-    _guidance.boxes(corners.contiguous(), distance, offset, low, high, out)
+    _guidance.boxes(single(corners), distance, offset, low, high, out)
     return out
 
 
@@ -72,7 +72,7 @@ def _polygons_fake(points: Tensor, first: list[int], size: list[int], *options: 
 def _polygons_cpu(points: Tensor, first: list[int], size: list[int], non_zero: bool, boundary: bool) -> Tensor:
     strokes.check_finite("vertices", points.numpy())
     out = _polygons_fake(points, first, size)
-    _guidance.polygons(points.contiguous(), np.array(first, np.int64), non_zero, boundary, out)
+    _guidance.polygons(points.double().contiguous(), np.array(first, np.int64), non_zero, boundary, out)
     return out
 
 
@@ -94,7 +94,7 @@ def _scribbles_cpu(
 ) -> Tensor:
     strokes.check_finite("strokes", points.numpy())
     out = _scribbles_fake(points, first, labels, channels, size, radius)
-    strokes.draw(points.contiguous(), first, labels, tuple(channels), radius, out)
+    strokes.draw(points.double().contiguous(), first, labels, tuple(channels), radius, out)
     return out
 
 
@@ -118,8 +118,8 @@ def _superpixels_fake(region: Tensor, points: Tensor, labels: Tensor, channels: 
 
 def _superpixels_cpu(region: Tensor, points: Tensor, labels: Tensor, channels: list[int], clip: float) -> Tensor:
     out = _superpixels_fake(region, points, labels, channels, clip)
-    c = Clicks(points.contiguous(), labels.contiguous(), tuple(channels), True)
-    regions.fill_superpixels(region.contiguous(), c, clip, out)
+    c = Clicks(single(points), whole(labels), tuple(channels), True)
+    regions.fill_superpixels(whole(region), c, clip, out)
     return out
 
 
@@ -140,7 +140,7 @@ def _proposals_fake(member: Tensor, points: Tensor, labels: Tensor, channels: li
 
 def _proposals_cpu(member: Tensor, points: Tensor, labels: Tensor, channels: list[int]) -> Tensor:
     out = _proposals_fake(member, points, labels, channels)
-    c = Clicks(points.contiguous(), labels.contiguous(), tuple(channels), True)
+    c = Clicks(single(points), whole(labels), tuple(channels), True)
     _guidance.proposals(member.contiguous(), c, out)
     return out
 

@@ -9,7 +9,7 @@ import numpy as np
 from fastprompt._runtime import is_tensor
 from fastprompt.ops import _guidance, box_maps, guidance, strokes
 from fastprompt.ops._arrays import as_array
-from fastprompt.ops._clicks import check_clicks, check_encoding, check_positive, check_size
+from fastprompt.ops._clicks import axes, check_clicks, check_encoding, check_positive, check_size
 from fastprompt.ops._grid import check_devices
 
 __all__ = ["compose_guidance"]
@@ -133,9 +133,7 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
     """One image's strokes are arrays, a batch is a list of lists of them."""
     if not isinstance(scribbles, (list, tuple)):
         raise TypeError(f"scribbles must be a list of strokes (N, 2), got {type(scribbles).__name__}")
-    batched = bool(scribbles) and all(
-        isinstance(s, (list, tuple)) and all(np.ndim(p) == 2 for p in s) for s in scribbles
-    )
+    batched = bool(scribbles) and all(isinstance(s, (list, tuple)) and all(axes(p) == 2 for p in s) for s in scribbles)
     images = list(scribbles) if batched else [scribbles]
     kinds = labels if batched and labels is not None else [labels] * len(images)
     if len(kinds) != len(images):

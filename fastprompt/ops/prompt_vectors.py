@@ -9,7 +9,7 @@ import numpy as np
 from fastprompt._runtime import is_tensor
 from fastprompt.ops import _guidance
 from fastprompt.ops._arrays import as_array, dtype_name
-from fastprompt.ops._clicks import check_clicks, check_labels, check_positive, check_size, single
+from fastprompt.ops._clicks import check_clicks, check_labels, check_positive, check_size, single, whole
 from fastprompt.ops._grid import check_devices
 
 __all__ = ["fourier_position_encoding", "prompt_unified_encoding"]
@@ -63,7 +63,9 @@ def prompt_unified_encoding(
     size = check_size(size)
     sigma = check_positive("sigma", sigma)[0]
     scale = check_positive("scale", scale)[0]
-    clicks = check_clicks(points, labels, (1, 0))
+    if labels is None:
+        raise ValueError("labels must be given: they are part of the vectors")
+    clicks = check_clicks(points, labels)
     if extents is not None:
         extents = as_array("extents", extents)
         check_devices(points=clicks.points, extents=extents)
@@ -91,30 +93,24 @@ def vectors(
     """(B, N, W + H + 3) of NumPy arrays."""
     height, width = vector_size(size, scale)
     lead, points = points.shape[:2], points.reshape(-1, 2)
-    bit = np.select([labels.reshape(-1) == 1, labels.reshape(-1) == 0], [0, 1], 2)
-    empty = ~np.isfinite(points).all(1) | (points < 0).all(1) | (bit == 2)
+    labels = labels.reshape(-1)
+    empty = ~np.isfinite(points).all(1) | (points < 0).all(1) | ((labels != 0) & (labels != 1))
+    bit = np.where(empty, 2, 1 - labels)
     centre = np.trunc(np.where(empty[:, None], 0, points) * np.float32(scale)).astype(np.float64)
     radius = np.full(points.shape, int(3 * sigma), np.int64)
-    width_of = np.full(points.shape, sigma)
-    peak = np.ones(len(points), bool)
+    widths, peak = np.full(points.shape, sigma), np.full(len(points), heighten, np.float32)
     if extents is not None:
         extents = extents.reshape(-1, 2)
-        peak = np.isnan(extents).any(1)
-        half = np.clip(np.where(np.isfinite(extents), extents, 0), 0, 1e9) // 2
-        radius = np.where(peak[:, None], radius, half - 1).astype(np.int64)
-        width_of = np.where(peak[:, None], width_of, radius // 3)
-        empty_box = ~peak & (width_of <= 0).any(1)
-        radius[empty_box], width_of[empty_box] = -1, 1
+        box = ~np.isnan(extents).any(1)
+        radius[box] = np.clip(extents[box], 0, 1e9) // 2 - 1
+        widths[box], peak[box] = radius[box] // 3, 0
+        nothing = box & (widths <= 0).any(1)
+        radius[nothing], widths[nothing] = -1, 1
     if compat:
         radius[corners_outside(centre, radius, (width, height))] = -1
-    radius[empty], bit[empty] = -1, 2
+    radius[empty] = -1
     out = np.empty((len(points), width + height + 3), np.float32)
-    for chosen in {True, False} if heighten else {False}:
-        part = (peak & heighten) == chosen
-        rows = np.empty((int(part.sum()), out.shape[1]), np.float32)
-        arrays = centre[part], radius[part], width_of[part], bit[part]
-        _guidance.vectors(*arrays, float(chosen), (height, width), rows)
-        out[part] = rows
+    _guidance.vectors(centre, radius, widths, bit, peak, (height, width), out)
     return out.reshape(*lead, width + height + 3)
 
 
@@ -176,7 +172,7 @@ def fourier_position_encoding(
     if points is not None:
         code = encode(points, matrix, (width, height))
         pad = (labels is not None and boxes is None) if pad is None else pad
-        tokens.append(code if labels is None else labelled(code, check_labels(points, labels), given))
+        tokens.append(code if labels is None else labelled(code, whole(check_labels(points, labels)), given))
         if pad:
             tokens.append(library(code).broadcast_to(given["not_a_point"], (*code.shape[:-2], 1, code.shape[-1])))
     if boxes is not None:

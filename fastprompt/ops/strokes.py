@@ -8,7 +8,7 @@ import numpy as np
 from fastprompt._runtime import is_tensor
 from fastprompt.ops import _guidance
 from fastprompt.ops._arrays import as_array
-from fastprompt.ops._clicks import BOTH, check_channels, check_positive, check_size, whole
+from fastprompt.ops._clicks import BOTH, axes, check_channels, check_positive, check_size, whole
 from fastprompt.ops._grid import check_devices
 from fastprompt.ops.euclidean import euclidean_distance_transform
 
@@ -143,7 +143,7 @@ def polygon_mask(
 
 def check_rings(vertices: Any) -> tuple[Any, list[int]]:
     """([B,] V, 2) float64, contiguous, and where each ring begins and the last one ends."""
-    if isinstance(vertices, (list, tuple)) and any(np.ndim(v) == 2 for v in vertices):
+    if isinstance(vertices, (list, tuple)) and any(axes(v) == 2 for v in vertices):
         return joined("vertices", vertices)
     points = as_array("vertices", vertices)
     check_devices(vertices=points)

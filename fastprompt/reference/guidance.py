@@ -170,13 +170,13 @@ def proposal_vote_map(member: Any, points: Any, labels: Any, channels: Any, out:
     return -1
 
 
-def prompt_vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: float, size: Any) -> Any:
+def prompt_vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: Any, size: Any) -> Any:
     out = np.zeros((len(centre), size[0] + size[1] + 3), np.float32)
     for k, row in enumerate(out):
         begin = 0
         for axis, length in enumerate((size[1], size[0])):
             distance = np.arange(length) - centre[k, axis]
-            value = np.exp(-(distance**2) / (2 * sigma[k, axis] ** 2)) + peak * (distance == 0)
+            value = np.exp(-(distance**2) / (2 * sigma[k, axis] ** 2)) + peak[k] * (distance == 0)
             row[begin : begin + length] = value * (np.abs(distance) <= radius[k, axis])
             begin += length
         row[begin + bit[k]] = 1
