@@ -99,8 +99,9 @@ def test_gradient_and_compile(rng):
 
     def call(image, previous, points, labels, boxes):
         return fp.compose_guidance(
-            size=SIZE, image=image, previous_mask=previous, points=points, labels=labels, boxes=boxes, encoding="tanh"
-        )
+            size=SIZE, image=image, previous_mask=previous, points=points, labels=labels, boxes=boxes, encoding="tanh",
+            scribbles=[[points[0]], [points[1]]], scribble_labels=[[1], [0]],
+        )  # fmt: skip
 
     out = call(image, previous, points, labels, boxes)
     weight = torch.rand(out.shape)

@@ -137,6 +137,7 @@ WRONG = {
     "stroke_nan": (lambda: fp.scribble_map([P + math.nan], **S), ValueError, r"strokes must be finite and at most 1e.09, got nan"),
     "stroke_nan_torch": (lambda: fp.scribble_map([torch.full((2, 2), math.inf)], **S), ValueError, "strokes must be finite"),
     "stroke_labels": (lambda: fp.scribble_map([P], [1, 0], **S), ValueError, r"labels must have one label a stroke, shape \(1,\), got \(2,\)"),
+    "stroke_labels_floats": (lambda: fp.scribble_map([P], [0.5], **S), TypeError, "labels must hold integers, got dtype float64"),
     "thickness": (lambda: fp.scribble_map([P], thickness=0, **S), ValueError, "thickness must be between"),
     "compat": (lambda: fp.scribble_map([P], compat="ring", **S), ValueError, "compat must be None or 'mideepseg', got 'ring'"),
     "vertices": (lambda: fp.polygon_mask(np.zeros((3, 3)), **S), ValueError, r"vertices must be \(\[B,\] N, 2\) of x, y"),

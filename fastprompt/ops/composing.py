@@ -150,7 +150,8 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
 
     def new() -> Any:
         maps = [strokes.scribble_map(s, k, size=size, thickness=thickness) for s, k in zip(images, kinds, strict=True)]
-        return sys.modules["torch"].stack(maps)
+        torch = sys.modules["torch"]
+        return torch.stack([torch.as_tensor(m) for m in maps])
 
     return Part("scribbles", sample, len(images) if batched else None, len(checked[0][3]), fill, new)
 
@@ -167,7 +168,7 @@ def stacked(parts: list[Part], size: tuple[int, int]) -> Any:
         out = torch.cat([p.new() for p in parts], 1)
         return out if batch is not None else out[0]
     shape = (1 if batch is None else batch, sum(p.channels for p in parts), *size)
-    out = torch.empty(shape) if torch else np.empty(shape, np.float32)
+    out = torch.empty(shape, dtype=torch.float32) if torch else np.empty(shape, np.float32)
     begin = 0
     for p in parts:
         p.fill(out[:, begin : begin + p.channels])

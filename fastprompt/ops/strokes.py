@@ -1,5 +1,6 @@
 """Scribbles and polygons as pixels."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt.ops import _guidance
-from fastprompt.ops._arrays import as_array
+from fastprompt.ops._arrays import as_array, dtype_name
 from fastprompt.ops._clicks import BOTH, axes, check_channels, check_positive, check_size, whole
 from fastprompt.ops._grid import check_devices
 from fastprompt.ops.euclidean import euclidean_distance_transform
@@ -163,7 +164,11 @@ def check_strokes(strokes: Any, labels: Any, channels: Any) -> tuple[Any, list[i
         if channels is not None:
             raise ValueError("channels needs labels: without labels all strokes go to one channel")
         return points, first, points.new_zeros(count).long() if is_tensor(points) else np.zeros(count, np.int64), (0,)
+    if is_tensor(points) and isinstance(labels, (list, tuple)):
+        labels = points.new_tensor(labels, dtype=sys.modules["torch"].int64)
     labels = as_array("labels", labels)
+    if count and "int" not in dtype_name(labels) and dtype_name(labels) != "bool":
+        raise TypeError(f"labels must hold integers, got dtype {labels.dtype}")
     if tuple(labels.shape) != (count,):
         raise ValueError(f"labels must have one label a stroke, shape {(count,)}, got {tuple(labels.shape)}")
     return points, first, whole(labels), check_channels(BOTH if channels is None else channels)
