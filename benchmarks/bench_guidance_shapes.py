@@ -141,7 +141,10 @@ def test_shapes(benchmark, case, peer):
         pytest.skip(f"{peer} is not installed")
     fp.set_num_threads(1)
     benchmark.group = case
-    got = benchmark(CASES[case][peer])
+    try:
+        got = benchmark(CASES[case][peer])
+    finally:
+        fp.set_num_threads(None)
     benchmark.extra_info["different"] = different(case, got)
     if peer == "numpy" or (peer == "cv2" and "outline" in case):
         assert benchmark.extra_info["different"] == 0
