@@ -17,7 +17,7 @@ from fastprompt.ops._grid import METHODS, METRICS
 TOLERANCE = 1e-5
 
 
-WITHOUT_KERNEL = {"mask_to_rle", "rle_to_mask"}  # NumPy is their only form
+WITHOUT_KERNEL = {"fourier_position_encoding", "mask_to_rle", "rle_to_mask"}  # NumPy is their only form
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,10 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    from fastprompt._selftest_metrics import metrics
+    from fastprompt import _selftest_guidance, _selftest_metrics
 
-    parts = (
-        geodesic_distance(),
-        geodesic_others(),
-        euclidean(),
-        attention(),
-        on_a_grid(),
-        masks(),
-        pruning(),
-        metrics(),
-    )
-    return itertools.chain(*parts)
+    own = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
+    return itertools.chain(*own, _selftest_guidance.checks(), _selftest_metrics.checks())
 
 
 def untested() -> list[str]:

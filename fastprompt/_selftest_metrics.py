@@ -10,7 +10,7 @@ from fastprompt._runtime import backend
 from fastprompt._selftest import Check, compare, difference
 
 
-def metrics() -> Iterator[Check]:
+def checks() -> Iterator[Check]:
     rng = np.random.default_rng(0)
     target, logits = rng.integers(0, 3, (4, 19, 70), np.uint8), rng.standard_normal((4, 19, 70), np.float32)
     clicked = rng.integers(0, 19, (4, 3, 2))

@@ -67,6 +67,12 @@ static inline vf exp2(vf x) {
   return reinterpret_cast<vf>(reinterpret_cast<vint>(p) + exponent);
 }
 
+// 1 - 2 / (e^2x + 1), with an absolute error below 2e-7; exactly 1 from 9.1 on and 0 at 0.
+static inline vf tanh(vf x) {
+  const vf one = broadcast(1.f), e = exp(x + x);
+  return one - (one + one) / (e + one);
+}
+
 // x Phi(x), the GELU of the error function, as max(x, 0) - |x| Phi(-|x|). The logarithm of Phi(-z) is close to a
 // parabola: a polynomial of degree 6, fitted on [0, 6] to the least largest error of z Phi(-z), has 5e-8. Behind 6 it
 // is 1e-9. Two thirds of the products that the usual rational function times e^(-z^2 / 2) takes.

@@ -91,7 +91,7 @@ def accelerate(model: Any, *, prune: Prune | None = None) -> Any:
 
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
-            segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
+            segment-anything-hq, mobile_sam, sam2, or anything that has one inside; or with RITM's ``DistMaps``.
         prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/prune_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
             mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
@@ -177,9 +177,12 @@ def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
     """Modules that have a drop-in and are not replaced yet, by name."""
     found = {}
     for name, module in checked(model).named_modules():
-        where = DROP_INS.get(full_name(type(module)))
+        cls = type(module)
+        where = DROP_INS.get(full_name(cls))
         if where:
-            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), type(module).__name__)
+            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), cls.__name__)
+        elif cls.__name__ == "DistMaps" and not cls.__module__.startswith("fastprompt.nn."):  # RITM's, in any module
+            found[name] = module, importlib.import_module("fastprompt.nn.dist_maps").drop_in(cls)
     return found
 
 
@@ -209,8 +212,8 @@ def full_name(cls: type) -> str:
 def is_drop_in(cls: type) -> bool:
     if not cls.__module__.startswith("fastprompt.nn."):
         return False
-    host = full_name(host_of(cls))
-    return host in DROP_INS or host in PRUNABLE
+    host = host_of(cls)
+    return full_name(host) in DROP_INS or full_name(host) in PRUNABLE or (cls.__name__ == "DistMaps" == host.__name__)
 
 
 def host_of(cls: type) -> type:

@@ -2,26 +2,38 @@
 
 from fastprompt.ops import attention as _attention
 from fastprompt.ops import clicks as _clicks
+from fastprompt.ops import box_maps as _box_maps
+from fastprompt.ops import composing as _composing
 from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
+from fastprompt.ops import guidance as _guidance_maps
 from fastprompt.ops import masks as _masks
 from fastprompt.ops import merging as _merging
 from fastprompt.ops import pixel_words as _pixel_words
+from fastprompt.ops import prompt_vectors as _prompt_vectors
 from fastprompt.ops import pruning as _pruning
+from fastprompt.ops import regions as _regions
 from fastprompt.ops import relative_position as _relative_position
 from fastprompt.ops import rle as _rle
 from fastprompt.ops import scoring as _scoring
+from fastprompt.ops import strokes as _strokes
 from fastprompt.ops.attention import *
 from fastprompt.ops.clicks import *
+from fastprompt.ops.box_maps import *
+from fastprompt.ops.composing import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
+from fastprompt.ops.guidance import *
 from fastprompt.ops.masks import *
 from fastprompt.ops.merging import *
 from fastprompt.ops.pixel_words import *
+from fastprompt.ops.prompt_vectors import *
 from fastprompt.ops.pruning import *
+from fastprompt.ops.regions import *
 from fastprompt.ops.relative_position import *
 from fastprompt.ops.rle import *
 from fastprompt.ops.scoring import *
+from fastprompt.ops.strokes import *
 
 __all__: list[str] = []
 __all__ += _attention.__all__
@@ -35,3 +47,9 @@ __all__ += _pruning.__all__
 __all__ += _relative_position.__all__
 __all__ += _rle.__all__
 __all__ += _scoring.__all__
+__all__ += _box_maps.__all__
+__all__ += _composing.__all__
+__all__ += _guidance_maps.__all__
+__all__ += _prompt_vectors.__all__
+__all__ += _regions.__all__
+__all__ += _strokes.__all__

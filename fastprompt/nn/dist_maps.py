@@ -1,0 +1,126 @@
+"""RITM's maps of clicks: the module itself, and the drop-in for its copies in other repositories.
+
+RITM, SimpleClick, ClickSEG, PVPUFormer and f-BRS are repositories to fork, not packages: their ``DistMaps`` is known by
+its name, attributes and signature, in whatever module it lies.
+"""
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastprompt.models import is_disabled
+from fastprompt.nn._decoder import say_once
+from fastprompt.ops._clicks import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
+from fastprompt.ops.guidance import mapped
+
+EMPTY = 1e6  # squared distance of an empty slot in RITM: 1000 pixels in disks, whatever the radius
+ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks"}
+SIGNATURE = ["self", "points", "batchsize", "rows", "cols"]
+
+
+def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float, disks: bool, cython: bool) -> Tensor:
+    """(B, 2 N, 2 or 3) of row, column[, order], positive clicks first, to (B, 2, H, W)."""
+    clicks = points[..., :2] if cython else points[..., :2] * scale
+    xy = clicks.flip(-1).float()
+    xy = as_the_cython_path(xy) if cython else xy
+    labels = (torch.arange(points.shape[1]) < points.shape[1] // 2).long().expand(points.shape[0], -1)
+    reach = radius * scale
+    encoding = Encoding(ENCODINGS["disk"], (reach**2,)) if disks else Encoding(ENCODINGS["tanh"], (2 / reach,))
+    maps: Tensor = mapped(Clicks(xy, labels, BOTH, True), encoding, size, EMPTY if disks else float("inf"))
+    return maps
+
+
+class DistMaps(nn.Module):
+    """Maps of positive and negative clicks as RITM's ``isegm.model.ops.DistMaps`` makes them, the same bits of disks.
+
+    Args:
+        norm_radius: of a disk, or where the distance has become tanh(2). spatial_scale: of coordinates and radius.
+        cpu_mode: clicks as RITM's Cython path takes them: rounded, not scaled, and empty where the row is negative.
+            Distances are exact, where that path searches and is up to 0.06 pixels off.
+        use_disks: disks, else tanh.
+
+    ``forward(x, coords)``: ``x`` gives the size; ``coords`` is (B, 2 N, 2 or 3) of **(row, column**, order), N positive
+    clicks and then N negative ones, an empty slot where both coordinates are negative. Returns (B, 2, H, W) float32.
+    An empty slot counts as 1000 pixels away, as in RITM. No gradient by ``coords``.
+    """
+
+    def __init__(
+        self, norm_radius: float, spatial_scale: float = 1.0, cpu_mode: bool = False, use_disks: bool = False
+    ) -> None:
+        super().__init__()
+        if not norm_radius > 0 or not spatial_scale > 0:
+            raise ValueError(f"norm_radius and spatial_scale must be > 0, got {norm_radius!r} and {spatial_scale!r}")
+        self.norm_radius, self.spatial_scale = norm_radius, spatial_scale
+        self.cpu_mode, self.use_disks = cpu_mode, use_disks
+
+    def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Tensor:
+        if points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2:
+            raise ValueError(f"coords must be (B, 2 N, 2 or 3) of row, column[, order], got {tuple(points.shape)}")
+        if points.device.type != "cpu":
+            raise ValueError(f"coords is on {points.device}: this build has no kernel for that device")
+        options = self.norm_radius, self.spatial_scale, self.use_disks, self.cpu_mode
+        return dist_maps(points.detach(), (rows, cols), *options)
+
+    def forward(self, x: Tensor, coords: Tensor) -> Tensor:
+        return self.get_coord_features(coords, x.shape[0], x.shape[2], x.shape[3])
+
+
+class Accelerated(nn.Module):
+    """Mixin of a host's ``DistMaps``."""
+
+    norm_radius: float
+    spatial_scale: float
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        own = {name for name in vars(host) if not name.startswith("_")} - {"training"}
+        method = getattr(type(host), "get_coord_features", None)
+        if method is None or list(inspect.signature(method).parameters) != SIGNATURE or own - ATTRIBUTES:
+            return "it is another DistMaps than RITM's"
+        if not {"norm_radius", "spatial_scale"} <= own or not (host.norm_radius > 0 and host.spatial_scale > 0):
+            return "it has no positive norm_radius and spatial_scale"
+        if getattr(host, "cpu_mode", False):
+            return "its cpu_mode is an approximate search, which rounds the clicks: set cpu_mode = False first"
+        return None
+
+    def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Any:
+        if self.falls_back(points):
+            return super().get_coord_features(points, batchsize, rows, cols)  # type: ignore[misc]
+        disks = bool(getattr(self, "use_disks", False))
+        return dist_maps(points, (rows, cols), self.norm_radius, self.spatial_scale, disks, False)
+
+    def falls_back(self, points: Tensor) -> bool:
+        reason = None
+        if is_disabled():
+            return True
+        if getattr(self, "cpu_mode", False):
+            reason = "cpu_mode is on"
+        elif points.device.type != "cpu":
+            reason = "there is no kernel for this device"
+        elif points.dtype == torch.float64:
+            reason = "it computes in float32 only"
+        elif points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2 or points.shape[1] == 0:
+            reason = "coords is not (B, 2 N, 2 or 3)"
+        elif torch.is_grad_enabled() and points.requires_grad:
+            reason = "coords requires a gradient"
+        if reason:
+            say_once(f"fastprompt: DistMaps takes the host's path: {reason}")
+        return reason is not None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return rebuilt, (type(self).__bases__[-1],), self.__dict__
+
+
+@functools.cache
+def drop_in(host: type) -> Any:
+    """A subclass of ``host``, a ``DistMaps`` of somebody."""
+    return type("DistMaps", (Accelerated, host), {"__module__": __name__, "__doc__": Accelerated.__doc__})
+
+
+def rebuilt(host: type) -> Any:
+    """For pickles and copies."""
+    cls = drop_in(host)
+    return cls.__new__(cls)

@@ -1,0 +1,183 @@
+"""Guidance maps in plain NumPy, as the formulas read."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+
+def squares(points: Any, size: Any, missing: float) -> Any:
+    """Squared distance of every pixel to the nearest of (N, 2) points, in float32 as RITM computes it."""
+    out = np.full(size, np.inf, np.float32)
+    rows, columns = np.arange(size[0], dtype=np.float32)[:, None], np.arange(size[1], dtype=np.float32)
+    for x, y in points:
+        if not np.isfinite((x, y)).all() or (x < 0 and y < 0):
+            d2 = np.float32(missing)
+        else:
+            d2 = (rows - y) ** 2 + (columns - x) ** 2
+        out = np.minimum(out, d2)
+    return out
+
+
+def encode(d2: Any, e: Any, scale: float) -> Any:
+    """``e`` is an ``Encoding``: 0 disk, 1 euclidean, 2 tanh, 3 gaussian."""
+    if e.code == 0:
+        return d2 <= np.float32(scale)
+    d2 = d2.astype(np.float64)
+    if e.code == 1:
+        return np.minimum(np.sqrt(d2), e.clip) / e.divisor
+    return np.tanh(np.sqrt(d2) * scale) if e.code == 2 else np.exp(-d2 * scale)
+
+
+def click_map(points: Any, labels: Any, channels: Any, e: Any, size: Any, missing: float = np.inf) -> Any:
+    out = np.empty((len(points), len(channels), len(e.scales), *size), np.float32)
+    for b, c in np.ndindex(*out.shape[:2]):
+        chosen = points[b][labels[b] == channels[c]]
+        d2 = squares(chosen, size, missing)
+        for k, scale in enumerate(e.scales):
+            value = encode(d2, e, scale)
+            if e.stretch and value.size:
+                if np.isfinite(chosen).all(1).any() and np.isfinite(d2).all():
+                    value = (value - value.min()) / max(value.max() - value.min(), 1e-8)
+                else:
+                    value = 0.0 if e.code == 3 else 1.0
+            out[b, c, k] = value
+    return out.reshape(len(points), -1, *size)
+
+
+def box_map(boxes: Any, distance: bool, offset: float, low: float, high: float, size: Any) -> Any:
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    out = np.full((len(boxes), 1, *size), np.inf)
+    for b, n in np.ndindex(*boxes.shape[:2]):
+        box = boxes[b, n].astype(np.float64)
+        if np.isnan(box).any():
+            continue
+        (x0, x1), (y0, y1) = sorted(box[::2]), sorted(box[1::2])
+        inside = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
+        outside = np.hypot(np.maximum(np.maximum(x0 - x, x - x1), 0), np.maximum(np.maximum(y0 - y, y - y1), 0))
+        out[b, 0] = np.minimum(out[b, 0], np.where(inside >= 0, -inside, outside))
+    return np.clip(offset + out, low, high) if distance else out <= 0
+
+
+def polygon_mask(points: Any, first: Any, non_zero: bool, boundary: bool, size: Any) -> Any:
+    """Row by row: where the row crosses the edges, and what lies between an odd number of them."""
+    out = np.zeros((len(points), *size), bool)
+    rings = [np.arange(a, b) for a, b in itertools.pairwise(first)]
+    for image, vertices in zip(out, points, strict=True):
+        edges = [(*vertices[p], *vertices[q]) for r in rings for p, q in zip(r, np.roll(r, -1), strict=True)]
+        for y in range(size[0]):
+            crossed = sorted(crossing(e, y, boundary) for e in edges if min(e[1], e[3]) <= y < max(e[1], e[3]))
+            winding = 0
+            for (a, w), (b, _) in itertools.pairwise(crossed):
+                winding += w if non_zero else 1
+                if winding != 0 if non_zero else winding % 2:
+                    begin, end = math.ceil(a), math.floor(b) + 1 if boundary else math.ceil(b)
+                    image[y, max(begin, 0) : max(end, 0)] = True
+        for e in edges if boundary else ():
+            for x, y in line(e):
+                if 0 <= x < size[1] and 0 <= y < size[0]:
+                    image[y, x] = True
+    return out
+
+
+def crossing(edge: Any, y: int, fixed: bool) -> tuple[float, int]:
+    x0, y0, x1, y1 = edge
+    winding = 1 if y0 < y1 else -1
+    if winding < 0:
+        x0, y0, x1, y1 = x1, y1, x0, y0
+    if fixed:  # cv2 steps by a whole number of 1 / 65536
+        return x0 + (y - y0) * math.trunc((x1 - x0) * 65536 / (y1 - y0)) / 65536, winding
+    return x0 + (y - y0) * (x1 - x0) / (y1 - y0), winding
+
+
+def line(edge: Any) -> list[tuple[int, int]]:
+    """Bresenham's pixels from the left end to the right one."""
+    x0, y0, x1, y1 = (round(v) for v in edge)
+    if x1 < x0:
+        x0, y0, x1, y1 = x1, y1, x0, y0
+    dx, dy, sign = x1 - x0, abs(y1 - y0), -1 if y1 < y0 else 1
+    steps, other = max(dx, dy), min(dx, dy)
+    aside = [-(-(2 * other * k - steps) // (2 * steps)) if steps else 0 for k in range(steps + 1)]
+    return [(x0 + k, y0 + sign * a) if dx >= dy else (x0 + a, y0 + sign * k) for k, a in enumerate(aside)]
+
+
+def scribble_map(points: Any, first: Any, channel: Any, radius: float, shape: Any) -> Any:
+    out = np.zeros(shape, np.float32)
+    y, x = np.mgrid[: shape[1], : shape[2]].astype(np.float64)
+    for s, c in enumerate(channel):
+        stroke = points[first[s] : first[s + 1]]
+        if not 0 <= c < shape[0] or len(stroke) == 0:
+            continue
+        near = np.zeros(shape[1:], bool)
+        for (px, py), (qx, qy) in zip(
+            stroke[: max(len(stroke) - 1, 1)], stroke[1:] if len(stroke) > 1 else stroke, strict=True
+        ):
+            ux, uy, vx, vy = qx - px, qy - py, x - px, y - py
+            length = ux * ux + uy * uy
+            t = np.clip((ux * vx + uy * vy) / length, 0, 1) if length > 0 else 0
+            dx, dy = vx - t * ux, vy - t * uy
+            near |= dx * dx + dy * dy <= radius * radius
+        out[:, near] = 0
+        out[c, near] = 1
+    return out
+
+
+def pixel(point: Any, size: Any) -> tuple[int, int] | None:
+    """(row, column), None for an empty slot; an IndexError outside the image."""
+    x, y = (float(v) for v in point)
+    if not (math.isfinite(x) and math.isfinite(y)) or (x < 0 and y < 0):
+        return None
+    row, column = math.floor(y + 0.5), math.floor(x + 0.5)
+    if not (0 <= row < size[0] and 0 <= column < size[1]):
+        raise IndexError
+    return row, column
+
+
+def located(points: Any, labels: Any, channels: Any, size: Any) -> Any:
+    """The pixels of every channel's clicks, or the number of the first one outside."""
+    found: list[list[tuple[int, int]]] = [[] for _ in channels]
+    for k, (point, label) in enumerate(zip(points, labels, strict=True)):
+        for c, wanted in enumerate(channels):
+            if label == wanted:
+                try:
+                    at = pixel(point, size)
+                except IndexError:
+                    return k
+                found[c] += [] if at is None else [at]
+    return found
+
+
+def superpixel_map(region: Any, points: Any, labels: Any, channels: Any, clip: float, out: Any) -> int:
+    found = located(points, labels, channels, region.shape)
+    if isinstance(found, int):
+        return found
+    y, x = np.mgrid[: region.shape[0], : region.shape[1]]
+    centroid = {r: (x[region == r].mean(), y[region == r].mean()) for r in np.unique(region)}
+    for c, clicked in enumerate(found):
+        for r, (cx, cy) in centroid.items():
+            others = [centroid[region[at]] for at in clicked]
+            out[c][region == r] = min([clip, *(math.hypot(cx - ox, cy - oy) for ox, oy in others)])
+    return -1
+
+
+def proposal_vote_map(member: Any, points: Any, labels: Any, channels: Any, out: Any) -> int:
+    found = located(points, labels, channels, member.shape[1:])
+    if isinstance(found, int):
+        return found
+    for c, clicked in enumerate(found):
+        out[c] = sum((m[at] != 0) * (m != 0) for m in member for at in clicked)
+    return -1
+
+
+def prompt_vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: Any, size: Any) -> Any:
+    out = np.zeros((len(centre), size[0] + size[1] + 3), np.float32)
+    for k, row in enumerate(out):
+        begin = 0
+        for axis, length in enumerate((size[1], size[0])):
+            distance = np.arange(length) - centre[k, axis]
+            value = np.exp(-(distance**2) / (2 * sigma[k, axis] ** 2)) + peak[k] * (distance == 0)
+            row[begin : begin + length] = value * (np.abs(distance) <= radius[k, axis])
+            begin += length
+        row[begin + bit[k]] = 1
+    return out
