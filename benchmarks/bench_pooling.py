@@ -27,8 +27,8 @@ def blobs(count, size, share=0.15):
     return torch.stack([((y - a) ** 2 + (x - b) ** 2).sqrt() < radius for a, b in centres]).float()
 
 
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 # ---------------------------------------------------------------- pooling: features (C, h, w), masks (M, H, W)
@@ -138,7 +138,7 @@ def cosine_ones(features, prototypes, scale=20.0):
 
 
 def cosine_case(channels, size, count):
-    features, prototypes = normal(channels, size, size), normal(count, channels)
+    features, prototypes = normal(channels, size, size), normal(count, channels, seed=1)
     calls = {
         "fastprompt": lambda: fp.cosine_prototype_map(features, prototypes),
         "torch, squares": lambda: cosine_squares(features, prototypes),
@@ -212,7 +212,7 @@ def text_torch(features, text, temperature, kind):
 
 
 def text_case(channels, size, count, kind):
-    features, text = normal(channels, size, size), normal(count, channels)
+    features, text = normal(channels, size, size), normal(count, channels, seed=1)
     calls = {
         "fastprompt": lambda: fp.text_similarity_map(features, text, reduce=kind, temperature=30.0),
         "torch, normalize": lambda: text_torch(features, text, 30.0, kind),
@@ -224,7 +224,7 @@ def text_case(channels, size, count, kind):
 
 
 def memory_case(queries, keys, heads, width):
-    q, k, v = normal(queries, heads, width), normal(keys, heads, width), normal(keys, heads, width)
+    q, k, v = (normal(n, heads, width, seed=s) for s, n in enumerate((queries, keys, keys)))
     turn = lambda x: x.transpose(0, 1)[None]  # noqa: E731
     read = lambda q, k, v: F.scaled_dot_product_attention(turn(q), turn(k), turn(v))[0].transpose(0, 1).flatten(1)  # noqa: E731
     calls = {"fastprompt": lambda: fp.memory_attention(q, k, v), "torch sdpa": lambda: read(q, k, v)}
@@ -243,7 +243,7 @@ CASES = {
     "cosine": (cosine_case, [(256, 64, 2), (512, 60, 2), (512, 53, 2), (2048, 60, 2)]),
     "prior": (prior_case, [(2048, 60, 0.15), (2048, 60, 1), (512, 60, 0.15), (256, 64, 0.15)]),
     "text": (text_case, [(512, 64, 21, "argmax"), (512, 64, 150, "argmax"), (512, 64, 150, "softmax")]),
-    #"memory": (memory_case, [(1024, 4096, 1, 256), (4096, 8192, 1, 64)]),
+    "memory": (memory_case, [(1024, 4096, 1, 256), (4096, 8192, 1, 64)]),
 }  # fmt: skip
 
 

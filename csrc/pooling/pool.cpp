@@ -117,10 +117,9 @@ void pool(const PoolCall& call) {
   const int64_t parts = (a.channels + kChannels - 1) / kChannels;
   parallel_for(a.threads, a.batch * parts, [&](int64_t k) {
     const int64_t b = k / parts, first = k % parts * kChannels, last = std::min(first + kChannels, a.channels);
-    for (int64_t g = 0; g < groups; ++g)
-      FP_DISPATCH(pool_channels)
-      (call, group[b * groups + g], std::min(kPoolGroup, rows - g * kPoolGroup), a.features + b * a.channels * pixels,
-       first, last, a.out + (b * rows + g * kPoolGroup) * a.channels);
+    for (int64_t g = 0; g < groups; ++g) FP_DISPATCH(pool_channels)
+    (call, group[b * groups + g], std::min(kPoolGroup, rows - g * kPoolGroup), a.features + b * a.channels * pixels,
+     first, last, a.out + (b * rows + g * kPoolGroup) * a.channels);
   });
 }
 

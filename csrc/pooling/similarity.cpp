@@ -10,7 +10,7 @@ namespace fastprompt {
 namespace {
 
 constexpr int64_t kStream = 1024;  // pixels of a part: its sums stay in the L1 cache
-constexpr float kDropped = -100;  // what MaskCLIP sets the similarity of a dropped class to
+constexpr float kDropped = -100;   // what MaskCLIP sets the similarity of a dropped class to
 
 int64_t up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 

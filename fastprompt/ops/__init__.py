@@ -5,6 +5,7 @@ from fastprompt.ops import conditioning as _conditioning
 from fastprompt.ops import euclidean as _euclidean
 from fastprompt.ops import geodesic as _geodesic
 from fastprompt.ops import masks as _masks
+from fastprompt.ops import memory as _memory
 from fastprompt.ops import merging as _merging
 from fastprompt.ops import pixel_words as _pixel_words
 from fastprompt.ops import pooling as _pooling
@@ -19,6 +20,7 @@ from fastprompt.ops.conditioning import *
 from fastprompt.ops.euclidean import *
 from fastprompt.ops.geodesic import *
 from fastprompt.ops.masks import *
+from fastprompt.ops.memory import *
 from fastprompt.ops.merging import *
 from fastprompt.ops.pixel_words import *
 from fastprompt.ops.pooling import *
@@ -35,6 +37,7 @@ __all__ += _conditioning.__all__
 __all__ += _euclidean.__all__
 __all__ += _geodesic.__all__
 __all__ += _masks.__all__
+__all__ += _memory.__all__
 __all__ += _merging.__all__
 __all__ += _pixel_words.__all__
 __all__ += _pooling.__all__
