@@ -9,7 +9,7 @@ namespace fastprompt {
 
 void memory_read(const MemoryRead& a) {
   const int64_t blocks = (a.keys + kMemoryKeys - 1) / kMemoryKeys;
-  Scratch memory(blocks * kMemoryKeys * (a.width + a.depth));
+  Scratch memory(blocks * kMemoryKeys * (a.width + MemoryHead{a, 0, 0, nullptr, nullptr}.columns()));
   for (int64_t n = 0; n < a.images * a.heads; ++n) {
     const MemoryHead head{a, n / a.heads, n % a.heads, memory.data(), memory.data() + blocks * kMemoryKeys * a.width};
     parallel_for(a.threads, blocks, [&](int64_t b) { FP_DISPATCH(memory_pack)(head, b); });

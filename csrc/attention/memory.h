@@ -24,10 +24,16 @@ void memory_read(const MemoryRead& args);
 
 constexpr int64_t kMemoryKeys = 256;  // of a block: its keys, turned, stay in the L2 cache with those of the next
 
+constexpr int64_t kMemoryUnit = 32;  // floats: slabs are whole for any instruction set
+
 struct MemoryHead {
   const MemoryRead& args;
   int64_t image, head;
-  float *keys, *values;  // slabs of every block of keys: (width, kMemoryKeys), (kMemoryKeys, depth)
+  float *keys, *values;  // slabs of every block of keys: (width, kMemoryKeys), (kMemoryKeys, columns)
+
+  int64_t columns() const { return (args.depth + kMemoryUnit - 1) / kMemoryUnit * kMemoryUnit; }
+  float* keys_of(int64_t block) const { return keys + block * kMemoryKeys * args.width; }
+  float* values_of(int64_t block) const { return values + block * kMemoryKeys * columns(); }
 };
 
 FP_DECLARE_ISA(void, memory_pack, (const MemoryHead& head, int64_t block))

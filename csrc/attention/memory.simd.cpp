@@ -14,7 +14,7 @@ const float* row_of(const float* data, const MemoryHead& h, int64_t tokens, int6
   return data + ((h.image * tokens + token) * h.args.heads + h.head) * width;
 }
 
-int64_t keys_of(const MemoryHead& h, int64_t block) {
+int64_t count_of(const MemoryHead& h, int64_t block) {
   const int64_t left = h.args.keys - block * kMemoryKeys;
   return left < kMemoryKeys ? left : kMemoryKeys;
 }
@@ -51,15 +51,15 @@ void weigh(Row& row, int64_t vectors, bool first, float* logits, float* sums, in
 
 void memory_pack(const MemoryHead& h, int64_t block) {
   const MemoryRead& a = h.args;
-  const int64_t keys = keys_of(h, block);
+  const int64_t keys = count_of(h, block);
   Scratch memory(kMemoryKeys * (a.width > a.depth ? a.width : a.depth));
   float* rows = memory.data();
   for (int64_t n = 0; n < keys; ++n)
     copy_floats(row_of(a.key, h, a.keys, block * kMemoryKeys + n, a.width), rows + n * a.width, a.width);
-  turned_to_slabs(rows, keys, a.width, h.keys + block * kMemoryKeys * a.width);
+  turned_to_slabs(rows, keys, a.width, h.keys_of(block));
   for (int64_t n = 0; n < keys; ++n)
     copy_floats(row_of(a.value, h, a.keys, block * kMemoryKeys + n, a.depth), rows + n * a.depth, a.depth);
-  rows_to_slabs(rows, keys, a.depth, kMemoryKeys, h.values + block * kMemoryKeys * a.depth);
+  rows_to_slabs(rows, keys, a.depth, kMemoryKeys, h.values_of(block));
 }
 
 void memory_queries(const MemoryHead& h, int64_t first, int64_t last) {
@@ -74,15 +74,14 @@ void memory_queries(const MemoryHead& h, int64_t first, int64_t last) {
     for (int64_t d = 0; d < a.width; d += N) storeu(q + i * a.width + d, loadu(from + d) * scale);
   }
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t keys = keys_of(h, b), vectors = (keys + N - 1) / N;
-    multiply_slabs<false>({q, a.width, 1}, h.keys + b * kMemoryKeys * a.width, a.width, logits, kMemoryKeys, rows,
-                          vectors, a.width);
+    const int64_t keys = count_of(h, b), vectors = (keys + N - 1) / N;
+    multiply_slabs<false>({q, a.width, 1}, h.keys_of(b), a.width, logits, kMemoryKeys, rows, vectors, a.width);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t k = keys; k < vectors * N; ++k) logits[i * kMemoryKeys + k] = kLowest;
       weigh(state[i], vectors, b == 0, logits + i * kMemoryKeys, sums + i * a.depth, a.depth);
     }
     const Left weights{logits, kMemoryKeys, 1};
-    const float* values = h.values + b * kMemoryKeys * a.depth;
+    const float* values = h.values_of(b);
     b == 0 ? multiply_slabs<false>(weights, values, kMemoryKeys, sums, a.depth, rows, a.depth / N, keys)
            : multiply_slabs<true>(weights, values, kMemoryKeys, sums, a.depth, rows, a.depth / N, keys);
   }

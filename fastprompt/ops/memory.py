@@ -69,9 +69,9 @@ def memory_attention(
         q, k = turn(q, k, rotation, unrotated)
     elif unrotated:
         raise ValueError("unrotated needs rotation")
-    depth = v.shape[-1]
+    heads, depth = v.shape[2:]
     out = read(*(plain_floats(widened(x)) for x in (q, k, v)), float(number))[..., :depth]
-    out = out.reshape(*out.shape[:2], -1)
+    out = out.reshape(*out.shape[:2], heads * depth)
     out = out[0] if single else out
     if is_tensor(out):
         return out.to(like.dtype) if like.is_floating_point() else out
@@ -108,8 +108,10 @@ def turn(q: Any, k: Any, rotation: Any, unrotated: Any) -> tuple[Any, Any]:
     if turned and (count == 0 or turned % count):
         raise ValueError(f"k must have a multiple of the {count} queries and {unrotated} unrotated keys, got {keys}")
     cos, sin = (plain_floats(x)[:, None] for x in both)
-    frames = k[:, :turned].reshape(len(k), -1, *q.shape[1:]) if turned else k[:, :0]
-    head = rotate(frames, cos, sin).reshape(len(k), turned, *k.shape[2:])
+    if turned == 0:
+        return rotate(q, cos, sin), k
+    frames = k[:, :turned].reshape(k.shape[0], turned // count, *q.shape[1:])
+    head = rotate(frames, cos, sin).reshape(k.shape[0], turned, *k.shape[2:])
     tail = k[:, turned:]
     if is_tensor(q):
         import torch

@@ -102,8 +102,9 @@ def masked_average_pool(
         check_devices(features=features, mask=mask)
     how = settings(preset, resize, align_corners, threshold, eps, empty, normalize)
     lead, single = check_shapes(features, mask, how.resize)
-    x = plain_floats(features).reshape(-1, *features.shape[-3:])
-    m = plain_mask(mask).reshape(len(x), -1, *mask.shape[-2:])
+    images, masks = math.prod(lead), 1 if single else mask.shape[-3]
+    x = plain_floats(features).reshape(images, *features.shape[-3:])
+    m = plain_mask(mask).reshape(images, masks, *mask.shape[-2:])
     if how.empty == "centre":
         m = with_centre(m)
     options = (RESIZES.index(how.resize), how.align_corners, bool(background), how.threshold, how.eps, EMPTY[how.empty])
@@ -116,7 +117,7 @@ def masked_average_pool(
         out = out.to(features.dtype) if features.is_floating_point() else out
     else:
         out = out.astype(features.dtype if features.dtype.kind == "f" else np.float32, copy=False)
-    pair = [out[:, : m.shape[1]], out[:, m.shape[1] :]] if background else [out]
+    pair = [out[:, :masks], out[:, masks:]] if background else [out]
     found = [(p if lead else p[0]) for p in pair]
     found = [p[0] if single else p for p in found]
     return tuple(found) if background else found[0]

@@ -64,19 +64,21 @@ def prior_mask(
     wanted = check_size("size", size, 1) or tuple(int(n) for n in query.shape[-2:])
     eps = check_number("eps", eps, 0.0, math.inf)
     x, y, m = (plain_floats(a.detach() if is_tensor(a) else a) for a in (query, support, mask))
-    x, y = (a.reshape(-1, *a.shape[-3:]) for a in (x, y))
-    m = resized(m.reshape(-1, *m.shape[-2:]), tuple(int(n) for n in y.shape[-2:]))
-    flat = (x.reshape(*x.shape[:2], -1), y.reshape(*y.shape[:2], -1), m.reshape(len(m), -1))
-    found = most_similar(*(plain_floats(a) for a in flat), eps)
-    if found.shape[1]:
-        low = found.min(1, **KEEP) if not is_tensor(found) else found.amin(1, keepdim=True)
-        high = found.max(1, **KEEP) if not is_tensor(found) else found.amax(1, keepdim=True)
-        found = (found - low) / (high - low + LEVEL_EPS)
-    maps = resized(found.reshape(len(y), *x.shape[-2:]), wanted).reshape(len(x), shots, *wanted).mean(1)
+    images, channels, (height, width) = math.prod(query.shape[:-3]), query.shape[-3], query.shape[-2:]
+    small = tuple(int(n) for n in support.shape[-2:])
+    m = plain_floats(resized(m.reshape(images * shots, *mask.shape[-2:]), small))
+    pairs = images * shots
+    x, y = x.reshape(images, channels, height * width), y.reshape(pairs, channels, math.prod(small))
+    found = most_similar(x, y, m.reshape(pairs, math.prod(small)), eps)
+    found = to_unit(found).reshape(pairs, height, width)
+    maps = resized(found, wanted).reshape(images, shots, *wanted).mean(1)
     return maps[:, None] if query.ndim == 4 else maps
 
 
-KEEP = {"keepdims": True}
+def to_unit(x: Any) -> Any:
+    """Every row from 0 to 1."""
+    low, high = (x.amin(1), x.amax(1)) if is_tensor(x) else (x.min(1), x.max(1))
+    return (x - low[:, None]) / (high - low + LEVEL_EPS)[:, None]
 
 
 def check_shapes(query: Any, support: Any, mask: Any) -> int:

@@ -86,8 +86,9 @@ def most_similar(query: Any, support: Any, mask: Any, eps: float) -> Any:
     """(B K, N): of every query pixel (B, C, N), the largest cosine to a masked support pixel (B K, C, M), (B K, M)."""
     query = query.astype(np.float64).repeat(len(support) // max(1, len(query)), 0)
     masked = np.where(mask[:, None] != 0, support.astype(np.float64) * mask[:, None], 0)
-    lengths = np.sqrt((masked**2).sum(1))[:, :, None] * np.sqrt((query**2).sum(1))[:, None]
-    return (masked.swapaxes(1, 2) @ query / (lengths + eps)).max(1).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of inf and NaN
+        lengths = np.sqrt((masked**2).sum(1))[:, :, None] * np.sqrt((query**2).sum(1))[:, None]
+        return (masked.swapaxes(1, 2) @ query / (lengths + eps)).max(1).astype(np.float32)
 
 
 def film(x: Any, gamma: Any, beta: Any, last: bool) -> Any:
