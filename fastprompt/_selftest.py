@@ -37,8 +37,10 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
+    from fastprompt._selftest_pooling import pooling
+
     parts = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
-    return itertools.chain(*parts)
+    return itertools.chain(*parts, pooling())
 
 
 def untested() -> list[str]:

@@ -25,6 +25,7 @@ HOSTS = (
     ),
     (f"{_T}.edgetam.modeling_edgetam", "transformers_edgetam", "EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding"),
     (f"{_T}.seggpt.modeling_seggpt", "transformers_seggpt", "SegGptAttention"),
+    (f"{_T}.clipseg.modeling_clipseg", "transformers_clipseg", "CLIPSegVisionModel"),
     (f"{_SA}.mask_decoder", "segment_anything", "MaskDecoder"),
     (f"{_SA}.prompt_encoder", "segment_anything", "PositionEmbeddingRandom"),
     (f"{_SA}.image_encoder", "segment_anything_vision", "Attention"),
