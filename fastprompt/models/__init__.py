@@ -38,6 +38,8 @@ HOSTS = (
     ("mobile_sam.modeling.image_encoder", "mobile_sam_vision", "Attention"),
     ("sam2.modeling.sam.mask_decoder", "sam2", "MaskDecoder"),
     ("sam2.modeling.position_encoding", "sam2", "PositionEmbeddingRandom"),
+    ("models.decode_heads.decode_seg", "zegclip", "Attention"),
+    ("model.layers", "cris", "TransformerDecoderLayer"),
 )
 DROP_INS = {f"{module}.{name}": where for module, where, *names in HOSTS for name in names}
 
@@ -65,8 +67,9 @@ def accelerate(model: Any) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
-            segment-anything-hq, mobile_sam, sam2, or anything that has one inside.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
+            segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS, or anything
+            that has one inside.
 
     Raises:
         TypeError: ``model`` is no module.
