@@ -70,10 +70,10 @@ def host(monkeypatch):
         sys.modules.pop(f"fastprompt.nn.{name}", None)
 
 
-def zegclip(host, drop=0.0):
+def zegclip(host, drop=0.0, classes=6):
     cls = host(Attention, "models.decode_heads.decode_seg", "zegclip")
     torch.manual_seed(0)
-    return cls(48, 4, drop).eval(), (torch.randn(2, 21, 48), *[torch.randn(2, 196, 48)] * 2)
+    return cls(48, 4, drop).eval(), (torch.randn(2, classes, 48), *[torch.randn(2, 196, 48)] * 2)
 
 
 def cris(host, drop=0.0):
@@ -101,6 +101,17 @@ def test_the_same_numbers(host, make):
         assert all(map(torch.equal, flat(model(*arrays)), wanted))
     assert before.__name__ in str(fp.report(model))
     assert type(fp.restore(model)) is before
+
+
+def test_many_classes_and_other_values_are_the_hosts(host):
+    model, arrays = zegclip(host, classes=9)
+    for call in (arrays, (arrays[0][:, :3], arrays[1], arrays[1] + 1)):
+        wanted = model(*call)
+        assert all(map(torch.equal, fp.accelerate(model)(*call), wanted))
+        fp.restore(model)
+    few = arrays[0][:, :6], arrays[1], arrays[1]
+    wanted = model(*few)
+    assert not torch.equal(fp.accelerate(model)(*few)[1], wanted[1])  # in another order
 
 
 @pytest.mark.parametrize("make", [zegclip, cris])

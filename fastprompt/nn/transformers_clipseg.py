@@ -11,7 +11,7 @@ from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import parameters
 from fastprompt.nn._image_cache import version
 
-REGISTRY = getattr(output_capturing, "_CAN_RECORD_REGISTRY", None)  # class of a model: what it can record
+REGISTRY: Any = getattr(output_capturing, "_CAN_RECORD_REGISTRY", None)  # class of a model: what it can record
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -49,7 +49,9 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         return type(found)(**{name: nested(x, lambda x: repeated(x, picture)) for name, x in found.items()})
 
     def _takes_the_hosts_path(self) -> bool:
-        if is_disabled() or torch.compiler.is_compiling() or torch.jit.is_tracing() or self.training:
+        if is_disabled() or torch.compiler.is_compiling() or self.training:
+            return True
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return True
         return torch.is_grad_enabled() and any(p.requires_grad for p in parameters(self))
 

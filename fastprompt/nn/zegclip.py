@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastprompt.models import is_disabled
-from fastprompt.ops import memory_attention
+from fastprompt.ops import AttentionWeights, prompt_to_image_attention
 
 host: Any = importlib.import_module("models.decode_heads.decode_seg")  # the repository's own package is called models
 
@@ -15,8 +15,9 @@ host: Any = importlib.import_module("models.decode_heads.decode_seg")  # the rep
 class Attention(host.Attention):
     """``Attention(xq, xk, xv)``: the class embeddings read the patches; the masks are the mean of the heads' logits.
 
-    The mean over the heads of q_h . k_h is the product of all channels over the number of heads: one matrix, where the
-    host makes, copies and adds one for each head. The weights are never in memory.
+    With few classes the layers of keys and values are absorbed into the classes: half of the products and less. The
+    mean over the heads of q_h . k_h is the product of all channels over the number of heads, one matrix, where the host
+    makes, copies and adds one for each head. With many classes, or other values than keys, the host is as fast.
     """
 
     q: Any
@@ -36,11 +37,22 @@ class Attention(host.Attention):
         return f"it is another class of that name: it has no {missing[0]}" if missing else None
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
-        plain = xq.dtype == torch.float32 and xq.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if is_disabled() or not plain or (self.training and self.attn_drop.p):
+        if is_disabled() or not self._pays(xq, xk, xv):
             return super().forward(xq, xk, xv)
-        q, k, v = self.q(xq), self.k(xk), self.v(xv)
-        logits = (self.scale / self.num_heads * q) @ k.transpose(1, 2)
-        heads = (x.unflatten(2, (self.num_heads, -1)) for x in (q, k, v))
-        out = self.proj_drop(self.proj(memory_attention(*heads, scale=self.scale)))
-        return out.transpose(0, 1), logits
+        patches = xk.transpose(1, 2)
+        layers = (self.q, self.k, self.v, self.proj)
+        weights = AttentionWeights(*(p for layer in layers for p in (layer.weight, layer.bias)))
+        image = patches.reshape(len(xk), -1, 1, xk.shape[1])
+        out = prompt_to_image_attention(xq, image, weights, heads=self.num_heads, scale=self.scale, form="absorbed")
+        q = self.scale / self.num_heads * self.q(xq)
+        logits = (q @ self.k.weight) @ patches
+        if self.k.bias is not None:
+            logits = logits + (q @ self.k.bias)[..., None]
+        return self.proj_drop(out).transpose(0, 1), logits
+
+    def _pays(self, xq: Tensor, xk: Tensor, xv: Tensor) -> bool:
+        if xq.dtype != torch.float32 or xq.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return False
+        same = xk is xv or (xk.data_ptr() == xv.data_ptr() and xk.shape == xv.shape and xk.stride() == xv.stride())
+        few = 2 * xq.shape[1] * self.num_heads <= xq.shape[2]
+        return same and few and not (self.training and self.attn_drop.p)

@@ -70,7 +70,8 @@ def memory_attention(
     elif unrotated:
         raise ValueError("unrotated needs rotation")
     heads, depth = v.shape[2:]
-    out = read(*(plain_floats(widened(x)) for x in (q, k, v)), float(number))[..., :depth]
+    q, k, v = (plain_floats(widened(x)) for x in (q, k, v))
+    out = read(q, k, v, float(number))[..., :depth]
     out = out.reshape(*out.shape[:2], heads * depth)
     out = out[0] if single else out
     if is_tensor(out):

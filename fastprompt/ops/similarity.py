@@ -124,7 +124,7 @@ def check(features: Any, name: str, rows: Any) -> tuple[Any, Any]:
 
 
 def run(features: Any, rows: Any, scale: float, eps: float, temperature: float, reduce: str, sharpest: float) -> Any:
-    lead, channels, height, width = features.shape[:-3], *features.shape[-3:]
+    lead, (channels, height, width) = features.shape[:-3], features.shape[-3:]
     flat = plain_floats(features).reshape(math.prod(lead), channels, height * width)
     out = similar(flat, plain_floats(rows), (scale, eps, temperature, KINDS.index(reduce), sharpest))
     if reduce == "argmax":
