@@ -27,9 +27,9 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         return None if REGISTRY is not None else "this version of transformers records outputs in another way"
 
     def forward(self, pixel_values: Tensor | None, interpolate_pos_encoding: bool | None = True, **kwargs: Any) -> Any:
+        register(self)
         if pixel_values is None or pixel_values.ndim != 4 or len(pixel_values) == 0 or self._takes_the_hosts_path():
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
-        register(self)
         first, picture = distinct(pixel_values)
         pixels = pixel_values if len(first) == len(pixel_values) else pixel_values[first]
         marks = (

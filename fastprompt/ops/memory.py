@@ -127,9 +127,9 @@ def rotate(x: Any, cos: Any, sin: Any) -> Any:
 
         pairs = x.unflatten(-1, (-1, 2))
         return x * cos + torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2) * sin
-    from fastprompt.reference import memory as reference
-
-    return reference.rotated(x, cos, sin)
+    turned = np.empty_like(x)
+    turned[..., 0::2], turned[..., 1::2] = -x[..., 1::2], x[..., 0::2]
+    return x * cos + turned * sin
 
 
 def read(q: Any, k: Any, v: Any, scale: float) -> Any:

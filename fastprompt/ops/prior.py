@@ -104,9 +104,13 @@ def resized(x: Any, size: tuple[int, ...]) -> Any:
         import torch
 
         return torch.nn.functional.interpolate(x[:, None], size, mode="bilinear", align_corners=True)[:, 0]
-    from fastprompt.reference import pooling as reference
-
-    return reference.resized(x, size, True).astype(np.float32)
+    for axis, outputs in ((1, size[0]), (2, size[1])):
+        inputs = x.shape[axis]
+        place = np.linspace(0, inputs - 1, outputs)
+        low = place.astype(np.int64)
+        share = (place - low).reshape((1, -1, 1) if axis == 1 else (1, 1, -1)).astype(np.float32)
+        x = x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, inputs - 1), axis) * share
+    return x
 
 
 def most_similar(query: Any, support: Any, mask: Any, eps: float) -> Any:

@@ -11,10 +11,3 @@ def memory_read(q: Any, k: Any, v: Any, scale: float) -> Any:
     weight = np.exp(logits - logits.max(-1, keepdims=True))
     weight /= weight.sum(-1, keepdims=True)
     return np.einsum("bhqk,bkhd->bqhd", weight, v).astype(np.float32)
-
-
-def rotated(x: Any, cos: Any, sin: Any) -> Any:
-    """Pairs of neighbouring numbers (2 i, 2 i + 1) of (..., D), turned by their angle."""
-    turned = np.empty_like(x)
-    turned[..., 0::2], turned[..., 1::2] = -x[..., 1::2], x[..., 0::2]
-    return x * cos + turned * sin
