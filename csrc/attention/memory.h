@@ -31,9 +31,9 @@ struct MemoryHead {
   int64_t image, head;
   float *keys, *values;  // slabs of every block of keys: (width, kMemoryKeys), (kMemoryKeys, columns)
 
-  int64_t columns() const { return (args.depth + kMemoryUnit - 1) / kMemoryUnit * kMemoryUnit; }
-  float* keys_of(int64_t block) const { return keys + block * kMemoryKeys * args.width; }
-  float* values_of(int64_t block) const { return values + block * kMemoryKeys * columns(); }
+  FP_INLINE int64_t columns() const { return (args.depth + kMemoryUnit - 1) / kMemoryUnit * kMemoryUnit; }
+  FP_INLINE float* keys_of(int64_t block) const { return keys + block * kMemoryKeys * args.width; }
+  FP_INLINE float* values_of(int64_t block) const { return values + block * kMemoryKeys * columns(); }
 };
 
 FP_DECLARE_ISA(void, memory_pack, (const MemoryHead& head, int64_t block))

@@ -24,7 +24,7 @@ struct MaskedPool {
   float* out;                      // (batch, rows, channels)
   int threads;
 
-  int64_t rows() const { return background ? 2 * masks : masks; }
+  FP_INLINE int64_t rows() const { return background ? 2 * masks : masks; }
 };
 
 void masked_pool(const MaskedPool& args);
