@@ -142,3 +142,15 @@ def test_another_class_of_that_name_is_left_alone(host, name, drop_in, cls):
     model = fp.accelerate(made())
     assert type(model) is made
     assert "another class of that name" in str(fp.report(model))
+
+
+def test_other_arguments_are_another_class(host):
+    for base, name, drop_in in (
+        (Attention, "models.decode_heads.decode_seg", "zegclip"),
+        (TransformerDecoderLayer, "model.layers", "cris"),
+    ):
+        changed = type(base.__name__, (base,), {"forward": lambda self, x, y: x})
+        made = host(changed, name, drop_in)
+        model = fp.accelerate(made(48, 4) if base is Attention else made())
+        assert type(model) is made
+        assert "forward takes other arguments" in str(fp.report(model))

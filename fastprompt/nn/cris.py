@@ -1,6 +1,7 @@
 """CRIS' decoder layer: drop-in for ``model.layers`` of its repository."""
 
 import importlib
+import inspect
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ class TransformerDecoderLayer(host.TransformerDecoderLayer):
         missing = [name for name in (*names, "dropout1", "dropout2", "dropout3") if not hasattr(module, name)]
         if missing:
             return f"it is another class of that name: it has no {missing[0]}"
+        if list(inspect.signature(type(module).forward).parameters)[1:] != [
+            "vis",
+            "txt",
+            "vis_pos",
+            "txt_pos",
+            "pad_mask",
+        ]:
+            return "it is another class of that name: forward takes other arguments"
         plain = all(type(x) is nn.MultiheadAttention for x in (module.self_attn, module.multihead_attn))
         inner = plain and module.self_attn._qkv_same_embed_dim and module.self_attn.bias_k is None
         return (

@@ -1,6 +1,7 @@
 """ZegCLIP's decoder attention: drop-in for ``models.decode_heads.decode_seg`` of its repository."""
 
 import importlib
+import inspect
 from typing import Any
 
 import torch
@@ -34,7 +35,12 @@ class Attention(host.Attention):
         """Why a host cannot be replaced; None: it can."""
         names = ("q", "k", "v", "proj", "proj_drop", "attn_drop", "num_heads", "scale")
         missing = [name for name in names if not hasattr(module, name)]
-        return f"it is another class of that name: it has no {missing[0]}" if missing else None
+        if missing:
+            return f"it is another class of that name: it has no {missing[0]}"
+        taken = list(inspect.signature(type(module).forward).parameters)[1:]
+        return (
+            None if taken == ["xq", "xk", "xv"] else "it is another class of that name: forward takes other arguments"
+        )
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
         if is_disabled() or not self._pays(xq, xk, xv):
