@@ -37,10 +37,11 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    from fastprompt import _selftest_guidance, _selftest_metrics
+    from fastprompt import _selftest_guidance, _selftest_metrics, _selftest_pooling
 
     own = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
-    return itertools.chain(*own, _selftest_guidance.checks(), _selftest_metrics.checks())
+    others = (module.checks() for module in (_selftest_guidance, _selftest_metrics, _selftest_pooling))
+    return itertools.chain(*own, *others)
 
 
 def untested() -> list[str]:

@@ -41,6 +41,7 @@ HOSTS = (
     ),
     (f"{_T}.edgetam.modeling_edgetam", "transformers_edgetam", "EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding"),
     (f"{_T}.seggpt.modeling_seggpt", "transformers_seggpt", "SegGptAttention", "SegGptLayer"),
+    (f"{_T}.clipseg.modeling_clipseg", "transformers_clipseg", "CLIPSegVisionModel"),
     (f"{_SA}.mask_decoder", "segment_anything", "MaskDecoder"),
     (f"{_SA}.prompt_encoder", "segment_anything", "PositionEmbeddingRandom"),
     (f"{_SA}.image_encoder", "segment_anything_vision", "Attention", "Block"),
@@ -53,6 +54,8 @@ HOSTS = (
     ("mobile_sam.modeling.image_encoder", "mobile_sam_vision", "Attention", "Block"),
     ("sam2.modeling.sam.mask_decoder", "sam2", "MaskDecoder"),
     ("sam2.modeling.position_encoding", "sam2", "PositionEmbeddingRandom"),
+    ("models.decode_heads.decode_seg", "zegclip", "Attention"),
+    ("model.layers", "cris", "TransformerDecoderLayer"),
 )
 DROP_INS = {f"{module}.{name}": where for module, where, *names in HOSTS for name in names}
 # The same of encoders that can be pruned: swapped only where `accelerate` is told to.
@@ -90,8 +93,9 @@ def accelerate(model: Any, *, prune: Prune | None = None) -> Any:
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt), segment-anything,
-            segment-anything-hq, mobile_sam, sam2, or anything that has one inside; or with RITM's ``DistMaps``.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
+            segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS, anything that
+            has one inside, or a ``DistMaps`` of RITM or its forks.
         prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/prune_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
             mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
