@@ -132,7 +132,7 @@ def test_difference(got, wanted, error):
 
 def test_segment_built_in_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["segment", "--model", "geodesic"]) == 0
+    assert main(["segment"]) == 0
     mask = saved_mask()
     assert mask.shape == (512, 512)
     assert 0.50 < mask.mean() < 0.56  # 53 % is the astronaut
@@ -172,7 +172,7 @@ def test_segment_finds_a_rectangle(prompts, extra):
     grey[15, 24:36], grey[35, 4:50], grey[2] = 255, 128, 77
     Image.fromarray(grey).save("grey.png")
     files = ["-o", "mask.png", "--overlay", "overlay.jpg"]
-    assert main(["segment", "--model", "geodesic", "photo.png", *prompts, *extra, *files]) == 0
+    assert main(["segment", "photo.png", *prompts, *extra, *files]) == 0
     np.testing.assert_array_equal(saved_mask("mask.png"), rectangle())
     assert saved("overlay.jpg").shape == (40, 60, 3)
 
@@ -229,7 +229,7 @@ def test_segment_errors(arguments, message, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
     Image.new("L", (5, 4)).save("small.png")
     Image.new("L", (60, 40)).save("blank.png")
-    assert main(["segment", "--model", "geodesic", *arguments.split()]) == 2
+    assert main(["segment", *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

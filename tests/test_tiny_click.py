@@ -279,10 +279,9 @@ def photo(tmp_path, monkeypatch):
     return mask, f"{click[0]},{click[1]}"
 
 
-@pytest.mark.parametrize("choice", [["--model", "tiny"], []], ids=["tiny", "default"])
-def test_segment(photo, capsys, choice):
+def test_segment(photo, capsys):
     mask, click = photo
-    assert main(["segment", "photo.png", *choice, "--positive", click, "--negative", "3,3"]) == 0
+    assert main(["segment", "photo.png", "--model", "tiny", "--positive", click, "--negative", "3,3"]) == 0
     with Image.open("segment-mask.png") as file:
         assert iou(np.asarray(file) > 0, mask) > 0.8
     with Image.open("segment-overlay.png") as file:
@@ -292,14 +291,8 @@ def test_segment(photo, capsys, choice):
 
 def test_segment_built_in_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["segment"]) == 0
+    assert main(["segment", "--model", "tiny"]) == 0
     assert "picture  built-in picture (skimage.data.chelsea), 451 x 300" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("photo")
-def test_segment_takes_the_distances_for_their_options(capsys):
-    assert main(["segment", "photo.png", "--positive", "50,40", "--box", "10,10,110,70"]) == 0
-    assert "model    geodesic: distances to the prompts, no network, because of --box" in capsys.readouterr().out
 
 
 ERRORS = {
@@ -326,6 +319,6 @@ def test_segment_without_torch(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     arguments = ["segment", "photo.png", "--positive", "50,40", "--negative", "3,3"]
     assert main(arguments) == 0
-    assert '--model tiny needs torch: pip install "fastprompt[torch]"' in capsys.readouterr().out
+    assert "model    geodesic: distances to the prompts, no network" in capsys.readouterr().out
     assert main([*arguments, "--model", "tiny"]) == 2
     assert 'torch is not installed; run: pip install "fastprompt[torch]"' in capsys.readouterr().err

@@ -6,9 +6,9 @@
 namespace fastprompt {
 namespace FP_ISA {
 
-// Rows of a register block, two vectors wide: 16 accumulators of 32 registers, 8 of 16: enough to hide the latency of
-// FMA.
-constexpr int kRows = N == 16 ? 8 : 4;
+// Rows of a register block: two vectors wide, 16 accumulators of 32 registers, 8 of 16, enough to hide the latency of
+// FMA; four vectors wide, with 32 registers only, 6 rows: 24 accumulators and fewer loads, 3 % more in SAM's encoder.
+constexpr int kRows = N == 16 ? 8 : 4, kWideRows = 6;
 
 // a[m][k] is data[m * row + k * step]. Nothing is packed: with row = 1 or step = 1 a block reads few cache lines.
 struct Left {
@@ -52,7 +52,7 @@ static inline void gemm_rest(const Left& a, const float* b, ptrdiff_t b_row, flo
 template <int V, bool Add>
 static inline void gemm_columns(Left a, const float* b, ptrdiff_t b_row, float* out, ptrdiff_t out_row, int64_t rows,
                                 int64_t depth) {
-  constexpr int M = V == 4 ? 6 : kRows;
+  constexpr int M = V == 4 ? kWideRows : kRows;
   for (; rows >= M; rows -= M, a.data += M * a.row, out += M * out_row)
     gemm_block<M, V, Add>(a, b, b_row, out, out_row, depth);
   gemm_rest<M - 1, V, Add>(a, b, b_row, out, out_row, depth, rows);

@@ -8,7 +8,7 @@ namespace FP_ISA {
 namespace {
 
 // Rows of a weight that are multiplied with a tile at a time: with 768 channels they and the tile fit the second-level
-// cache, where the products' second half of the tile finds them again.
+// cache, and whole blocks of registers: see kWideRows.
 constexpr int64_t kBlock = 48;
 constexpr int64_t kVectors = kTokens / N;
 // Numbers that are summed up in a row in float32: the error of a sum grows with the root of its length.

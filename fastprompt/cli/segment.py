@@ -2,13 +2,14 @@
 
   fastprompt segment                            a built-in picture with built-in clicks
   fastprompt segment photo.jpg --positive 320,200 --negative 20,20 600,400
-  fastprompt segment photo.jpg --positive 320,200 --negative 20,20 --model geodesic
+  fastprompt segment photo.jpg --positive 320,200 --negative 20,20 --model tiny
   fastprompt segment photo.jpg --positive 320,200 --box 150,80,500,430
   fastprompt segment photo.jpg --scribble strokes.png --overlay seen.png
 
---model geodesic: a pixel belongs to the object if its geodesic distance to the positive prompts is below that to the
-negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this package, was
-trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels (docs/tiny_click.md).
+--model geodesic, the default: a pixel belongs to the object if its geodesic distance to the positive prompts is below
+that to the negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this
+package, was trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels, and needs torch
+(docs/tiny_click.md).
 Points are X,Y in pixels from the top left corner.
 """
 
@@ -32,6 +33,10 @@ ASTRONAUT = (
 
 # Picture of scikit-image and clicks of each model.
 BUILT_IN = {"geodesic": ("astronaut", ASTRONAUT), "tiny": ("chelsea", ((170, 112, True),))}
+SAYS = {
+    "geodesic": "distances to the prompts, no network",
+    "tiny": "a small network that sees the picture at 96 x 96 pixels",
+}
 GEODESIC = {"box": None, "scribble": None, "lam": 0.99, "theta": 0.1, "no_filter": False}  # its own options
 
 Click = tuple[int, int, bool]  # x, y, positive
@@ -50,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("image", nargs="?", metavar="IMAGE", help="any file that pillow reads; left out: a built-in picture")
     add("--positive", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels on the object")
     add("--negative", nargs="+", action=AddClicks, dest="clicks", metavar="X,Y", help="pixels off the object")
-    add("--model", choices=tuple(BUILT_IN), help="default: tiny if torch is installed and there are only clicks")
+    add("--model", choices=tuple(BUILT_IN), default="geodesic", help="what segments (%(default)s)")
     add("--box", metavar="X0,Y0,X1,Y1", help="all outside is off the object; the corners are inside")
     add(
         "--scribble",
@@ -65,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    model, why = chosen(options)
+    model = options.model
+    if model == "tiny":
+        check_tiny(options)
     name, picture = load(options.image, BUILT_IN[model][0])
     clicks = options.clicks or []
     if options.image is None and not (clicks or options.box or options.scribble):
@@ -74,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     scribbles = None if options.scribble is None else load_scribbles(options.scribble, picture.shape[:2])
     prompts: dict[str, Any] = {"scribbles": scribbles, "box": box}
     report_input(name, picture, clicks, prompts)
-    print(f"model    {model}: {why}")
+    print(f"model    {model}: {SAYS[model]}")
 
     mask = by_network(picture, clicks) if model == "tiny" else by_distance(picture, clicks, prompts, options)
     print(f"object   {int(mask.sum())} pixels, {mask.mean():.1%} of the picture")
@@ -82,21 +89,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(options: argparse.Namespace) -> tuple[str, str]:
-    """The model and what to say of it: the network where torch is installed, unless an option is for distances only."""
+def check_tiny(options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name, default in GEODESIC.items() if getattr(options, name) != default]
-    torch = importlib.util.find_spec("torch") is not None
-    if options.model == "tiny" and given:
-        raise UserError(f"{given[0]} is an option of --model geodesic; the tiny network takes clicks only")
-    if options.model == "tiny" and not torch:
-        raise needs("torch", "torch")
-    if options.model == "geodesic":
-        return "geodesic", "distances to the prompts, no network"
     if given:
-        return "geodesic", f"distances to the prompts, no network, because of {given[0]}"
-    if not torch:
-        return "geodesic", 'distances to the prompts; --model tiny needs torch: pip install "fastprompt[torch]"'
-    return "tiny", "a small network that sees the picture at 96 x 96 pixels; --model geodesic does without"
+        raise UserError(f"{given[0]} is an option of --model geodesic; the tiny network takes clicks only")
+    if importlib.util.find_spec("torch") is None:
+        raise needs("torch", "torch")
 
 
 def by_network(picture: Any, clicks: list[Click]) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastprompt.ops.guidance import click_map
 from fastprompt.ops.pruning import prune_tokens
 from fastprompt.ops.scoring import token_scores
 
@@ -135,10 +136,8 @@ class Head(nn.Module):
 
 def click_disks(points: Tensor, labels: Tensor) -> Tensor:
     """(B, 2, 96, 96): 1 where d(pixel, a click) <= 3, of the positive and of the negative clicks."""
-    axis = torch.arange(SIZE, device=points.device)
-    x, y = points[..., 0, None, None], points[..., 1, None, None]
-    near = (axis - x) ** 2 + (axis[:, None] - y) ** 2 <= RADIUS**2  # never for NaN
-    return torch.stack([(near & (labels == kind)[..., None, None]).any(1) for kind in (1, 0)], 1)
+    disks: Tensor = click_map(points.cpu(), labels.cpu(), size=(SIZE, SIZE), encoding="disk", radius=RADIUS)
+    return disks.to(points.device)
 
 
 def prior(x: Tensor, points: Tensor, labels: Tensor, boxes: Tensor | None, score: str) -> Tensor:
