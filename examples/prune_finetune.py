@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click_data
 import torch
-from fastprompt.cli._text import Progress
 from train_tiny_click import brief, error, fit, held_out, ious
 
 import fastprompt as fp
+from fastprompt._text import Progress
 
 KEEPS = (1.0, 0.65, 0.5, 0.35)
 SCORES = ("click", "box")

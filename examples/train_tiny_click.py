@@ -15,10 +15,10 @@ import click_data
 import numpy as np
 import skimage
 import torch
-from fastprompt.cli._text import Progress
 from torch.nn import functional as F
 
 import fastprompt as fp
+from fastprompt._text import Progress
 
 TEST_SEED, TEST_SAMPLES = 99, 400
 

@@ -8,8 +8,8 @@
 
 --model geodesic, the default: a pixel belongs to the object if its geodesic distance to the positive prompts is below
 that to the negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this
-package, was trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels, and needs torch
-(docs/tiny_click.md).
+package, was trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels, and needs
+torch (docs/tiny_click.md).
 Points are X,Y in pixels from the top left corner.
 """
 
