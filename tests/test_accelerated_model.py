@@ -98,6 +98,7 @@ def test_accelerate_is_idempotent_and_reversible(model):
         "mask_decoder": f"{module}.SamMaskDecoder",
         "prompt_encoder.shared_embedding": f"{module}.SamPositionalEmbedding",
         "shared_image_embedding": f"{module}.SamPositionalEmbedding",
+        "vision_encoder.layers.0": f"{module}.SamVisionLayer",
         "vision_encoder.layers.0.attn": f"{module}.SamVisionSdpaAttention",
     }
     assert list(model.state_dict()) == keys
