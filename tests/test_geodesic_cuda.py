@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from ptx import Fault, Kernel
+from ptx import Kernel
 from ptx.build import cuda_module
 
 import fastprompt as fp
@@ -53,10 +53,10 @@ def pictures(rng, batch, channels, sets, ny, nx):
     return image, start
 
 
-def cpu(method, image, start, *, lam=0.6, limit=math.inf, barrier=None, spacing=(1, 1), **options):
+def cpu(method, image, start, *, lam=0.6, limit=math.inf, barrier=None, spacing=(1, 1), iterations=2, **options):
     return fp.geodesic_distance(
         image, start, method=method, lam=lam, max_distance=limit, barriers=barrier, spacing=spacing, dims=2,
-        iterations=2 if method == "raster" else None, **options,
+        iterations=iterations if method == "raster" else None, **options,
     )  # fmt: skip
 
 
@@ -64,19 +64,95 @@ def same_bits(got, expected):
     np.testing.assert_array_equal(got.view(np.int32), np.ascontiguousarray(expected, np.float32).view(np.int32))
 
 
-SIZES = [  # batch, channels, sets, ny, nx
-    (1, 1, 1, 32, 32),
-    (1, 3, 1, 33, 65),
-    (2, 1, 2, 20, 37),
-    (1, 2, 1, 1, 70),
-    (1, 1, 1, 70, 1),
-    (1, 1, 1, 17, 150),
-    (1, 3, 1, 131, 18),
+SIZES = [  # batch, channels, sets, ny, nx, iterations: tiles are 32 x 32, parts of 128 lanes sweep 16 lines at a time
+    (1, 1, 1, 1, 1, 2),
+    (1, 3, 1, 33, 17, 2),
+    (2, 2, 2, 18, 9, 3),
+    (1, 1, 1, 1, 40, 2),
+    (1, 4, 1, 40, 1, 1),
+    (1, 1, 1, 4, 150, 1),
+    (1, 3, 1, 131, 3, 1),
 ]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("method", ["raster", "exact"])
 def test_bits_of_the_cpu(rng, method, size):
-    image, start = pictures(rng, *size)
+    image, start = pictures(rng, *size[:-1])
+    same_bits(run(method, image, start, iterations=size[-1]), cpu(method, image, start, iterations=size[-1]))
+
+
+OPTIONS = {
+    "geodistk": {"metric": "geodistk"},
+    "geodistk_fm": {"metric": "geodistk_fm"},
+    "spacing": {"spacing": (0.7, 2.5)},
+    "finite v": {"v": 0.3},
+    "limit": {"limit": 0.9},
+    "all image": {"lam": 1.0},
+    "no image": {"lam": 0.0},
+    "barriers": {"barrier": True},
+    "barriers, geodistk": {"barrier": True, "metric": "geodistk", "spacing": (1.5, 0.5), "limit": 40.0},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_options(rng, method, options):
+    image, start = pictures(rng, 1, 2, 1, 17, 20) if method == "raster" else pictures(rng, 1, 2, 1, 17, 35)
+    if options.get("barrier"):
+        options = options | {"barrier": (rng.random((1, *image.shape[2:])) < 0.2).astype(np.uint8)}
+    same_bits(run(method, image, start, **options), cpu(method, image, start, **options))
+
+
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_start_maps(rng, method):
+    """Soft maps from both sides, as the signed distance needs them; no iteration gives the start itself."""
+    image, _ = pictures(rng, 1, 1, 1, 9, 17)
+    soft = np.clip(rng.random((1, 1, 9, 17), dtype=np.float32) * 1.4 - 0.2, 0, 1)
+    two = run(method, image, soft, v=10.0, two_sided=True)
+    same_bits(two[:, :1], cpu(method, image, soft, v=10.0))
+    iterations = 2 if method == "raster" else None
+    signed = fp.signed_geodesic_distance(image, soft, method=method, lam=0.6, v=10.0, dims=2, iterations=iterations)
+    same_bits(two[:, :1] - two[:, 1:], signed)
+    same_bits(run(method, image, soft, v=10.0, kind="cost"), two[:, 1:])
+    same_bits(run(method, image, soft, kind="nonzero"), cpu(method, image, (soft != 0).astype(np.float32)))
+    if method == "raster":
+        start = np.where(soft == 1, np.float32(0), np.float32(3) * (1 - soft))
+        same_bits(run(method, image, soft, v=3.0, iterations=0), start)
+
+
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_values_that_are_no_numbers(rng, method):
+    """NaN and infinities of the image cut edges, as on the CPU."""
+    image, start = pictures(rng, 1, 1, 1, 16, 17)
+    image[0, 0, rng.integers(16, size=60), rng.integers(17, size=60)] = np.repeat([np.nan, np.inf, -np.inf], 20)
     same_bits(run(method, image, start), cpu(method, image, start))
+
+
+ORDERS = ["forward", "reverse", 1]
+
+
+@pytest.mark.parametrize("blocks", [None, 2], ids=["a block per tile", "two blocks"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_exact_in_any_order_of_blocks(rng, order, blocks):
+    """Tiles wake one another in another order, on a path that winds through them several times: the same bits."""
+    image, start = pictures(rng, 1, 1, 1, 34, 40)
+    wall = np.zeros((1, 34, 40), np.uint8)
+    wall[0, 2:, 8::16] = wall[0, :-2, 16::16] = 1
+    expected = cpu("exact", image, start, barrier=wall)
+    assert np.isfinite(expected).sum() == (wall == 0).sum()
+    same_bits(run("exact", image, start, barrier=wall, order=order, blocks=blocks), expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_raster_in_any_order_of_blocks(rng, order):
+    """Two parts that exchange margins; and one group of blocks that takes two images one after the other."""
+    image, start = pictures(rng, 1, 1, 2, 2, 140)
+    expected = cpu("raster", image, start, iterations=1)
+    same_bits(run("raster", image, start, iterations=1, order=order, blocks=1), expected)
+
+
+@pytest.mark.parametrize(("method", "arch"), [("raster", 75), ("exact", 90)])
+def test_other_architectures(rng, method, arch):
+    image, start = pictures(rng, 1, 1, 1, 18, 17)
+    same_bits(run(method, image, start, arch=arch), cpu(method, image, start))

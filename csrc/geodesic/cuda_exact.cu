@@ -174,7 +174,7 @@ class TileSolver {
 };
 
 template <Metric M>
-__global__ void __launch_bounds__(kThreads) exact_kernel(const __grid_constant__ GeodesicCuda a) {
+__global__ void __launch_bounds__(kThreads, 2) exact_kernel(const __grid_constant__ GeodesicCuda a) {
   __shared__ SharedMemory shared;
   const Tiling tiles = tiling(a);
   Awake awake(a.workspace, tiles.all);

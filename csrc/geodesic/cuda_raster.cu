@@ -67,19 +67,24 @@ class Sweeper {
   __device__ void relax_lines(const Axis& axis, const Lines& lines) {
     const int t = threadIdx.x, lane = part_ * kPart - kLines + t;
     const bool inside = lane >= 0 && lane < axis.lanes;
-    load(axis, lines);
+    move(axis, lines, [](float* distance, float* shared, bool in_image, bool) {
+      *shared = in_image ? load_shared_by_blocks(distance) : infinity();
+    });
     const int64_t before = pixel(axis, lines.first - lines.dir, lane);
     shared_.line[0][t + 1] = inside ? load_shared_by_blocks(out_ + before) : infinity();
     if (t < 4) shared_.line[t / 2][t % 2 * (kThreads + 1)] = infinity();
+    const bool edge[3] = {inside && lane > 0, inside, inside && lane + 1 < axis.lanes};
+    int64_t other = before;
 #pragma unroll 1
     for (int n = 0; n < lines.count; ++n) {
-      const int64_t here = pixel(axis, lines.first + lines.dir * n, lane), other = here - lines.dir * axis.line_stride;
+      const int64_t here = other + lines.dir * axis.line_stride;
 #pragma unroll
-      for (int k = -1; k <= 1; ++k) {
-        const bool edge = inside && lane + k >= 0 && lane + k < axis.lanes;
-        const float step = k ? axis.diagonal : axis.straight;
-        shared_.cost[n][k + 1][t] = edge ? edge_cost<M>(a_, picture_, here, other + k * axis.lane_stride, step) : nan();
+      for (int k = 0; k < 3; ++k) {
+        const float step = k == 1 ? axis.straight : axis.diagonal;
+        shared_.cost[n][k][t] =
+            edge[k] ? edge_cost<M>(a_, picture_, here, other + (k - 1) * axis.lane_stride, step) : nan();
       }
+      other = here;
     }
     __syncthreads();
 #pragma unroll 2
@@ -92,41 +97,34 @@ class Sweeper {
       shared_.value[t][n] = shared_.line[1 - n % 2][t + 1] = value;
       __syncthreads();
     }
-    store(axis, lines);
+    move(axis, lines, [](float* distance, float* shared, bool in_image, bool own) {
+      if (in_image && own) store_shared_by_blocks(distance, *shared);
+    });
   }
 
   __device__ static int64_t pixel(const Axis& axis, int line, int lane) {
     return int64_t(line) * axis.line_stride + int64_t(lane) * axis.lane_stride;
   }
 
-  // Distances go to and from their threads by way of shared memory: along x the lines of a thread lie side by side, so
-  // 16 threads at a time move 16 neighbouring pixels.
-  struct Item {
-    float* shared;
-    float* distance;  // nullptr outside the image
-    bool own;         // not of the margin
-  };
-  __device__ Item item(const Axis& axis, const Lines& lines, int e) const {
-    const bool turned = axis.lane_stride != 1;
-    const int t = turned ? e / kLines : e % kThreads, n = turned ? e % kLines : e / kThreads;
-    const int lane = part_ * kPart - kLines + t;
-    const bool inside = n < lines.count && lane >= 0 && lane < axis.lanes;
-    float* distance = inside ? out_ + pixel(axis, lines.first + lines.dir * n, lane) : nullptr;
-    return {&shared_.value[t][n], distance, t >= kLines && t < kThreads - kLines};
-  }
-
-  // NOTE: the block beside this one may have written what the margin reads here, or not yet. Either value will do: a
+  // Calls act(distance, its place in shared memory, is it in the image, is it not of the margin) for all pixels of the
+  // lines. Neighbours in memory go to neighbouring threads: along x, where the lines of a thread lie side by side, 16
+  // threads take 16 lines of one lane.
+  //
+  // NOTE: the block beside this one may have written what the margin reads, or not yet. Either value will do: a
   // distance that has taken from the line before keeps its value when it does so again.
-  __device__ void load(const Axis& axis, const Lines& lines) {
-    for (int n = 0; n < kLines; ++n) {
-      const Item i = item(axis, lines, threadIdx.x + n * kThreads);
-      *i.shared = i.distance ? load_shared_by_blocks(i.distance) : infinity();
-    }
-  }
-  __device__ void store(const Axis& axis, const Lines& lines) {
-    for (int n = 0; n < kLines; ++n) {
-      const Item i = item(axis, lines, threadIdx.x + n * kThreads);
-      if (i.distance && i.own) store_shared_by_blocks(i.distance, *i.shared);
+  template <class Act>
+  __device__ void move(const Axis& axis, const Lines& lines, Act act) {
+    static_assert(kThreads % kLines == 0, "a thread keeps its line along x");
+    const bool turned = axis.lane_stride != 1;
+    const int step = turned ? kThreads / kLines : 1;  // lanes (or lines) from one pixel of a thread to its next
+    int t = turned ? threadIdx.x / kLines : threadIdx.x, n = turned ? threadIdx.x % kLines : 0;
+    float* distance = out_ + pixel(axis, lines.first + lines.dir * n, part_ * kPart - kLines + t);
+    const ptrdiff_t stride = turned ? ptrdiff_t(step) * axis.lane_stride : ptrdiff_t(lines.dir) * axis.line_stride;
+#pragma unroll 4
+    for (int k = 0; k < kLines; ++k, distance += stride, (turned ? t : n) += step) {
+      const unsigned lane = part_ * kPart - kLines + t;
+      act(distance, &shared_.value[t][n], n < lines.count && lane < unsigned(axis.lanes),
+          t >= kLines && t < kThreads - kLines);
     }
   }
 

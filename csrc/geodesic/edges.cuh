@@ -40,6 +40,7 @@ template <Metric M>
 __device__ float edge_cost(const GeodesicCuda& a, const Picture& picture, int64_t p, int64_t q, float step) {
   if (picture.wall(p) || picture.wall(q)) return nan();
   float sum = 0.f;
+#pragma unroll 1
   for (int c = 0; c < picture.channels; ++c) {
     const float* channel = picture.image + c * picture.pixels;
     const float difference = __ldg(channel + p) - __ldg(channel + q);

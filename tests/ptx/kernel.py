@@ -97,6 +97,7 @@ class Launch:
     def __init__(self, kernel, grid, block, args, smem, racecheck, check_blocks, trace):
         self.program, self.grid, self.block = kernel.program, grid, block
         self.racecheck, self.trace, self.count = racecheck, trace, 0
+        self.constants = {}  # operands that are the same in every thread: see Batch.read
         self.shared_bytes = kernel.program.shared_bytes + smem
         self.memory = Memory(check_blocks)
         self.symbols = dict.fromkeys(kernel.program.dynamic_shared, kernel.program.shared_bytes)

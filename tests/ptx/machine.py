@@ -75,13 +75,21 @@ class Batch(Threads):
             return ~self.read(operand.operand, "pred", active)
         if type(operand) is Special and operand.name in self.specials:
             return from_bits(self.specials[operand.name][active], kind)
+        key = operand, kind, len(active)
+        if key not in self.launch.constants:
+            self.launch.constants[key] = self._constant(operand, kind, len(active))
+        return self.launch.constants[key]
+
+    def _constant(self, operand, kind, count):
+        """The value of an immediate or of a symbol, once per thread; read-only."""
         if type(operand) is Immediate:
-            value = from_bits(np.array([operand.bits], np.uint64), kind)
+            bits = operand.bits
         elif type(operand) is Symbol and operand.name in self.launch.symbols:
-            value = from_bits(np.array([self.launch.symbols[operand.name]], np.uint64), kind)
+            bits = self.launch.symbols[operand.name]
         else:
             raise Fault(f"operand {operand} is not supported")
-        return np.broadcast_to(value, (len(active), *value.shape[1:]))
+        value = from_bits(np.array([bits], np.uint64), kind)
+        return np.broadcast_to(value, (count, *value.shape[1:]))
 
     def write(self, operand, values, kind, active):
         if type(operand) is not Register:
