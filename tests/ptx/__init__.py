@@ -7,7 +7,7 @@
 
 All threads of a batch of blocks execute one PTX instruction as one NumPy operation. Every thread has its own program
 counter and the smallest one runs first, so branches meet again; barriers and warp-synchronous instructions wait for
-the threads they name. `order=` runs the blocks in another order and interleaving.
+the threads they name. `order=` runs blocks or warps in another order and interleaving.
 
 A `Fault` tells the instruction, block and thread of
 

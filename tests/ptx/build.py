@@ -24,12 +24,17 @@ def nvcc(*arguments):
 
 
 @functools.cache
-def cuda_module(source, arch, *options):
+def cuda_ptx(source, arch, *options):
     """The PTX of a .cu file, named from the root of the repository."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.ptx"
         nvcc("-ptx", f"-arch=sm_{arch}", *options, "-o", str(target), str(ROOT / source))
-        return Module(target.read_text())
+        return target.read_text()
+
+
+@functools.cache
+def cuda_module(source, arch, *options):
+    return Module(cuda_ptx(source, arch, *options))
 
 
 def compile_triton(function, types, constants, arch, **options):
@@ -56,3 +61,40 @@ def run_triton(compiled, grid, args, **options):
     """Executes a CompiledKernel; None stands for a null pointer."""
     kernel = Kernel(compiled.asm["ptx"])
     return kernel.launch(grid, 32 * compiled.metadata.num_warps, args, compiled.metadata.shared, **options)
+
+
+class OnPtx:
+    """Stands for a Triton kernel in its launcher: ``kernel[grid](*tensors and numbers, **constants)`` compiles it for
+    sm_``arch`` and executes the PTX on the CPU tensors."""
+
+    def __init__(self, kernel, arch, **launch):
+        self.kernel, self.arch, self.launch, self.count = kernel, arch, launch, 0
+
+    def __getitem__(self, grid):
+        return lambda *args, **constants: self.run(grid, args, constants)
+
+    def run(self, grid, args, constants):
+        options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+        types = " ".join(type_of(a) for a in args)
+        self.compiled = compile_triton(self.kernel, types, constants, self.arch, **options)
+        arrays = [array_of(a) if hasattr(a, "dtype") else a for a in args]
+        self.count += run_triton(self.compiled, grid, arrays, **self.launch)
+
+
+def type_of(argument):
+    """Triton's name of an argument's type."""
+    if hasattr(argument, "dtype"):
+        names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8"}
+        name = str(argument.dtype).removeprefix("torch.")
+        return "*" + names.get(name, name.replace("int", "i"))
+    if isinstance(argument, float):
+        return "fp32"
+    return "i32!" if argument % 16 == 0 else "i32"
+
+
+def array_of(tensor):
+    """The tensor's memory; NumPy has no bfloat16."""
+    import torch
+
+    assert tensor.is_contiguous()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

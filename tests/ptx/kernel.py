@@ -61,7 +61,7 @@ class Kernel:
         racecheck: report accesses to shared memory that no barrier orders.
         check_blocks: report array elements that two blocks touch, one of them writing.
         order: who runs when. None: all blocks in lock-step; "forward" or "reverse": block by block, the lowest
-            or the highest first, in turns of some steps; a number: the seed of random turns of random blocks.
+            or the highest first, in turns of some steps; a number: the seed of random turns of random warps.
         trace: a dict that receives the number of thread-instructions per opcode.
         """
         grid, block = shape3(grid), shape3(block)

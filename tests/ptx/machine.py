@@ -159,7 +159,10 @@ class Batch(Threads):
         if self.races and checked:
             kind = "atomic" if atomic else "read" if data is None else "write"
             warp, epoch = self.warp[active], self.epoch[row]
-            self.races.check(kind, row, warp, epoch, offset, nbytes)
+            same = None
+            if kind == "write":  # two warps that hold the same value may both store it
+                same = (self._words("shared", self.shared, row, offset, bits, count, None) == data).all(axis=1)
+            self.races.check(kind, row, warp, epoch, offset, nbytes, same)
         result = self._words("shared", self.shared, row, offset, bits, count, data)
         if self.races and checked and data is not None and not atomic:
             self._two_writers(row, offset, bits, count, active, data)

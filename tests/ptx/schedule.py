@@ -46,12 +46,12 @@ class Threads:
     # ---- which threads run --------------------------------------------------------------
 
     def run(self, order):
-        chosen, left, blocks = turns_of_blocks(order, len(self.blocks)), 0, None
+        chosen, left, some = turns(order, self.block, self.batch_warp), 0, None
         for step in itertools.count():
             if not left:
-                blocks, left = next(chosen)
+                some, left = next(chosen)
             left -= 1
-            turn = self.turn if blocks is None else np.where(blocks[self.block], self.turn, IDLE)
+            turn = self.turn if some is None else np.where(some, self.turn, IDLE)
             turn = np.where(self.yielded, IDLE, turn) if self.yielding else turn
             pc = int(turn.min())
             if pc == IDLE:
@@ -71,7 +71,7 @@ class Threads:
         """None of the chosen threads can run: is it over? Else sees to it that somebody can."""
         running = self.turn != IDLE
         if (running & ~self.yielded).any():
-            return False  # threads of other blocks
+            return False  # threads that are not chosen now
         if running.any():
             self.yielded[:] = self.yielding = False
         elif (self.state == DONE).all():
@@ -238,12 +238,18 @@ class Threads:
         raise self._located(Fault(text), self.code[self.at[active[0]]], active)
 
 
-def turns_of_blocks(order, count):
-    """Which blocks run (a mask, or None for all of them in lock-step) and for how many turns."""
+def turns(order, block, warp):
+    """Which threads may run (a mask, or None: all of them, in lock-step) and for how many turns.
+
+    `block` and `warp` are the numbers of the threads' blocks and warps in the batch.
+    """
     if order is None:
         yield from itertools.repeat((None, QUANTUM))
-    rng = None if order == "forward" else np.random.default_rng(order)
-    for number in itertools.count():
-        blocks = np.zeros(count, bool)
-        blocks[number % count if rng is None else rng.permutation(count)[: rng.integers(1, count + 1)]] = True
-        yield blocks, QUANTUM if rng is None else int(rng.integers(1, 2 * QUANTUM))
+    if order == "forward":
+        for number in itertools.count():
+            yield block == number % (block[-1] + 1), QUANTUM
+    rng, warps = np.random.default_rng(order), warp[-1] + 1
+    while True:
+        some = np.zeros(warps, bool)
+        some[rng.permutation(warps)[: rng.integers(1, warps + 1)]] = True
+        yield some[warp], int(rng.integers(1, 2 * QUANTUM))
