@@ -139,7 +139,7 @@ class Sweeper {
 
 // Grid: (parts of an image, images that are worked on at a time); all blocks must be resident.
 template <Metric M>
-__global__ void __launch_bounds__(kThreads) raster_kernel(const __grid_constant__ GeodesicCuda a) {
+__global__ void __launch_bounds__(kThreads, 3) raster_kernel(const __grid_constant__ GeodesicCuda a) {
   __shared__ SharedMemory shared;
   const int64_t pixels = int64_t(a.ny) * a.nx, stride = int64_t(gridDim.x) * kThreads;
   const int64_t mine = int64_t(blockIdx.x) * kThreads + threadIdx.x;

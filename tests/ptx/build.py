@@ -57,6 +57,13 @@ def compile_triton(function, types, constants, arch, **options):
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
+def compile_launch(kernel, args, constants, arch):
+    """What ``kernel[grid](*args, **constants)`` would compile on sm_``arch``."""
+    constants = dict(constants)
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+    return compile_triton(kernel, " ".join(type_of(a) for a in args), constants, arch, **options)
+
+
 def run_triton(compiled, grid, args, **options):
     """Executes a CompiledKernel; None stands for a null pointer."""
     kernel = Kernel(compiled.asm["ptx"])
@@ -74,11 +81,9 @@ class OnPtx:
         return lambda *args, **constants: self.run(grid, args, constants)
 
     def run(self, grid, args, constants):
-        options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
-        types = " ".join(type_of(a) for a in args)
-        self.compiled = compile_triton(self.kernel, types, constants, self.arch, **options)
+        compiled = compile_launch(self.kernel, args, constants, self.arch)
         arrays = [array_of(a) if hasattr(a, "dtype") else a for a in args]
-        self.count += run_triton(self.compiled, grid, arrays, **self.launch)
+        self.count += run_triton(compiled, grid, arrays, **self.launch)
 
 
 def type_of(argument):
