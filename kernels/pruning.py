@@ -118,8 +118,20 @@ def cosine_scores(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     batch, count, channels = tokens.shape
     scores = torch.empty(batch, count, dtype=torch.float32, device=tokens.device)
     stride = prompts.shape[1] * channels if len(prompts) > 1 else 0
+    # Two stages: with three, ptxas spills on sm_90.
     scores_kernel[(triton.cdiv(count, 32), batch)](
-        tokens, prompts, scores, count, prompts.shape[1], stride, C=channels, BN=32, BP=16, BC=32, num_warps=4
+        tokens,
+        prompts,
+        scores,
+        count,
+        prompts.shape[1],
+        stride,
+        C=channels,
+        BN=32,
+        BP=16,
+        BC=32,
+        num_warps=4,
+        num_stages=2,
     )
     return scores
 
@@ -134,10 +146,11 @@ def prune(
     indices = torch.empty(batch, kept, dtype=torch.int64, device=tokens.device)
     places = torch.empty(batch, count, dtype=torch.int32, device=tokens.device)
     everyone = triton.next_power_of_2(max(count, 32))
+    warps = 4 if everyone <= 2048 else 8 if everyone <= 8192 else 16  # no spills up to 16384 tokens
     prune_kernel[(triton.cdiv(count, 32), batch)](
         tokens, scores, scores if always is None else always, out, indices, places, count, kept,
         0 if always is None or len(always) == 1 else count,
-        C=channels, ALL=everyone, BN=32, BC=64, HAS_ALWAYS=always is not None, num_warps=8 if everyone > 2048 else 4,
+        C=channels, ALL=everyone, BN=32, BC=64, HAS_ALWAYS=always is not None, num_warps=warps,
     )  # fmt: skip
     return out, indices, places
 

@@ -1,6 +1,7 @@
 """csrc/geodesic/cuda_*.cu: the PTX that nvcc emits, executed, gives the bits of the CPU's kernels."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ STARTS = {"cost": 0, "seed": 1, "nonzero": 2}
 LINES, PART, EDGE = 16, 128, 32  # of csrc/geodesic/cuda_raster.cu and cuda_exact.cu
 
 
-def kernel(method, metric, arch=80, mutation=None):
+def kernel(method, metric, arch=80):
     module = cuda_module(f"csrc/geodesic/cuda_{method}.cu", arch, "-fmad=false")
     name = next(n for n in module.entries if f"MetricE{METRICS.index(metric)}E" in n)
     return Kernel(module, name)
 
 
-def run(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2, spacing=(1, 1),
-        v=math.inf, limit=math.inf, two_sided=False, order=None, blocks=None, arch=80):  # fmt: skip
-    """Distances (B, K, H, W) as one launch computes them; ``blocks`` is the grid, by default as the launcher has it."""
+def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2,
+            spacing=(1, 1), v=math.inf, limit=math.inf, two_sided=False, blocks=None):  # fmt: skip
+    """The struct GeodesicCuda, with its layout before it; its array for the distances (B, K, H, W); grid, threads.
+
+    ``blocks`` is the size of the grid, by default as the launcher has it on a large GPU.
+    """
     batch, channels, ny, nx = image.shape
     sets = start.shape[1] * (2 if two_sided else 1)
     out = np.full((batch, sets, ny, nx), np.nan, np.float32)
@@ -40,7 +44,13 @@ def run(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None,
         batch, channels, sets, ny, nx, METRICS.index(metric), STARTS[kind], two_sided, iterations,
         lam, np.float32(1 - lam), *spacing, v, limit,
     )  # fmt: skip
-    kernel(method, metric, arch).launch(grid, threads, [arguments], order=order)
+    return arguments, out, grid, threads
+
+
+def run(method, image, start, *, order=None, arch=80, metric="fastgeodis", **options):
+    """Distances (B, K, H, W) as one launch computes them."""
+    arguments, out, grid, threads = problem(method, image, start, metric=metric, **options)
+    kernel(method, metric, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
     return out
 
 
@@ -73,6 +83,8 @@ SIZES = [  # batch, channels, sets, ny, nx, iterations: tiles are 32 x 32, parts
     (1, 1, 1, 4, 150, 1),
     (1, 3, 1, 131, 3, 1),
 ]
+if os.environ.get("FASTPROMPT_GPU_LARGE"):  # minutes
+    SIZES += [(1, 3, 1, 150, 270, 2), (2, 1, 2, 97, 140, 2)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -1,14 +1,12 @@
-"""The tests of csrc/geodesic/cuda_*.cu can fail: PTX without one barrier, or without a wait, is found out. And what the
-launchers do where there is no GPU."""
+"""The tests of csrc/geodesic/cuda_*.cu can fail: PTX without one barrier, or without a wait, is found out."""
 
-import ctypes
 import re
 
 import numpy as np
 import pytest
 import test_geodesic_cuda as geodesic
 from ptx import Fault, Kernel, Module
-from ptx.build import ROOT, cuda_ptx, nvcc
+from ptx.build import cuda_ptx
 
 
 def entry(method):
@@ -63,29 +61,3 @@ def test_a_size_that_is_too_large(rng):
     image, start = geodesic.pictures(rng, 1, 1, 1, 8, 8)
     with pytest.raises(Fault, match="out of bounds"):
         geodesic.run("exact", image, start[:, :, :, :7].copy())
-
-
-@pytest.fixture(scope="module")
-def launchers(tmp_path_factory):
-    library = tmp_path_factory.mktemp("cuda") / "launch.so"
-    sources = [f"csrc/geodesic/cuda_{method}.cu" for method in ("raster", "exact")] + ["tests/ptx/launch.cu"]
-    warnings = nvcc(
-        "-shared", "-cudart", "static", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-fmad=false",
-        "-gencode", "arch=compute_75,code=compute_75", "-o", str(library), *(str(ROOT / s) for s in sources),
-    )  # fmt: skip
-    assert "warning" not in warnings
-    loaded = ctypes.CDLL(str(library))  # needs no driver
-    loaded.workspace.restype = ctypes.c_int64
-    return loaded
-
-
-@pytest.mark.parametrize("method", ["raster", "exact"])
-def test_launchers_without_a_gpu(launchers, method):
-    if launchers.devices():
-        pytest.skip("there is a GPU, and no memory behind these addresses")
-    text = ctypes.create_string_buffer(500)
-    number = ["raster", "exact"].index(method)
-    assert launchers.launch(number, 1, 70, 200, text, 500) > 0
-    assert f"geodesic_{method}_cuda: cudaError" in text.value.decode()
-    assert launchers.launch(number, 0, 70, 200, text, 500) == 0, "an empty batch launches nothing"
-    assert launchers.workspace(number, 3, 70, 200) == (3 * 2 if method == "raster" else 4 + 3 * 3 * 3 * 7)

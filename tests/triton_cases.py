@@ -1,6 +1,7 @@
 """What the Triton kernels must give, whoever executes them: cases that test_triton_kernels.py runs on compiled PTX, and
 this file as a program, with TRITON_INTERPRET=1, by Triton's own interpreter."""
 
+import os
 import types
 
 import numpy as np
@@ -10,16 +11,17 @@ from fastprompt.kernels import attention, pruning
 from fastprompt.reference import attention as reference_attention
 from fastprompt.reference import pruning as reference_pruning
 
+DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def normal(seed, *shape, dtype="fp32"):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).to(DTYPES[dtype])
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).to(DEVICE, DTYPES[dtype])
 
 
 def plain(x):
     """float64 of the rounded inputs."""
-    return None if x is None else x.double().numpy()
+    return None if x is None else x.double().cpu().numpy()
 
 
 # ---------------------------------------------------------------- pruning
@@ -38,7 +40,7 @@ def check_scores(dtype, batch, count, prompt_count, channels, shared):
     tokens[0, 0] = 0  # no direction: cosine 0
     if count > 2:
         tokens[-1, 2, 0] = np.nan
-    got = pruning.cosine_scores(tokens, prompts).numpy()
+    got = pruning.cosine_scores(tokens, prompts).cpu().numpy()
     expected = reference_pruning.cosine_scores(plain(tokens), plain(prompts))
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
 
@@ -56,27 +58,27 @@ def check_prune(dtype, batch, count, channels, kept, marked):
     rng = np.random.default_rng(count)
     tokens = normal(3, batch, count, channels, dtype=dtype)
     values = np.array([-np.inf, np.nan, -1.5, -0.0, 0.0, 0.25, np.inf], np.float32)  # many ties
-    scores = torch.from_numpy(rng.choice(values, (batch, count)))
-    always = torch.zeros(batch, count, dtype=torch.uint8) if marked else None
+    scores = torch.from_numpy(rng.choice(values, (batch, count))).to(DEVICE)
+    always = torch.zeros(batch, count, dtype=torch.uint8, device=DEVICE) if marked else None
     if marked:
         for row in always:  # at most those that are kept
             row[rng.permutation(count)[: max(1, kept // 2)]] = 3
     out, indices, places = pruning.prune(tokens, scores, kept, always)
-    chosen = None if always is None else always.numpy() != 0
-    expected = reference_pruning.select_tokens(scores.numpy(), chosen, None, kept, 0.0)
-    np.testing.assert_array_equal(indices.numpy(), expected)
-    bits = tokens.view(torch.int32 if dtype == "fp32" else torch.int16).numpy()
-    np.testing.assert_array_equal(out.view(torch.int32 if dtype == "fp32" else torch.int16).numpy(),
+    chosen = None if always is None else always.cpu().numpy() != 0
+    expected = reference_pruning.select_tokens(scores.cpu().numpy(), chosen, None, kept, 0.0)
+    np.testing.assert_array_equal(indices.cpu().numpy(), expected)
+    bits = tokens.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy()
+    np.testing.assert_array_equal(out.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy(),
                                   reference_pruning.gather_rows(bits, expected))  # fmt: skip
     where = np.full((batch, count), -1)
     np.put_along_axis(where, expected, np.arange(kept)[None], 1)
-    np.testing.assert_array_equal(places.numpy(), where)
+    np.testing.assert_array_equal(places.cpu().numpy(), where)
     for base in (None, tokens):
         full = pruning.restore(out + 1, places, base)
         wanted = reference_pruning.scatter_rows(
-            None if base is None else base.float().numpy(), (out + 1).float().numpy(), expected, count
+            None if base is None else base.float().cpu().numpy(), (out + 1).float().cpu().numpy(), expected, count
         )
-        np.testing.assert_array_equal(full.float().numpy(), wanted)
+        np.testing.assert_array_equal(full.float().cpu().numpy(), wanted)
 
 
 # ---------------------------------------------------------------- attention
@@ -127,12 +129,12 @@ def check_prompt_to_image(dtype, batch, images, n, count, channels, heads, with_
         plain(p.prompt), turned(p.image), p.exact, heads=heads, scale=p.scale, image_position=turned(p.position),
         prompt_position=plain(p.prompt_position), bias=None, lengths=None,
     )  # fmt: skip
-    close(got.numpy(), expected, dtype)
+    close(got.cpu().numpy(), expected, dtype)
 
 
 def check_image_to_prompt(dtype, batch, images, n, count, channels, heads, with_position, splits):
     p = problem(dtype, batch, images, n, count, channels, heads, with_position)
-    norm, lengths = (normal(8, channels), normal(9, channels)), torch.tensor([0, count])[:batch]
+    norm, lengths = (normal(8, channels), normal(9, channels)), torch.tensor([0, count], device=DEVICE)[:batch]
     for residual, use_norm, use_lengths in [(False, False, True), (True, True, False)]:
         got = attention.image_to_prompt(
             p.image, p.position, p.prompt, p.prompt_position, p.weights, heads, p.scale,
@@ -140,10 +142,10 @@ def check_image_to_prompt(dtype, batch, images, n, count, channels, heads, with_
         )  # fmt: skip
         expected = reference_attention.image_to_prompt(
             turned(p.image), plain(p.prompt), p.exact, heads=heads, scale=p.scale, image_position=turned(p.position),
-            prompt_position=plain(p.prompt_position), lengths=lengths.numpy() if use_lengths else None,
+            prompt_position=plain(p.prompt_position), lengths=lengths.cpu().numpy() if use_lengths else None,
             residual=residual, norm=(plain(norm[0]), plain(norm[1]), 1e-6) if use_norm else None,
         )  # fmt: skip
-        close(got.float().numpy(), expected.swapaxes(1, 2), dtype)
+        close(got.float().cpu().numpy(), expected.swapaxes(1, 2), dtype)
 
 
 CASES = {
@@ -156,7 +158,7 @@ ALL = [(name, case) for name, (_, cases) in CASES.items() for case in cases]
 
 
 def main():
-    cases = [(name, case) for name, case in ALL if not ("image" in name and case[0] == "bf16")]
+    cases = [(name, case) for name, case in ALL if DEVICE != "cpu" or "image" not in name or case[0] != "bf16"]
     for name, case in cases:  # Triton's interpreter takes the bits of bfloat16 for integers in a product
         CASES[name][0](*case)
     print(len(cases), "cases")

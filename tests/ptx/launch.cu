@@ -1,4 +1,4 @@
-// The launchers of csrc/geodesic/cuda_*.cu for ctypes; there is no memory behind the addresses.
+// The launchers of csrc/geodesic/cuda_*.cu for ctypes.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -8,26 +8,16 @@
 
 using namespace fastprompt;
 
-static GeodesicCuda problem(int batch, int ny, int nx) {
-  GeodesicCuda a{};
-  a.batch = batch, a.channels = a.sets = 1, a.ny = ny, a.nx = nx, a.iterations = 1;
-  a.spacing[0] = a.spacing[1] = 1;
-  return a;
+extern "C" int64_t size_of_arguments() { return sizeof(GeodesicCuda); }
+
+extern "C" int64_t workspace(const char* method, const GeodesicCuda* a) {
+  return method[0] == 'e' ? geodesic_exact_cuda_workspace(*a) : geodesic_raster_cuda_workspace(*a);
 }
 
-extern "C" int devices() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
-
-extern "C" int64_t workspace(int method, int batch, int ny, int nx) {
-  const GeodesicCuda a = problem(batch, ny, nx);
-  return method ? geodesic_exact_cuda_workspace(a) : geodesic_raster_cuda_workspace(a);
-}
-
-extern "C" int launch(int method, int batch, int ny, int nx, char* text, int size) {
+// The length of the error's text, 0 for none.
+extern "C" int launch(const char* method, const GeodesicCuda* a, void* stream, char* text, int size) {
   try {
-    method ? geodesic_exact_cuda(problem(batch, ny, nx), nullptr) : geodesic_raster_cuda(problem(batch, ny, nx), nullptr);
+    method[0] == 'e' ? geodesic_exact_cuda(*a, stream) : geodesic_raster_cuda(*a, stream);
   } catch (const std::exception& error) {
     return std::snprintf(text, size, "%s", error.what());
   }
