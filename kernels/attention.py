@@ -18,7 +18,7 @@ ABSENT = -1e30  # score of a prompt token that is not there
 
 @triton.jit
 def split_kernel(
-    image, position, rows, acc, top, weight, count, per_split, image_stride, position_stride, shared_by, row_count,
+    image, position, rows, acc, top, weight, count, per_split, image_stride, shared_by, row_count,
     C: tl.constexpr, BC: tl.constexpr, BJ: tl.constexpr, BN: tl.constexpr, HAS_POSITION: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -28,7 +28,6 @@ def split_kernel(
     row = rows + (b * row_count + j)[:, None] * C + c[None, :]
     query = tl.load(row, mask=(j < row_count)[:, None] & (c < C)[None, :], other=0.0)
     image += b // shared_by * image_stride
-    position += b // shared_by * position_stride
     m, w = tl.full((BJ,), -float("inf"), tl.float32), tl.zeros((BJ,), tl.float32)
     a = tl.zeros((BJ, BC), tl.float32)
     for first in range(split * per_split, tl.minimum((split + 1) * per_split, count), BN):
@@ -67,8 +66,8 @@ def combine_kernel(acc, top, weight, out, splits, row_count, C: tl.constexpr, BC
 
 @triton.jit
 def image_kernel(
-    image, position, keys, bias, values, out_bias, norm_weight, norm_bias, out, count, image_stride, position_stride,
-    shared_by, eps, C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, T: tl.constexpr, BN: tl.constexpr,
+    image, position, keys, bias, values, out_bias, norm_weight, norm_bias, out, count, image_stride, shared_by, eps,
+    C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, T: tl.constexpr, BN: tl.constexpr,
     HAS_POSITION: tl.constexpr, RESIDUAL: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BN image tokens attend to the T (padded) prompt tokens of every head. Grid (tiles of tokens, prompts)."""
@@ -78,7 +77,7 @@ def image_kernel(
     x = tl.load(image + b // shared_by * image_stride + at, mask=inside, other=0.0)
     query = x
     if HAS_POSITION:
-        query += tl.load(position + b // shared_by * position_stride + at, mask=inside, other=0.0)
+        query += tl.load(position + at, mask=inside, other=0.0)
     new = tl.zeros((BN, BC), tl.float32) + tl.load(out_bias + c, mask=c < C, other=0.0)[None, :]
     for h in range(H):
         row = (b * H + h) * T + t
@@ -115,6 +114,7 @@ def prompt_to_image(
     weights: object, heads: int, scale: float, precision: str = "ieee", splits: int = 32,
 ) -> torch.Tensor:  # fmt: skip
     """Prompt tokens (B, T, C) attend to image tokens (B', N, C), B' a divisor of B; (B, T, C) float32.
+    ``position`` is (1, N, C), the same for all images.
 
     ``weights`` has query_weight ... out_bias, as ``fastprompt.reference.attention`` takes them.
     """
@@ -131,7 +131,7 @@ def prompt_to_image(
     width = max(16, triton.next_power_of_2(channels))
     split_kernel[(splits, triton.cdiv(total, block), batch)](
         image, image if position is None else position, rows, acc, top, weight, n, per_split, n * channels,
-        0 if position is None or len(position) == 1 else n * channels, batch // len(image), total,
+        batch // len(image), total,
         C=channels, BC=width, BJ=block, BN=32, HAS_POSITION=position is not None, PRECISION=precision,
         num_warps=8, num_stages=2,
     )  # fmt: skip
@@ -169,8 +169,7 @@ def image_to_prompt(
     image_kernel[(triton.cdiv(n, 32), batch)](
         image, image if position is None else position, keys, bias, values, out_bias,
         out_bias if norm is None else norm[0].float(), out_bias if norm is None else norm[1].float(), out,
-        n, n * channels, 0 if position is None or len(position) == 1 else n * channels, batch // len(image),
-        0.0 if norm is None else norm[2],
+        n, n * channels, batch // len(image), 0.0 if norm is None else norm[2],
         C=channels, BC=max(16, triton.next_power_of_2(channels)), H=heads, T=padded, BN=32,
         HAS_POSITION=position is not None, RESIDUAL=residual, NORM=norm is not None, PRECISION=precision,
         num_warps=8, num_stages=1,

@@ -171,14 +171,13 @@ def row(name, arch, threads, usage, dynamic, code):
 
 
 def versions():
-    """The line of the table that says which compilers made it; None where one is missing."""
-    if not shutil.which("nvcc"):
-        return None
+    """The line of the table that says which compilers made it."""
+    nvcc = re.search(r"V([0-9.]+)", run("nvcc", "--version"))[1] if shutil.which("nvcc") else "none"
     try:
         import triton
     except ImportError:
-        return None
-    return f"nvcc {re.search(r'V([0-9.]+)', run('nvcc', '--version'))[1]}, Triton {triton.__version__}"
+        return f"nvcc {nvcc}, Triton none"
+    return f"nvcc {nvcc}, Triton {triton.__version__}"
 
 
 def rows(archs):

@@ -86,7 +86,7 @@ def check_prune(dtype, batch, count, channels, kept, marked):
 ATTENTION = [  # dtype, prompts, images, image tokens, prompt tokens, channels, heads, position, splits
     ("fp32", 1, 1, 1, 1, 16, 1, False, 4),
     ("fp32", 2, 1, 75, 7, 32, 2, True, 2),
-    ("bf16", 2, 2, 100, 7, 64, 4, True, 3),
+    ("bf16", 2, 2, 100, 7, 64, 4, True, 4),
     ("bf16", 2, 1, 33, 20, 48, 2, False, 2),
     ("fp16", 1, 1, 64, 5, 64, 8, True, 32),
     ("bf16", 1, 1, 70, 7, 256, 8, True, 2),
