@@ -1,0 +1,36 @@
+// Geodesic distance of pictures on a GPU, bit-equal to the CPU's raster and exact methods.
+#pragma once
+#include <cstdint>
+
+#include "geodesic/geodesic.h"
+
+namespace fastprompt {
+
+// All arrays are contiguous and on the current device.
+struct GeodesicCuda {
+  const float* image;      // (batch, channels, ny, nx)
+  const float* start;      // (batch, sets, ny, nx); (batch, sets / 2, ny, nx) if two_sided
+  const uint8_t* barrier;  // (batch, ny, nx), or nullptr: pixels that no path may enter
+  float* out;              // (batch, sets, ny, nx)
+  int* workspace;          // geodesic_*_cuda_workspace() of them, whatever they hold
+  int batch, channels, sets, ny, nx;
+  Metric metric;
+  Start start_kind;
+  bool two_sided;     // set 2 k starts from map k, set 2 k + 1 from its complement 1 - map
+  int iterations;     // of raster; exact ignores it
+  float grad_weight;  // lambda
+  float step_weight;  // 1 - lambda
+  float spacing[2];   // y, x
+  float v;            // start value away from the seeds, may be +inf
+  float limit;        // distances above become +inf; +inf: none
+};
+
+int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& args);  // ints
+int64_t geodesic_exact_cuda_workspace(const GeodesicCuda& args);
+
+// One memset and one cooperative launch on `stream` (a cudaStream_t), whatever the size and the iterations; does not
+// wait for it and allocates nothing. Throws std::runtime_error where CUDA reports an error.
+void geodesic_raster_cuda(const GeodesicCuda& args, void* stream);
+void geodesic_exact_cuda(const GeodesicCuda& args, void* stream);
+
+}  // namespace fastprompt

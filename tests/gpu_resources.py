@@ -1,0 +1,209 @@
+"""What each GPU kernel takes of each architecture, as ptxas and cuobjdump say: docs/gpu_resources.md.
+
+python tests/gpu_resources.py             # prints the table
+python tests/gpu_resources.py --write     # `make gpu-table`
+"""
+
+import contextlib
+import functools
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+import unittest.mock
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "docs/gpu_resources.md"
+ARCHS = [75, 80, 87, 89, 90, 100, 120]
+HEADER = """# What the GPU kernels take
+
+Written by `make gpu-table`, checked by `tests/test_gpu_resources.py`. Occupancy is computed from the columns before it.
+Spills are bytes per thread. Wide loads are the instructions of the machine code that read 128 bits a thread (LDG.E.128
+and, into shared memory, LDGSTS.E.128); the geodesic kernels read single pixels by way of shared memory.
+
+{versions}
+
+| kernel | sm | threads | registers | spills | shared bytes | blocks per SM | occupancy | wide loads |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+class Row(NamedTuple):
+    kernel: str
+    sm: int
+    threads: int
+    registers: int
+    spills: int
+    shared: int
+    wide_loads: int
+
+    def line(self):
+        blocks = resident_blocks(self)
+        share = blocks * self.threads / LIMITS[self.sm][0]
+        cells = [self.kernel, self.sm, self.threads, self.registers, self.spills, self.shared]
+        return f"| {' | '.join(map(str, cells))} | {blocks} | {share:.0%} | {self.wide_loads} |"
+
+
+# Per multiprocessor: threads, KiB of shared memory, blocks.
+LIMITS = {75: (1024, 64, 16), 80: (2048, 164, 32), 86: (1536, 100, 16), 87: (1536, 164, 16), 89: (1536, 100, 24),
+          90: (2048, 228, 32), 100: (2048, 228, 32), 120: (1536, 100, 24)}  # fmt: skip
+
+
+def resident_blocks(row):
+    """Blocks that one multiprocessor holds: registers go by 256 to a warp, warps by four, shared memory by 128 bytes."""
+    threads, shared, blocks = LIMITS[row.sm]
+    warps, own = -(-row.threads // 32), 0 if row.sm < 80 else 1024  # bytes of shared memory that the system takes
+    by_registers = 65536 // (-(-row.registers * 32 // 256) * 256) // 4 * 4 // warps
+    unit = 256 if row.sm < 80 else 128
+    by_shared = shared * 1024 // max(unit, -(-(row.shared + own) // unit) * unit)
+    return min(threads // (32 * warps), blocks, by_registers, by_shared)
+
+
+# ---------------------------------------------------------------- CUDA C++
+
+
+def cuda_rows(arch):
+    for method, threads in (("raster", 160), ("exact", 256)):
+        with tempfile.TemporaryDirectory() as folder:
+            cubin = Path(folder) / "k.cubin"
+            source = ROOT / f"csrc/geodesic/cuda_{method}.cu"
+            options = ["-std=c++17", f"-I{ROOT / 'csrc'}", "-fmad=false", f"-arch=sm_{arch}"]
+            run("nvcc", "-cubin", *options, "-o", cubin, source)
+            for name, usage, code in kernels_of(cubin):
+                metric = ("fastgeodis", "geodistk", "geodistk_fm")[int(re.search(r"MetricE(\d)", name)[1])]
+                yield row(f"geodesic {method}, {metric}", arch, threads, usage, 0, code)
+
+
+# ---------------------------------------------------------------- Triton
+
+
+class Recorder:
+    """Stands for a Triton kernel in its launcher, and notes how it would be launched."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        return lambda *args, **constants: self.launches.append((self.kernel, args, constants))
+
+
+def triton_launches():
+    """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
+    import torch
+    from fastprompt.kernels import attention, pruning
+
+    def empty(*shape, dtype=torch.bfloat16):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    with contextlib.ExitStack() as stack:
+        launches = []
+        for module in (attention, pruning):
+            for name in [n for n in vars(module) if n.endswith("_kernel")]:
+                recorder = Recorder(getattr(module, name), launches)
+                stack.enter_context(unittest.mock.patch.object(module, name, recorder))
+        tokens, scores = empty(1, 4096, 768), empty(1, 4096, dtype=torch.float32)
+        pruning.cosine_scores(tokens, empty(1, 8, 768))
+        _, _, places = pruning.prune(tokens, scores, 2048)
+        pruning.restore(empty(1, 2048, 768), places, tokens)
+        image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
+        shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
+        weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
+        weights |= {f"{name}_bias": empty(shape[0]) for name, shape in shapes.items()}
+        w = types.SimpleNamespace(**weights)
+        attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
+        norm = empty(256), empty(256), 1e-6
+        attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
+    names = [
+        "token scores, 768 channels",
+        "prune, 4096 tokens of 768",
+        "restore, 4096 tokens of 768",
+        "prompt to image, 256 channels",
+        "prompt to image, combine",
+        "image to prompt, 256 channels",
+    ]
+    return dict(zip(names, launches, strict=True))
+
+
+def triton_rows(arch):
+    from ptx.build import compile_launch
+
+    for name, (kernel, args, constants) in triton_launches().items():
+        compiled = compile_launch(kernel, args, constants, arch)
+        with tempfile.TemporaryDirectory() as folder:
+            cubin = Path(folder) / "k.cubin"
+            cubin.write_bytes(compiled.asm["cubin"])
+            ((_, usage, code),) = kernels_of(cubin)
+        yield row(name, arch, 32 * compiled.metadata.num_warps, usage, compiled.metadata.shared, code)
+
+
+# ---------------------------------------------------------------- tools
+
+
+def run(*command):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def cuobjdump():
+    import triton
+
+    return Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+def kernels_of(cubin):
+    """(name, resources, machine code) of every kernel in a cubin."""
+    found = re.findall(r"Function ([\w$]+):\s*\n\s*(REG.*)", run(cuobjdump(), "-res-usage", cubin))
+    code = dict(
+        re.findall(r"Function : ([\w$]+)\n(.*?)(?=Function : |\Z)", run(cuobjdump(), "-sass", cubin), re.DOTALL)
+    )
+    return [(name, {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", usage)}, code[name]) for name, usage in found]
+
+
+def row(name, arch, threads, usage, dynamic, code):
+    spills = usage["STACK"] + usage["LOCAL"]
+    static = usage["SHARED"] - (1024 if arch >= 90 else 0)  # cuobjdump adds what the system takes
+    wide = len(re.findall(r"\bLDG(?:STS)?\.E\.(?:\w+\.)*128", code))
+    return Row(name, arch, threads, usage["REG"], spills, static + dynamic, wide)
+
+
+def versions():
+    """The line of the table that says which compilers made it."""
+    nvcc = re.search(r"V([0-9.]+)", run("nvcc", "--version"))[1] if shutil.which("nvcc") else "none"
+    try:
+        import triton
+    except ImportError:
+        return f"nvcc {nvcc}, Triton none"
+    return f"nvcc {nvcc}, Triton {triton.__version__}"
+
+
+def rows(archs):
+    for arch in archs:
+        yield from cuda_rows(arch)
+        if arch >= 80:  # sm_75 has no bfloat16, and 64 KiB of shared memory are too little for the attention's tiles
+            yield from triton_rows(arch)
+
+
+def committed():
+    """(versions, the lines) of the table in docs."""
+    lines = TABLE.read_text().splitlines()
+    made_by = next(line for line in lines if line.startswith("nvcc "))
+    return made_by, [line for line in lines if re.match(r"\| .*\| \d+ \|", line)]
+
+
+def main(arguments):
+    text = HEADER.format(versions=versions())
+    for found in sorted(rows(ARCHS)):
+        text += found.line() + "\n"
+    if "--write" in arguments:
+        TABLE.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main(sys.argv[1:])

@@ -1,0 +1,170 @@
+"""csrc/geodesic/cuda_*.cu: the PTX that nvcc emits, executed, gives the bits of the CPU's kernels."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+from ptx import Kernel
+from ptx.build import cuda_module
+
+import fastprompt as fp
+
+METRICS = ["fastgeodis", "geodistk", "geodistk_fm"]  # in the order of the enum
+STARTS = {"cost": 0, "seed": 1, "nonzero": 2}
+LINES, PART, EDGE = 16, 128, 32  # of csrc/geodesic/cuda_raster.cu and cuda_exact.cu
+
+
+def kernel(method, metric, arch=80):
+    module = cuda_module(f"csrc/geodesic/cuda_{method}.cu", arch, "-fmad=false")
+    name = next(n for n in module.entries if f"MetricE{METRICS.index(metric)}E" in n)
+    return Kernel(module, name)
+
+
+def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2,
+            spacing=(1, 1), v=math.inf, limit=math.inf, two_sided=False, blocks=None):  # fmt: skip
+    """The struct GeodesicCuda, with its layout before it; its array for the distances (B, K, H, W); grid, threads.
+
+    ``blocks`` is the size of the grid, by default as the launcher has it on a large GPU.
+    """
+    batch, channels, ny, nx = image.shape
+    sets = start.shape[1] * (2 if two_sided else 1)
+    out = np.full((batch, sets, ny, nx), np.nan, np.float32)
+    tiles = math.ceil(ny / EDGE) * math.ceil(nx / EDGE) * batch * sets
+    parts = math.ceil(max(ny, nx) / PART)
+    size, grid, threads = (parts * batch * sets, (parts, blocks or batch * sets), PART + 2 * LINES)
+    if method == "exact":
+        size, grid, threads = 4 + 3 * tiles, (blocks or tiles,), 256
+    workspace = np.full(size, 0 if method == "raster" else -1, np.int32)
+    workspace[: 4 + tiles] = 0  # what the launcher clears
+    for array in (image, start) if barrier is None else (image, start, barrier):
+        array.flags.writeable = False
+    arguments = (
+        "PPPPP5iii?iffffff", image, start, 0 if barrier is None else barrier, out, workspace,
+        batch, channels, sets, ny, nx, METRICS.index(metric), STARTS[kind], two_sided, iterations,
+        lam, np.float32(1 - lam), *spacing, v, limit,
+    )  # fmt: skip
+    return arguments, out, grid, threads
+
+
+def run(method, image, start, *, order=None, arch=80, metric="fastgeodis", **options):
+    """Distances (B, K, H, W) as one launch computes them."""
+    arguments, out, grid, threads = problem(method, image, start, metric=metric, **options)
+    kernel(method, metric, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
+    return out
+
+
+def pictures(rng, batch, channels, sets, ny, nx):
+    image = rng.random((batch, channels, ny, nx), dtype=np.float32)
+    image += np.linspace(0, 2, nx, dtype=np.float32)
+    start = np.zeros((batch, sets, ny, nx), np.float32)
+    for b, k in np.ndindex(batch, sets):
+        start[b, k, rng.integers(ny), rng.integers(nx)] = 1
+    return image, start
+
+
+def cpu(method, image, start, *, lam=0.6, limit=math.inf, barrier=None, spacing=(1, 1), iterations=2, **options):
+    return fp.geodesic_distance(
+        image, start, method=method, lam=lam, max_distance=limit, barriers=barrier, spacing=spacing, dims=2,
+        iterations=iterations if method == "raster" else None, **options,
+    )  # fmt: skip
+
+
+def same_bits(got, expected):
+    np.testing.assert_array_equal(got.view(np.int32), np.ascontiguousarray(expected, np.float32).view(np.int32))
+
+
+SIZES = [  # batch, channels, sets, ny, nx, iterations: tiles are 32 x 32, parts of 128 lanes sweep 16 lines at a time
+    (1, 1, 1, 1, 1, 2),
+    (1, 3, 1, 33, 17, 2),
+    (2, 2, 2, 18, 9, 3),
+    (1, 1, 1, 1, 40, 2),
+    (1, 4, 1, 40, 1, 1),
+    (1, 1, 1, 4, 150, 1),
+    (1, 3, 1, 131, 3, 1),
+]
+if os.environ.get("FASTPROMPT_GPU_LARGE"):  # minutes
+    SIZES += [(1, 3, 1, 150, 270, 2), (2, 1, 2, 97, 140, 2)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_bits_of_the_cpu(rng, method, size):
+    image, start = pictures(rng, *size[:-1])
+    same_bits(run(method, image, start, iterations=size[-1]), cpu(method, image, start, iterations=size[-1]))
+
+
+OPTIONS = {
+    "geodistk": {"metric": "geodistk"},
+    "geodistk_fm": {"metric": "geodistk_fm"},
+    "spacing": {"spacing": (0.7, 2.5)},
+    "finite v": {"v": 0.3},
+    "limit": {"limit": 0.9},
+    "all image": {"lam": 1.0},
+    "no image": {"lam": 0.0},
+    "barriers": {"barrier": True},
+    "barriers, geodistk": {"barrier": True, "metric": "geodistk", "spacing": (1.5, 0.5), "limit": 40.0},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_options(rng, method, options):
+    image, start = pictures(rng, 1, 2, 1, 17, 20) if method == "raster" else pictures(rng, 1, 2, 1, 17, 35)
+    if options.get("barrier"):
+        options = options | {"barrier": (rng.random((1, *image.shape[2:])) < 0.2).astype(np.uint8)}
+    same_bits(run(method, image, start, **options), cpu(method, image, start, **options))
+
+
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_start_maps(rng, method):
+    """Soft maps from both sides, as the signed distance needs them; no iteration gives the start itself."""
+    image, _ = pictures(rng, 1, 1, 1, 9, 17)
+    soft = np.clip(rng.random((1, 1, 9, 17), dtype=np.float32) * 1.4 - 0.2, 0, 1)
+    two = run(method, image, soft, v=10.0, two_sided=True)
+    same_bits(two[:, :1], cpu(method, image, soft, v=10.0))
+    iterations = 2 if method == "raster" else None
+    signed = fp.signed_geodesic_distance(image, soft, method=method, lam=0.6, v=10.0, dims=2, iterations=iterations)
+    same_bits(two[:, :1] - two[:, 1:], signed)
+    same_bits(run(method, image, soft, v=10.0, kind="cost"), two[:, 1:])
+    same_bits(run(method, image, soft, kind="nonzero"), cpu(method, image, (soft != 0).astype(np.float32)))
+    if method == "raster":
+        start = np.where(soft == 1, np.float32(0), np.float32(3) * (1 - soft))
+        same_bits(run(method, image, soft, v=3.0, iterations=0), start)
+
+
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_values_that_are_no_numbers(rng, method):
+    """NaN and infinities of the image cut edges, as on the CPU."""
+    image, start = pictures(rng, 1, 1, 1, 16, 17)
+    image[0, 0, rng.integers(16, size=60), rng.integers(17, size=60)] = np.repeat([np.nan, np.inf, -np.inf], 20)
+    same_bits(run(method, image, start), cpu(method, image, start))
+
+
+ORDERS = ["forward", "reverse", 1]
+
+
+@pytest.mark.parametrize("blocks", [None, 2], ids=["a block per tile", "two blocks"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_exact_in_any_order_of_blocks(rng, order, blocks):
+    """Tiles wake one another in another order, on a path that winds through them several times: the same bits."""
+    image, start = pictures(rng, 1, 1, 1, 34, 40)
+    wall = np.zeros((1, 34, 40), np.uint8)
+    wall[0, 2:, 8::16] = wall[0, :-2, 16::16] = 1
+    expected = cpu("exact", image, start, barrier=wall)
+    assert np.isfinite(expected).sum() == (wall == 0).sum()
+    same_bits(run("exact", image, start, barrier=wall, order=order, blocks=blocks), expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_raster_in_any_order_of_blocks(rng, order):
+    """Two parts that exchange margins; and one group of blocks that takes two images one after the other."""
+    image, start = pictures(rng, 1, 1, 2, 2, 140)
+    expected = cpu("raster", image, start, iterations=1)
+    same_bits(run("raster", image, start, iterations=1, order=order, blocks=1), expected)
+
+
+@pytest.mark.parametrize(("method", "arch"), [("raster", 75), ("exact", 90)])
+def test_other_architectures(rng, method, arch):
+    image, start = pictures(rng, 1, 1, 1, 18, 17)
+    same_bits(run(method, image, start, arch=arch), cpu(method, image, start))

@@ -1,0 +1,63 @@
+"""The tests of csrc/geodesic/cuda_*.cu can fail: PTX without one barrier, or without a wait, is found out."""
+
+import re
+
+import numpy as np
+import pytest
+import test_geodesic_cuda as geodesic
+from ptx import Fault, Kernel, Module
+from ptx.build import cuda_ptx
+
+
+def entry(method):
+    """(text before, text, text behind) of the kernel with the metric fastgeodis."""
+    text = cuda_ptx(f"csrc/geodesic/cuda_{method}.cu", 80, "-fmad=false")
+    start = re.search(r"\.entry \w*MetricE0E", text).start()
+    end = text.index("\n}\n", start)
+    return text[:start], text[start:end], text[end:]
+
+
+def is_found_out(monkeypatch, method, text, pictures, **options):
+    """Does the altered kernel fault, or give other bits than the CPU?"""
+    image, start = pictures
+    kernel = Kernel(Module(text), next(n for n in Module(text).entries if "MetricE0E" in n))
+    monkeypatch.setattr(geodesic, "kernel", lambda *args: kernel)
+    try:
+        got = geodesic.run(method, image, start, iterations=1, **options)
+    except Fault:
+        return True
+    return not np.array_equal(got, geodesic.cpu(method, image, start, iterations=1))
+
+
+def test_a_missing_barrier(rng, monkeypatch):
+    before, text, behind = entry("exact")
+    barriers = list(re.finditer(r"\n\s*bar\.sync[^;]*;", text))
+    found = []
+    for barrier in barriers:
+        altered = before + text[: barrier.start()] + text[barrier.end() :] + behind
+        pictures = geodesic.pictures(rng, 1, 1, 1, 34, 40)
+        found.append(is_found_out(monkeypatch, "exact", altered, pictures, blocks=2))
+    # The last one holds a block's threads until the other blocks have come. In lock-step none runs ahead.
+    assert len(found) >= 5
+    assert all(found[:-1])
+
+
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_a_missing_wait_for_other_blocks(rng, monkeypatch, method):
+    before, text, behind = entry(method)
+    altered, count = re.subn(r"ld\.acquire\.gpu\.global\.s32 (%r\d+), \[[^;]*;", r"mov.b32 \1, 2147483647;", text)
+    assert count
+    size = (1, 1, 1, 2, 140) if method == "raster" else (1, 1, 1, 34, 40)
+    pictures = geodesic.pictures(rng, *size)
+    assert not is_found_out(monkeypatch, method, before + text + behind, pictures, order="reverse")
+    found = [
+        is_found_out(monkeypatch, method, before + altered + behind, pictures, order=order)
+        for order in ("forward", "reverse")
+    ]
+    assert any(found)
+
+
+def test_a_size_that_is_too_large(rng):
+    image, start = geodesic.pictures(rng, 1, 1, 1, 8, 8)
+    with pytest.raises(Fault, match="out of bounds"):
+        geodesic.run("exact", image, start[:, :, :, :7].copy())
