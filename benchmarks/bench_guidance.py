@@ -114,6 +114,7 @@ def fused(points, side, radius, disks, raw=False):
 
 @functools.cache
 def compiled(function):
+    torch._dynamo.reset()  # else other sizes and threads use up its limit, and it runs uncompiled
     return torch.compile(function, dynamic=False)
 
 
