@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from fastprompt import export
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
 from fastprompt.models import accelerate, disabled, report, restore
 from fastprompt.ops import *
 from fastprompt.ops import __all__ as _functions
 
-__all__ = ["__version__", "accelerate", "backend", "disabled", "get_num_threads", "report", "restore"]  # noqa: F405
+__all__ = ["__version__", "accelerate", "backend", "disabled", "export", "get_num_threads", "report", "restore"]  # noqa: F405
 __all__ += ["set_num_threads"]
 __all__ += _functions
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
 
 from fastprompt.export._functions import attach
@@ -182,6 +183,16 @@ def found(name):
     return CASES[name]()
 
 
+ALWAYS_FLOAT32 = ("ResizeMasks", "ResizeLogits", "EuclideanDistanceTransform", "GeodesicDistance")  # their results
+CONSTANTS = {"MaskHead": range(2, 8)}  # inputs that are weights in every model; OpenVINO has no convolution by others
+
+
+def feeds(name):
+    """The inputs of :func:`model`."""
+    constant = CONSTANTS.get(name.partition(",")[0], ())
+    return {f"in{n}": x for n, x in enumerate(found(name).inputs) if n not in constant}
+
+
 def model(name, flavor, dtype=None):
     """Of one node, every axis of every input unknown. ``dtype``: of the floats."""
     c, operator = found(name), name.partition(",")[0]
@@ -193,11 +204,16 @@ def model(name, flavor, dtype=None):
     for key, value in c.attributes.items():  # an empty list has no type of its own
         if value == []:
             node.attribute.append(onnx.helper.make_attribute(key, value, attr_type=onnx.AttributeProto.INTS))
+    given = feeds(name)
+    constants = [(n, x) for n, x in zip(names[0], c.inputs, strict=True) if n not in given]
+    made_of = lambda x: x.dtype if x.dtype != np.float32 or not dtype else np.dtype(dtype)  # noqa: E731
+    out = TYPES.__getitem__ if operator in ALWAYS_FLOAT32 else None
     graph = onnx.helper.make_graph(
         [node],
         operator,
-        [info(n, kind(x), axes(x, n)) for n, x in zip(names[0], c.inputs, strict=True)],
-        [info(n, kind(x), axes(x, n)) for n, x in zip(names[1], c.want, strict=True)],
+        [info(n, kind(x), axes(x, n)) for n, x in given.items()],
+        [info(n, out(x.dtype.name) if out else kind(x), axes(x, n)) for n, x in zip(names[1], c.want, strict=True)],
+        [onnx.numpy_helper.from_array(x.astype(made_of(x)), n) for n, x in constants],
     )
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)]
     made = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
