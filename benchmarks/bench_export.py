@@ -3,8 +3,8 @@
 python benchmarks/bench_export.py --threads 1 2 --prompts 1 16   # decoder and encoder, interleaved, one table for each
 pytest benchmarks/bench_export.py --benchmark-enable --benchmark-group-by=group --benchmark-sort=min
 
-Random weights of SAM's sizes. Decoder: image known, P prompts of one point and one of padding. Encoder: ViT-B's width, two
-layers, one with windows and one without, 1024 x 1024 pixels.
+Random weights of SAM's sizes. Decoder: image known, P prompts of one point and one of padding. Encoder: ViT-B's width,
+two layers, one with windows and one without, 1024 x 1024 pixels.
 """
 
 import argparse
@@ -24,8 +24,9 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-for package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(package)
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
 
 
 @functools.cache

@@ -54,7 +54,20 @@ def prompts(projected, to_prompt):
         bias, out_bias = draw(4, 2, 3, seed=6), draw(32, seed=7)
         weights = (first, second) if projected else ()
         inputs = (image, position, rows, bias, value, *weights, out_bias, lengths)
-        given = (image, position, rows, bias, value, *(weights or (None, None)), out_bias, None, None, lengths, False, 0.0)
+        given = (
+            image,
+            position,
+            rows,
+            bias,
+            value,
+            *(weights or (None, None)),
+            out_bias,
+            None,
+            None,
+            lengths,
+            False,
+            0.0,
+        )
         return case(attention.image_to_prompt, inputs, {}, given)
     bias = torch.where(draw(4, 3, 5, 7, seed=8) > 1, -INF, draw(4, 3, 5, 7, seed=9))
     weights = (first, second) if projected else ()
@@ -67,7 +80,7 @@ def transformer():
     c, inner, mlp, depth = 32, 32, 48, 2
     sizes = {"attention": [(inner, c), (inner,), (inner, c), (inner,), (inner, c), (inner,), (c, inner), (c,)]}
     sizes |= {"norm": [(c,), (c,)], "mlp": [(mlp, c), (mlp,), (c, mlp), (c,)]}
-    layer = "attention norm attention norm mlp norm attention norm".split()
+    layer = ["attention", "norm", "attention", "norm", "mlp", "norm", "attention", "norm"]
     shapes = [s for part in [*layer * depth, "attention", "norm"] for s in sizes[part]]
     weights = [draw(*s, seed=n, scale=0.2) for n, s in enumerate(shapes)]
     image, position, prompt = draw(2, c, 5, 7, seed=90), draw(1, c, 5, 7, seed=91), draw(4, 3, c, seed=92)
@@ -77,7 +90,9 @@ def transformer():
 
 
 def head(detailed):
-    weights = [draw(*s, seed=n, scale=0.3) for n, s in enumerate([(32, 16, 2, 2), (16,), (16,), (16,), (16, 8, 2, 2), (8,)])]
+    weights = [
+        draw(*s, seed=n, scale=0.3) for n, s in enumerate([(32, 16, 2, 2), (16,), (16,), (16,), (16, 8, 2, 2), (8,)])
+    ]
     image, vectors = draw(4, 32, 5, 7), draw(4, 3, 8, seed=8)
     detail = (draw(2, 16, 10, 14), draw(2, 8, 20, 28)) if detailed else (None, None)
     inputs = (image, vectors, *weights, *(detail if detailed else (none(1, 1, 1, 1),) * 2))

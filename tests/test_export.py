@@ -5,8 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-for package in ("onnx", "onnxscript", "onnxruntime", "transformers"):
-    pytest.importorskip(package, reason=f"needs the package {package}")
+pytest.importorskip("onnx", reason="needs the package onnx")
+pytest.importorskip("onnxscript", reason="needs the package onnxscript")
+pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
+pytest.importorskip("transformers", reason="needs the package transformers")
 
 import hosts
 import onnx
@@ -231,7 +233,6 @@ def test_a_model_is_left_as_it_was(exported):
     model, _, _ = exported("transformers", "decoder")
     assert not fp.report(model).replaced
     assert not any(hasattr(m, "_fastprompt_two_way") for m in model.modules())
-
 
     def forward(self, x):
         return x * torch.tensor(float(int(x.shape[0] > 2)))

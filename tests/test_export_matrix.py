@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-for package in ("onnx", "torch"):
-    pytest.importorskip(package, reason=f"needs the package {package}")
+pytest.importorskip("onnx", reason="needs the package onnx")
+pytest.importorskip("torch", reason="needs the package torch")
 
 import export_cases as cases
 import onnx
@@ -73,7 +73,7 @@ COLUMNS = {
 
 
 def cell(name, column):
-    """"ok", or what the runtime says."""
+    """ "ok", or what the runtime says."""
     try:
         got = COLUMNS[column](name)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Models as files for other runtimes: ONNX, ONNX Runtime, OpenVINO. The runtimes are imported only when they are used."""
+"""Models as files for other runtimes: ONNX, ONNX Runtime, OpenVINO, each imported only when it is used."""
 
 from typing import Any
 

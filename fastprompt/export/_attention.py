@@ -17,21 +17,25 @@ PER_PROMPT = """
   repeated_shape = Concat <axis = 0> (images, each, channels, pixels)
   repeated = Expand (apart, repeated_shape)
   token_shape = Concat <axis = 0> (prompts, channels, pixels)
-  x = Reshape (repeated, token_shape)
+  x = Reshape <allowzero = 1> (repeated, token_shape)
 """
 
 
 def two_way(attributes: dict[str, Any]) -> str:
     """SAM's two-way transformer on (B, T, C) and (B', C, H, W)."""
-    heads, depth = attributes["heads"], attributes["depth"]
-    inner, own = attributes["width"] ** -0.5, (attributes["channels"] // heads) ** -0.5
+    heads, depth, width, channels = (attributes[k] for k in ("heads", "depth", "width", "channels"))
+    inner, own = width**-0.5, (channels // heads) ** -0.5
     names = iter(weight_names(depth))
     lines = [
         PER_PROMPT.format(rows="prompt"),
         "  keys0 = Transpose <perm = [0, 2, 1]> (x)",
         "  position_of = Reshape (position, flat)",
         "  place = Transpose <perm = [0, 2, 1]> (position_of)",
-        f"  by_head = Constant <value_ints = [0, 0, {heads}, -1]> ()",
+        # No -1: there may be no prompt.
+        f"  split_own = Constant <value_ints = [0, 0, {heads}, {channels // heads}]> ()",
+        f"  split_cross = Constant <value_ints = [0, 0, {heads}, {width}]> ()",
+        f"  join_own = Constant <value_ints = [0, 0, {channels}]> ()",
+        f"  join_cross = Constant <value_ints = [0, 0, {heads * width}]> ()",
         f"  scale_own = Constant <value_float = {own!r}> ()",
         f"  scale_cross = Constant <value_float = {inner!r}> ()",
     ]
@@ -42,19 +46,19 @@ def two_way(attributes: dict[str, Any]) -> str:
         lines.append(f"  {out}_m = MatMul ({x}, {out}_t)")
         lines.append(f"  {out} = Add ({out}_m, {bias})")
 
-    def attend(out: str, q: str, k: str, v: str, scale: str) -> None:
+    def attend(out: str, q: str, k: str, v: str, kind: str) -> None:
         for part, x in (("q", q), ("k", k), ("v", v)):
             linear(f"{out}_{part}", x)
-            lines.append(f"  {out}_{part}h = Reshape ({out}_{part}, by_head)")
+            lines.append(f"  {out}_{part}h = Reshape ({out}_{part}, split_{kind})")
             perm = "[0, 2, 3, 1]" if part == "k" else "[0, 2, 1, 3]"
             lines.append(f"  {out}_{part}p = Transpose <perm = {perm}> ({out}_{part}h)")
-        lines.append(f"  {out}_c = CastLike ({scale}, {out}_qp)")
+        lines.append(f"  {out}_c = CastLike (scale_{kind}, {out}_qp)")
         lines.append(f"  {out}_s = Mul ({out}_qp, {out}_c)")
         lines.append(f"  {out}_l = MatMul ({out}_s, {out}_kp)")
         lines.append(f"  {out}_w = Softmax <axis = -1> ({out}_l)")
         lines.append(f"  {out}_o = MatMul ({out}_w, {out}_vp)")
         lines.append(f"  {out}_ot = Transpose <perm = [0, 2, 1, 3]> ({out}_o)")
-        lines.append(f"  {out}_of = Reshape ({out}_ot, flat)")
+        lines.append(f"  {out}_of = Reshape ({out}_ot, join_{kind})")
         linear(out, f"{out}_of")
 
     def norm(out: str, x: str, eps: str = "eps") -> None:
@@ -68,16 +72,16 @@ def two_way(attributes: dict[str, Any]) -> str:
     for n in range(depth):
         p = f"l{n}"
         if n == 0:
-            attend(f"{p}a", tokens, tokens, tokens, "scale_own")
+            attend(f"{p}a", tokens, tokens, tokens, "own")
             norm(f"{p}n1", f"{p}a")
         else:
             add(f"{p}q", tokens, "prompt")
-            attend(f"{p}a", f"{p}q", f"{p}q", tokens, "scale_own")
+            attend(f"{p}a", f"{p}q", f"{p}q", tokens, "own")
             add(f"{p}b", tokens, f"{p}a")
             norm(f"{p}n1", f"{p}b")
         add(f"{p}q2", f"{p}n1", "prompt")
         add(f"{p}k2", keys, "place")
-        attend(f"{p}c", f"{p}q2", f"{p}k2", keys, "scale_cross")
+        attend(f"{p}c", f"{p}q2", f"{p}k2", keys, "cross")
         add(f"{p}d", f"{p}n1", f"{p}c")
         norm(f"{p}n2", f"{p}d")
         linear(f"{p}m1", f"{p}n2")
@@ -86,20 +90,20 @@ def two_way(attributes: dict[str, Any]) -> str:
         add(f"{p}e", f"{p}n2", f"{p}m2")
         norm(f"{p}n3", f"{p}e")
         add(f"{p}q3", f"{p}n3", "prompt")
-        attend(f"{p}f", f"{p}k2", f"{p}q3", f"{p}n3", "scale_cross")
+        attend(f"{p}f", f"{p}k2", f"{p}q3", f"{p}n3", "cross")
         add(f"{p}g", keys, f"{p}f")
         norm(f"{p}n4", f"{p}g")
         tokens, keys = f"{p}n3", f"{p}n4"
     add("fq", tokens, "prompt")
     add("fk", keys, "place")
-    attend("fa", "fq", "fk", keys, "scale_cross")
+    attend("fa", "fq", "fk", keys, "cross")
     add("fb", tokens, "fa")
     norm("tokens", "fb", "final_eps")
     lines += [
         f"  turned = Transpose <perm = [0, 2, 1]> ({keys})",
         "  sides = Shape <start = 2, end = 4> (image)",
         "  map_shape = Concat <axis = 0> (prompts, channels, sides)",
-        "  attended = Reshape (turned, map_shape)",
+        "  attended = Reshape <allowzero = 1> (turned, map_shape)",
     ]
     return "\n".join(lines)
 
@@ -117,7 +121,8 @@ def weight_names(depth: int) -> list[str]:
 
 def relative_position(attributes: dict[str, Any]) -> str:
     """Windows of the size of the grid where there are none: one body for both kinds of layers of an encoder."""
-    return """
+    return (
+        """
   size = Constant <value_ints: ints = @size> ()
   window = Constant <value_ints: ints = @window> ()
   scale_of = Constant <value_float: float = @scale> ()
@@ -154,19 +159,21 @@ def relative_position(attributes: dict[str, Any]) -> str:
   plain_shape = Concat <axis = 0> (one, size, one, one)
   plain = Expand (zero0, plain_shape)
   outside = Pad (plain, pads, filler0)
-""" + "".join(
-        f"""
+"""
+        + "".join(
+            f"""
   {x}g = Reshape ({x}, grid_shape)
   {x}b = Pad ({x}g, pads, zero0)
 """
-        + (f"  {x}o = Mul (outside, {pad})\n  {x}w = Add ({x}b, {x}o)\n" if pad else f"  {x}w = Identity ({x}b)\n")
-        + f"""
+            + (f"  {x}o = Mul (outside, {pad})\n  {x}w = Add ({x}b, {x}o)\n" if pad else f"  {x}w = Identity ({x}b)\n")
+            + f"""
   {x}c = Reshape ({x}w, cut_shape)
   {x}t = Transpose <perm = [0, 1, 3, 5, 2, 4, 6]> ({x}c)
   {x}r = Reshape ({x}t, row_shape)
 """
-        for x, pad in (("q", ""), ("k", "pad_key"), ("v", "pad_value"))
-    ) + """
+            for x, pad in (("q", ""), ("k", "pad_key"), ("v", "pad_value"))
+        )
+        + """
   start = Constant <value_int = 0> ()
   step = Constant <value_int = 1> ()
   wy = Squeeze (window_y)
@@ -214,6 +221,7 @@ def relative_position(attributes: dict[str, Any]) -> str:
   out_shape = Shape (q)
   out = Reshape (inside, out_shape)
 """
+    )
 
 
 # 1 for the prompt tokens that exist, (B or 1, T).
@@ -239,11 +247,17 @@ def prompt_to_image(projected: bool) -> str:
   values0 = Unsqueeze (x, one)
   keys0 = Unsqueeze (xp, one)
 """
-    lines += project("key", "keys0", "query") + project("value", "values0", "query") if projected else """
+    lines += (
+        project("key", "keys0", "query") + project("value", "values0", "query")
+        if projected
+        else """
   keys = Identity (keys0)
   values = Identity (values0)
 """
-    return lines + """
+    )
+    return (
+        lines
+        + """
   products = MatMul (query, keys)
   bias_of = Reshape (bias, flat)
   bias4 = Unsqueeze (bias_of, one)
@@ -264,6 +278,7 @@ def prompt_to_image(projected: bool) -> str:
   mean = Div (sums, total)
   out = Where (there, mean, zero)
 """
+    )
 
 
 def project(name: str, x: str, rows: str) -> str:
@@ -296,15 +311,22 @@ def image_to_prompt(projected: bool) -> str:
   turned = Transpose <perm = [0, 1, 3, 2]> (value)
   parts = MatMul (turned, weight)
 """
-    lines += """
+    lines += (
+        """
   head_shape = Concat <axis = 0> (prompts, minus, pixels)
   joined = Reshape (parts, head_shape)
   mixed = MatMul (out_weight, joined)
-""" if projected else "  mixed = ReduceSum <keepdims = 0> (parts, one)\n"
-    return lines + """
+"""
+        if projected
+        else "  mixed = ReduceSum <keepdims = 0> (parts, one)\n"
+    )
+    return (
+        lines
+        + """
   out_bias2 = Unsqueeze (out_bias, one)
   shifted = Add (mixed, out_bias2)
   sides = Shape <start = 2, end = 4> (image)
   map_shape = Concat <axis = 0> (prompts, channels, sides)
-  out = Reshape (shifted, map_shape)
+  out = Reshape <allowzero = 1> (shifted, map_shape)
 """
+    )

@@ -27,7 +27,8 @@ def euclidean(attributes: dict[str, Any]) -> str:
   shape{axis} = Constant <value_ints = {shape}> ()
   none{axis}s = Shape (mask)
   none{axis} = Expand (inf, none{axis}s)
-  d{after} = Loop <body = axis{axis} (int64 j, bool go, float[N, M, D, H, W] best) => (bool going, float[N, M, D, H, W] better) {{
+  d{after} = Loop <body = axis{axis} (int64 j, bool go, float[N, M, D, H, W] best)
+    => (bool going, float[N, M, D, H, W] better) {{
     going = Identity (go)
     row0 = Gather <axis = {axis}> (d{axis}, j)
     at = Constant <value_ints = [{axis}]> ()
@@ -78,11 +79,14 @@ def geodesic(attributes: dict[str, Any]) -> str:
         return lines + begin("a", kind, False) + relax("a", attributes) + "  distance = Identity (a_out)\n"
     kind = kind.removeprefix("signed_")
     lines += begin("a", kind, False) + relax("a", attributes) + begin("b", kind, True) + relax("b", attributes)
-    return lines + """
+    return (
+        lines
+        + """
   difference = Sub (a_out, b_out)
   far = IsInf (a_out)
   distance = Where (far, inf, difference)
 """
+    )
 
 
 def begin(p: str, kind: str, complement: bool) -> str:
@@ -96,11 +100,14 @@ def begin(p: str, kind: str, complement: bool) -> str:
         degree = (kind == "seed") != complement  # 1 = seed
         lines = f"  {p}_cost = {'Sub (one, map0)' if degree else 'Identity (map0)'}\n"
         lines += f"  {p}_seed = Equal (map0, {'one' if degree else 'zero'})\n"
-    return lines + f"""
+    return (
+        lines
+        + f"""
   {p}_scaled = Mul (v, {p}_cost)
   {p}_open = Where ({p}_seed, zero, {p}_scaled)
   {p}_start = Where (walled, inf, {p}_open)
 """
+    )
 
 
 def offsets(spacing: Any) -> list[tuple[int, ...]]:

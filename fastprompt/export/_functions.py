@@ -25,8 +25,8 @@ def function_of(name: str, attributes: dict[str, Any], opset: int = OPSET) -> An
     operator = OPERATORS[name]
     head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     inputs, outputs = ", ".join(input_names(name, attributes)), ", ".join(operator.outputs.split())
-    text = f"{head}\n{name} <{', '.join(attribute_names(name))}> ({inputs}) => ({outputs}) {{\n{operator.body(attributes)}\n}}"
-    return onnx.parser.parse_function(text)
+    signature = f"{name} <{', '.join(attribute_names(name))}> ({inputs}) => ({outputs})"
+    return onnx.parser.parse_function(f"{head}\n{signature} {{\n{operator.body(attributes)}\n}}")
 
 
 def attach(model: Any, *, rename: bool) -> None:

@@ -16,7 +16,9 @@ RUNTIMES = {
         "TensorRT": "only with a plugin for every node of ours",
         "onnx.reference": "cannot run it",
     },
-    "inlined": {name: "runs it as standard ONNX" for name in ("ONNX Runtime", "OpenVINO", "TensorRT", "onnx.reference")},
+    "inlined": {
+        name: "runs it as standard ONNX" for name in ("ONNX Runtime", "OpenVINO", "TensorRT", "onnx.reference")
+    },
 }
 TOPK = 3840  # TensorRT's largest k
 
@@ -72,8 +74,8 @@ def inspect(path: Any) -> Inspected:
     functions = sorted({f.name for f in model.functions if f.domain == DOMAIN} & set(nodes))
     flavor = "inlined" if not nodes else "portable" if set(functions) == set(nodes) else "plugin"
     opset = {o.domain: o.version for o in model.opset_import}.get("", 0)
-    values = [{v.name: axes(v) for v in vs} for vs in (model.graph.input, model.graph.output)]
-    return Inspected(flavor, nodes, functions, *values, opset, RUNTIMES[flavor], notes_on(model))
+    inputs, outputs = ({v.name: axes(v) for v in vs} for vs in (model.graph.input, model.graph.output))
+    return Inspected(flavor, nodes, functions, inputs, outputs, opset, RUNTIMES[flavor], notes_on(model))
 
 
 def axes(value: Any) -> str:
@@ -100,7 +102,9 @@ def notes_on(model: Any) -> list[str]:
     for node in our_nodes(model.graph):
         number = {a.name: a.i for a in node.attribute}.get("count", 0)
         if node.op_type == "PruneTokens" and number > TOPK:
-            found.append(f"PruneTokens keeps {number} tokens: TensorRT's TopK takes at most {TOPK}, its plugin does not")
+            found.append(
+                f"PruneTokens keeps {number} tokens: TensorRT's TopK takes at most {TOPK}, its plugin does not"
+            )
     if any(x.data_location for x in model.graph.initializer):
         found.append("weights are in another file: keep both together")
     return found

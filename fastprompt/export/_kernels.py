@@ -58,7 +58,17 @@ def two_way(inputs: Arrays, a: dict[str, Any], memory: dict[str, Any]) -> Arrays
     of_first_layer = [*weights[12:16], *weights[26:28]]  # as _torch_two_way.of_layer orders them
     rows = prepared([image, position, *of_first_layer], (images, channels, pixels, inner), memory)
     out, attended = np.empty_like(prompt), np.empty((len(prompt), channels, height, width), np.float32)
-    size = (images, len(prompt), channels, pixels, prompt.shape[1], a["heads"], a["width"], len(weights[20]), a["depth"])
+    size = (
+        images,
+        len(prompt),
+        channels,
+        pixels,
+        prompt.shape[1],
+        a["heads"],
+        a["width"],
+        len(weights[20]),
+        a["depth"],
+    )
     made = (addresses(weights), (a["eps"], a["final_eps"]), addresses((out, attended)))
     if len(prompt):
         _C.two_way(size, address(prompt), address(rows), *made, get_num_threads())
@@ -94,8 +104,8 @@ def existing(lengths: Any, rows: Any) -> Any:
 def prompt_to_image(inputs: Arrays, a: dict[str, Any]) -> Arrays:
     image, position, query, *weights, bias, lengths = inputs
     out = np.empty(query.shape, np.float32)
-    pair = weights or (None, None)
-    last = (given(bias), existing(lengths, query), out)
+    pair: Any = weights or (None, None)
+    last: Any = (given(bias), existing(lengths, query), out)
     _prompt_call.launch_prompt_to_image(image, given(position), query, *pair, *last)
     return [out]
 
@@ -103,8 +113,8 @@ def prompt_to_image(inputs: Arrays, a: dict[str, Any]) -> Arrays:
 def image_to_prompt(inputs: Arrays, a: dict[str, Any]) -> Arrays:
     image, position, key, bias, value, *weights, out_bias, lengths = inputs
     out = np.empty((len(key), *image.shape[1:]), np.float32)
-    pair = weights or (None, None)
-    rest = (out_bias, None, None, existing(lengths, key), False, 0.0, out)
+    pair: Any = weights or (None, None)
+    rest: Any = (out_bias, None, None, existing(lengths, key), False, 0.0, out)
     _prompt_call.launch_image_to_prompt(image, given(position), key, bias, value, *pair, *rest)
     return [out]
 
@@ -117,13 +127,15 @@ def transform(inputs: Arrays, a: dict[str, Any]) -> Arrays:
 def distance(inputs: Arrays, a: dict[str, Any]) -> Arrays:
     image, start, walls = inputs
     names = ("metric", "method", "iterations", "lam", "step_weight")
-    options = Options(*(a[n] for n in names), tuple(a["spacing"]), a["v"], a["limit"])
+    settings: Any = (*(a[n] for n in names), tuple(a["spacing"]), a["v"], a["limit"])
+    options = Options(*settings)
     return [geodesic.run(image, start, given(walls), a["kind"], options)]
 
 
 def cosine(inputs: Arrays, a: dict[str, Any]) -> Arrays:
     out = np.empty(inputs[0].shape[:2], np.float32)
-    _rows.cosine(*inputs, out)
+    tokens, prompts = inputs
+    _rows.cosine(tokens, prompts, out)
     return [out]
 
 

@@ -14,12 +14,12 @@ def head(attributes: dict[str, Any]) -> str:
   prompts{n} = Shape <start = 0, end = 1> (up{n})
   each{n} = Div (prompts{n}, images{n})
   apart{n} = Concat <axis = 0> (images{n}, each{n}, rest{n})
-  split{n} = Reshape (up{n}, apart{n})
+  split{n} = Reshape <allowzero = 1> (up{n}, apart{n})
   axis{n} = Constant <value_ints = [1]> ()
   added{n} = Unsqueeze (detail{n}, axis{n})
   sum{n} = Add (split{n}, added{n})
   shape{n} = Shape (up{n})
-  x{n} = Reshape (sum{n}, shape{n})
+  x{n} = Reshape <allowzero = 1> (sum{n}, shape{n})
 """
         if n == 1:
             lines += """
@@ -27,15 +27,21 @@ def head(attributes: dict[str, Any]) -> str:
   normal = LayerNormalization <axis = -1, epsilon: float = @eps> (last, norm_weight, norm_bias)
   first = Transpose <perm = [0, 3, 1, 2]> (normal)
 """ + gelu("bent", "first")
-    return lines + gelu("bent2", "x2") + """
-  flat = Constant <value_ints = [0, 0, -1]> ()
-  pixels = Reshape (bent2, flat)
-  products = MatMul (vectors, pixels)
+    return (
+        lines
+        + gelu("bent2", "x2")
+        + """
   sides = Shape <start = 2, end = 4> (bent2)
+  count = ReduceProd <keepdims = 1> (sides)
+  depth = Shape <start = 0, end = 2> (bent2)
+  flat = Concat <axis = 0> (depth, count)
+  pixels = Reshape <allowzero = 1> (bent2, flat)
+  products = MatMul (vectors, pixels)
   lead = Shape <start = 0, end = 2> (vectors)
   out_shape = Concat <axis = 0> (lead, sides)
-  masks = Reshape (products, out_shape)
+  masks = Reshape <allowzero = 1> (products, out_shape)
 """
+    )
 
 
 def gelu(out: str, x: str) -> str:
@@ -105,7 +111,9 @@ def resize(attributes: dict[str, Any]) -> str:
     if "packed" not in attributes:
         return lines + "  masks = Identity (full)\n"
     if attributes["packed"]:
-        return lines + f"""
+        return (
+            lines
+            + f"""
   pads = Constant <value_ints = [0, 0, 0, 0, 0, {-size[1] % 8}]> ()
   padded = Pad (marks, pads)
   eights = Constant <value_ints = [0, 0, -1, 8]> ()
@@ -116,4 +124,5 @@ def resize(attributes: dict[str, Any]) -> str:
   bytes = ReduceSum <keepdims = 0> (weighted, last)
   masks = Cast <to = 2> (bytes)
 """
+        )
     return lines + "  masks = Cast <to = 2> (inside)\n"

@@ -1,4 +1,6 @@
-"""From torch's operators to our nodes: the translation table of torch.onnx.export. Imported only where onnxscript is."""
+# mypy: ignore-errors
+# (to torch's exporter a parameter without annotation is a tensor, one with it a number)
+"""From torch's operators to our nodes: the table of torch.onnx.export. Imported only where onnxscript is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +11,17 @@ import torch
 from onnxscript import opset20 as op
 
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN, VERSION
-from fastprompt.ops import _torch_attention, _torch_encoder, _torch_euclidean, _torch_geodesic, _torch_masks, _torch_mlp
-from fastprompt.ops import _torch_pruning, _torch_relative, _torch_two_way
+from fastprompt.ops import (
+    _torch_attention,
+    _torch_encoder,
+    _torch_euclidean,
+    _torch_geodesic,
+    _torch_masks,
+    _torch_mlp,
+    _torch_pruning,
+    _torch_relative,
+    _torch_two_way,
+)
 
 FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 OTHERS = [f"tensor({x})" for x in ("int64", "int32", "int8", "uint8", "bool", "int16")]
@@ -29,7 +40,9 @@ def schema(name: str) -> Any:
         many = n == "…"
         option = S.FormalParameterOption.Variadic if many else S.FormalParameterOption.Single
         parameters.append(S.FormalParameter("weights" if many else n, kind, param_option=option))
-    attributes = [S.Attribute(k, getattr(S.AttrType, KINDS[v]), "", required=False) for k, v in operator.attributes.items()]
+    attributes = [
+        S.Attribute(k, getattr(S.AttrType, KINDS[v]), "", required=False) for k, v in operator.attributes.items()
+    ]
     attributes += [S.Attribute(k, S.AttrType.STRING, "", required=False) for k in PLUGIN]
     return S(
         name,

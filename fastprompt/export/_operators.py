@@ -88,9 +88,7 @@ OPERATORS: dict[str, Operator] = {
     "PruneTokens": Operator("tokens scores always", "kept indices", {"count": "int"}, _tokens.prune),
     "GatherTokens": Operator("rows index", "out", {}, lambda a: _tokens.GATHER),
     "ScatterTokens": Operator("base rows index", "out", {"count": "int"}, lambda a: _tokens.SCATTER),
-    "MatchTokens": Operator(
-        "metric", "kept target", {"merged": "int", "spared": "int"}, _tokens.match
-    ),
+    "MatchTokens": Operator("metric", "kept target", {"merged": "int", "spared": "int"}, _tokens.match),
     "MergeTokens": Operator("tokens size kept target", "merged", {}, lambda a: _tokens.MERGE),
 }
 

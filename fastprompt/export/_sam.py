@@ -9,10 +9,13 @@ from torch import Tensor, nn
 class SamDecoder(nn.Module):
     """Image embedding (1, C, h, w), points (P, N, 2) and labels (P, N) to masks (P, K, 4 h, 4 w) and scores (P, K).
 
-    Points are (x, y) pixels of the network's input. Labels: 1 foreground, 0 background, 2 and 3 the upper left and lower
-    right corner of a box, -1 padding: P prompts may have points in different number, and a prompt without a box needs
-    one point of padding at its end, which the hosts add themselves.
+    Points are (x, y) pixels of the network's input. Labels: 1 foreground, 0 background, 2 and 3 the upper left and
+    lower right corner of a box, -1 padding: P prompts may have points in different number, and a prompt without a box
+    needs one point of padding at its end, which the hosts add themselves.
     """
+
+    position: Tensor
+    kinds: Tensor
 
     def __init__(self, model: Any, multimask: bool) -> None:
         super().__init__()
@@ -24,10 +27,8 @@ class SamDecoder(nn.Module):
         self.features = encoder.shared_embedding if self.of_transformers else encoder.pe_layer
         self.not_a_point, self.no_mask = encoder.not_a_point_embed, encoder.no_mask_embed
         with torch.no_grad():
-            if self.of_transformers:
-                position = model.get_image_wide_positional_embeddings()
-            else:
-                position = encoder.get_dense_pe()
+            host = model.get_image_wide_positional_embeddings if self.of_transformers else encoder.get_dense_pe
+            position = host()
             kinds = torch.cat([self.not_a_point.weight, *(e.weight for e in embeddings)])
         self.register_buffer("position", position.clone())
         self.register_buffer("kinds", kinds.clone())  # of label -1, 0, 1, 2, 3
@@ -50,7 +51,7 @@ class SamDecoder(nn.Module):
 
 
 class SamEncoder(nn.Module):
-    """Pixels (B, 3, H, W), normalised as the host's preprocessor does, to the image embedding (B, C, H / 16, W / 16)."""
+    """Pixels (B, 3, H, W), normalised as the host does it, to the image embedding (B, C, H / 16, W / 16)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

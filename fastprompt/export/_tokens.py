@@ -11,11 +11,16 @@ UNIT = """
   {x}_length = Max ({x}_root, {x}_least)
   {x}_unit = Div ({x}, {x}_length)
 """
-COSINE = "  minus = Constant <value_ints = [-1]> ()\n" + UNIT.format(x="tokens") + UNIT.format(x="prompts") + """
+COSINE = (
+    "  minus = Constant <value_ints = [-1]> ()\n"
+    + UNIT.format(x="tokens")
+    + UNIT.format(x="prompts")
+    + """
   turned = Transpose <perm = [0, 2, 1]> (prompts_unit)
   cosines = MatMul (tokens_unit, turned)
   scores = ReduceMax <keepdims = 0> (cosines, minus)
 """
+)
 
 # Rows (B, K) of (B, N, C).
 ROWS = """

@@ -47,7 +47,9 @@ def runner(proto: Any) -> Any:
 
 def error(got: Tensor, want: Tensor) -> float:
     if got.shape != want.shape:
-        raise RuntimeError(f"the file gives shape {tuple(got.shape)}, the model {tuple(want.shape)}: nothing was written")
+        raise RuntimeError(
+            f"the file gives shape {tuple(got.shape)}, the model {tuple(want.shape)}: nothing was written"
+        )
     if got.numel() == 0:
         return 0.0
     got, want = got.double(), want.double()

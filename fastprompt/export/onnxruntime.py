@@ -19,8 +19,7 @@ def library_path() -> str:
     """
     import fastprompt
 
-    folders = [*fastprompt.__path__, Path(fastprompt._C.__file__).parent]
-    for folder in map(Path, folders):
+    for folder in (*map(Path, fastprompt.__path__), Path(str(fastprompt._C.__file__)).parent):
         for found in sorted(folder.glob("fastprompt_onnxruntime.*")):
             if found.suffix in (".so", ".dylib", ".dll"):
                 return str(found)
