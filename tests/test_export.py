@@ -229,6 +229,38 @@ def test_public_functions_in_a_module(tmp_path, flavor):
         np.testing.assert_allclose(got, x.numpy(), rtol=0, atol=1e-4)
 
 
+class Raster(torch.nn.Module):
+    def forward(self, image, seeds):
+        return fp.geodesic_distance(image, seeds, method="raster", lam=0.5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_has_no_form_in_standard_onnx(tmp_path):
+    path, args = tmp_path / "raster.onnx", (torch.rand(1, 1, 6, 7), torch.eye(6, 7, dtype=torch.uint8)[None, None])
+    with pytest.raises(ValueError, match="method='raster' has no form in standard ONNX"):
+        fp.export.onnx(Raster(), path, args=args)
+    assert not path.exists()
+    found = fp.export.onnx(Raster(), path, args=args, flavor="plugin")
+    assert found.nodes == {"GeodesicDistance": 1}
+    assert list(found.errors.values()) == [0.0]  # compared in our library
+    assert fp.export.inspect(path).flavor == "plugin"
+
+
+class TwoMetrics(torch.nn.Module):
+    def forward(self, image, seeds):
+        one, other = (fp.geodesic_distance(image, seeds, metric=m, lam=0.5) for m in ("fastgeodis", "geodistk"))
+        return one + other
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_bodies_of_one_operator(tmp_path):
+    path, args = tmp_path / "two.onnx", (torch.rand(1, 1, 6, 7), torch.eye(6, 7, dtype=torch.uint8)[None, None])
+    with pytest.raises(ValueError, match="one body for every operator, and two nodes of GeodesicDistance"):
+        fp.export.onnx(TwoMetrics(), path, args=args)
+    for flavor in ("inlined", "plugin"):
+        assert max(fp.export.onnx(TwoMetrics(), path, args=args, flavor=flavor).errors.values()) < 1e-5
+
+
 def test_a_model_is_left_as_it_was(exported):
     model, _, _ = exported("transformers", "decoder")
     assert not fp.report(model).replaced

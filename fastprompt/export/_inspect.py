@@ -7,17 +7,18 @@ RUNTIMES = {
     "portable": {
         "ONNX Runtime": "runs it as standard ONNX; our kernels with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "does not expand functions: needs fastprompt.export.openvino_extension(), or flavor='inlined'",
-        "TensorRT": "10.15 and newer: plugin where it is registered, else the function; 10.1: the function, always",
+        "TensorRT (untested)": "10.15 and newer: plugin where there is one, else function; 10.1: always the function",
         "onnx.reference": "runs it",
     },
     "plugin": {
         "ONNX Runtime": "only with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "only with fastprompt.export.openvino_extension()",
-        "TensorRT": "only with a plugin for every node of ours",
+        "TensorRT (untested)": "only with a plugin for every node of ours",
         "onnx.reference": "cannot run it",
     },
     "inlined": {
-        name: "runs it as standard ONNX" for name in ("ONNX Runtime", "OpenVINO", "TensorRT", "onnx.reference")
+        name: "runs it as standard ONNX"
+        for name in ("ONNX Runtime", "OpenVINO", "TensorRT (untested)", "onnx.reference")
     },
 }
 TOPK = 3840  # TensorRT's largest k
@@ -41,7 +42,7 @@ class Inspected(NamedTuple):
         lines += [f"output    {name}: {shape}" for name, shape in self.outputs.items()]
         for name, count in self.nodes.items():
             lines.append(f"node      {name} x {count}, {'with' if name in self.functions else 'without'} a body")
-        lines += [f"{name:15s} {text}" for name, text in self.runtimes.items()]
+        lines += [f"{name:20s} {text}" for name, text in self.runtimes.items()]
         return "\n".join(lines + [f"note      {text}" for text in self.notes])
 
 

@@ -11,8 +11,6 @@ def compare(
     model: Any, proto: Any, args: tuple[Any, ...], checks: Any, dynamic_shapes: Any, tolerance: float
 ) -> dict[str, float]:
     """Largest differences, by shapes; RuntimeError over the tolerance."""
-    if proto is None:
-        return {}
     run, found = runner(proto), {}
     for inputs in [args, *(others(args, dynamic_shapes) if checks is None else checks)]:
         want = model(*inputs)
@@ -29,18 +27,26 @@ def compare(
 
 
 def runner(proto: Any) -> Any:
-    """ONNX Runtime where it is installed, else onnx's evaluator."""
+    """ONNX Runtime where it is installed, with our library where only that knows the nodes; else onnx's evaluator."""
+    from fastprompt.export import onnxruntime as ours
+    from fastprompt.export._functions import our_nodes
+
     data = proto.SerializeToString()
+    unknown = {node.op_type for node in our_nodes(proto.graph)} - {f.name for f in proto.functions}
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if unknown:
+            ours.register(options)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [x.name for x in session.get_inputs()]
         return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
     from onnx.reference import ReferenceEvaluator
 
+    if unknown:
+        raise ImportError(f"{', '.join(sorted(unknown))} can be compared in ONNX Runtime only: pip install onnxruntime")
     evaluator = ReferenceEvaluator(proto)
     return lambda arrays: evaluator.run(None, dict(zip(evaluator.input_names, arrays, strict=True)))
 
