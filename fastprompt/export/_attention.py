@@ -251,14 +251,14 @@ def prompt_to_image(projected: bool) -> str:
         project("key", "keys0", "query") + project("value", "values0", "query")
         if projected
         else """
-  keys = Identity (keys0)
-  values = Identity (values0)
+  key_map = Identity (keys0)
+  value_map = Identity (values0)
 """
     )
     return (
         lines
         + """
-  products = MatMul (query, keys)
+  products = MatMul (query, key_map)
   bias_of = Reshape (bias, flat)
   bias4 = Unsqueeze (bias_of, one)
   logits = Add (products, bias4)
@@ -273,7 +273,7 @@ def prompt_to_image(projected: bool) -> str:
   least0 = Constant <value_float = 1e-38> ()
   least = CastLike (least0, logits)
   total = Max (total0, least)
-  turned = Transpose <perm = [0, 1, 3, 2]> (values)
+  turned = Transpose <perm = [0, 1, 3, 2]> (value_map)
   sums = MatMul (weight, turned)
   mean = Div (sums, total)
   out = Where (there, mean, zero)
@@ -287,7 +287,7 @@ def project(name: str, x: str, rows: str) -> str:
   {name}_heads = Shape <start = 1, end = 2> ({rows})
   {name}_shape = Concat <axis = 0> ({name}_heads, minus, channels)
   {name}_by_head = Reshape ({name}_weight, {name}_shape)
-  {name}s = MatMul ({name}_by_head, {x})
+  {name}_map = MatMul ({name}_by_head, {x})
 """
 
 
@@ -299,9 +299,9 @@ def image_to_prompt(projected: bool) -> str:
   xp = Add (x, place)
   query0 = Unsqueeze (xp, one)
 """
-    lines += project("query", "query0", "key") if projected else "  querys = Identity (query0)\n"
+    lines += project("query", "query0", "key") if projected else "  query_map = Identity (query0)\n"
     lines += """
-  products = MatMul (key, querys)
+  products = MatMul (key, query_map)
   bias4 = Unsqueeze (bias, minus)
   seen = Add (products, bias4)
   low0 = Constant <value_float = -inf> ()
