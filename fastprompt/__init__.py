@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastprompt import metrics
+from fastprompt import export, metrics
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
 from fastprompt.evaluation import ClickResults, evaluate_clicks
 from fastprompt.models import accelerate, compare, disabled, prompt, report, restore
@@ -11,7 +11,8 @@ from fastprompt.ops import *
 from fastprompt.ops import __all__ as _functions
 
 __all__ = ["ClickResults", "Prune", "__version__", "accelerate", "backend", "compare", "disabled"]  # noqa: F405
-__all__ += ["evaluate_clicks", "get_num_threads", "metrics", "prompt", "report", "restore", "set_num_threads"]
+__all__ += ["evaluate_clicks", "export", "get_num_threads", "metrics", "prompt", "report", "restore"]
+__all__ += ["set_num_threads"]
 __all__ += _functions
 
 

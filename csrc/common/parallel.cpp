@@ -81,13 +81,32 @@ class Pool {
 Pool* pool = new Pool;
 const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 
+thread_local UseThreadsOf::Run host_run = nullptr;
+thread_local void* host = nullptr;
+thread_local bool in_task_of_host = false;  // where a loop inside a loop runs alone: hosts cannot nest them
+
+void work_for_host(void* job, size_t) {
+  in_task_of_host = true;
+  static_cast<Job*>(job)->work();
+  in_task_of_host = false;
+}
+
 }  // namespace
+
+UseThreadsOf::UseThreadsOf(Run run, void* of) { host_run = run, host = of; }
+UseThreadsOf::~UseThreadsOf() { host_run = nullptr, host = nullptr; }
 
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body) {
   (void)registered;
   const int helpers = static_cast<int>(std::min<int64_t>(threads, count)) - 1;
-  if (helpers <= 0) {
+  if (helpers <= 0 || in_task_of_host) {
     for (int64_t i = 0; i < count; ++i) body(i);
+    return;
+  }
+  if (host_run) {
+    Job job(body, count);
+    host_run(host, helpers + 1, work_for_host, &job);
+    if (job.error) std::rethrow_exception(job.error);
     return;
   }
   const auto job = std::make_shared<Job>(body, count);

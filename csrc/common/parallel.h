@@ -9,6 +9,18 @@ namespace fastprompt {
 // The first exception of a body is rethrown. Any number of callers at a time; safe after fork().
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body);
 
+// The threads of a host, an inference runtime say, instead of ours, for the calls of this thread while the object
+// lives. run(host, tasks, task, context) calls task(context, k) for every k < tasks, at the same time or one after
+// another.
+class UseThreadsOf {
+ public:
+  using Run = void (*)(void* host, size_t tasks, void (*task)(void*, size_t), void* context);
+  UseThreadsOf(Run run, void* host);
+  ~UseThreadsOf();
+  UseThreadsOf(const UseThreadsOf&) = delete;
+  UseThreadsOf& operator=(const UseThreadsOf&) = delete;
+};
+
 // Work in stages, where every stage needs all of the one before: a sweep over the planes of a volume, say. All threads
 // of a team run the same program; the items of a stage are handed out in ranges, so a thread that comes late, or is
 // taken off its core, finds less to do instead of keeping the others waiting.

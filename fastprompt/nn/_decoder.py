@@ -13,7 +13,9 @@ from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.nn._mlp import token_mlps
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
-from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, two_way
+from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, transformer, two_way
+
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 
 
 class DropIn(nn.Module):
@@ -82,6 +84,8 @@ class Decoder(DropIn):
         ``dense`` is added to the image: (B or 1, C, H, W), constant over H and W without a mask prompt.
         """
         weights, up = TwoWayWeights(self.transformer), self.upscaling()[0].weight
+        if is_exporting():  # one node, and nothing whose layout depends on the machine
+            return transformer(image + dense, position[:1], prompt, weights.all, *weights.numbers)
         images, channels, height, width = image.shape
         # Else the image is new at every call, or every prompt has its own.
         plain = constant(dense) and not torch.compiler.is_compiling() and (images == 1 or image.stride(0) > 0)

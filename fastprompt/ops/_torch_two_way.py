@@ -61,6 +61,34 @@ _two_way = define(
 )
 
 
+# ---------------------------------------------------------------- both in one, as an exported file has them
+
+
+def _transformer_fake(
+    image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
+    eps: list[float],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(prompt), image.new_empty(prompt.shape[0], *image.shape[1:])
+
+
+def _transformer_cpu(
+    image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
+    eps: list[float],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    prepared = _prepare(image, position, [*weights[12:16], *weights[26:28]])  # as of_layer orders them
+    images, pixels, mlp = image.shape[0], image[0, 0].numel(), weights[20].shape[0]
+    prompt, out = _two_way(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps)
+    return prompt, out.unflatten(2, image.shape[2:])
+
+
+transformer = define(
+    "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
+    "int depth, float[] eps) -> (Tensor, Tensor)",
+    cpu=_transformer_cpu,
+    fake=_transformer_fake,
+)
+
+
 class TwoWayWeights:
     """The parameters of a two-way transformer of transformers, segment-anything or sam2, in the kernel's order."""
 
@@ -73,6 +101,7 @@ class TwoWayWeights:
         self.depth = len(transformer.layers)
         self.mlp = mlp_layers(first.mlp)[0].out_features
         self.eps = [norm(first, 1).eps, last.eps]
+        self.numbers = self.heads, self.width, self.depth, self.eps
         self.prepare = pair(to_image.k_proj) + pair(to_image.v_proj) + pair(to_prompt.q_proj)
         self.all = [x for layer in transformer.layers for x in of_layer(layer)]
         self.all += projections(transformer.final_attn_token_to_image) + pair(last)

@@ -1,0 +1,153 @@
+"""Exported SAM models in ONNX Runtime and OpenVINO, with our kernels and without: the same file, the same session.
+
+python benchmarks/bench_export.py --threads 1 2 --prompts 1 16   # decoder and encoder, interleaved, one table for each
+pytest benchmarks/bench_export.py --benchmark-enable --benchmark-group-by=group --benchmark-sort=min
+
+Random weights of SAM's sizes. Decoder: image known, P prompts of one point and one of padding. Encoder: ViT-B's width,
+two layers, one with windows and one without, 1024 x 1024 pixels.
+"""
+
+import argparse
+import functools
+import io
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+
+import fastprompt as fp
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@functools.cache
+@torch.no_grad()
+def sam():
+    vision = transformers.SamVisionConfig(num_hidden_layers=2, global_attn_indexes=[1])
+    torch.manual_seed(0)
+    model = transformers.SamModel(transformers.SamConfig(vision_config=vision)).eval().requires_grad_(False)
+    for name, p in model.named_parameters():
+        std = 0.5 if "token" in name.split(".")[1] else 0.05 if p.dim() == 1 else p[0].numel() ** -0.5
+        p.copy_(torch.randn(p.shape) * std + (p.dim() == 1 and name.endswith("weight")))
+    return model
+
+
+@functools.cache
+def files(part):
+    """The bytes of flavor portable and inlined, and the module that was exported."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for flavor in ("portable", "inlined"):
+            path = os.path.join(folder, f"{flavor}.onnx")
+            fp.export.onnx(sam(), path, part=part, flavor=flavor)
+            with open(path, "rb") as file:
+                found.append(file.read())
+    return found
+
+
+@functools.cache
+def inputs(part, prompts):
+    g = torch.Generator().manual_seed(1)
+    if part == "encoder":
+        return (torch.randn(1, 3, 1024, 1024, generator=g).numpy(),)
+    labels = torch.ones(prompts, 2, dtype=torch.int64)
+    labels[:, 1] = -1
+    points = torch.rand(prompts, 2, 2, generator=g) * 1024
+    return tuple(x.numpy() for x in (torch.randn(1, 256, 64, 64, generator=g) * 0.3, points, labels))
+
+
+def onnxruntime(registered, part, arrays, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if registered:
+        fp.export.onnxruntime.register(options)
+    session = onnxruntime.InferenceSession(files(part)[0], options, providers=["CPUExecutionProvider"])
+    feed = dict(zip((x.name for x in session.get_inputs()), arrays, strict=True))
+    return lambda: session.run(None, feed)[0]
+
+
+def openvino(extended, part, arrays, threads):
+    import openvino
+
+    core = openvino.Core()
+    for extension in fp.export.openvino_extension() if extended else ():
+        core.add_extension(extension)
+    model = core.read_model(io.BytesIO(files(part)[0 if extended else 1]))
+    model.reshape({x.any_name: list(a.shape) for x, a in zip(model.inputs, arrays, strict=True)})
+    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    return lambda: request.infer(list(arrays), share_inputs=True)[0]
+
+
+PEERS = {  # name: package, how to make it
+    "ONNX Runtime with ours": ("onnxruntime", functools.partial(onnxruntime, True)),
+    "ONNX Runtime": ("onnxruntime", functools.partial(onnxruntime, False)),
+    "OpenVINO with ours": ("openvino", functools.partial(openvino, True)),
+    "OpenVINO": ("openvino", functools.partial(openvino, False)),
+}
+LIMIT = 1e-4  # largest difference, of the largest number
+
+
+def make(name, part, prompts, threads):
+    torch.set_num_threads(threads)
+    fp.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter
+        return PEERS[name][1](part, inputs(part, prompts), threads)
+
+
+def error(got, want):
+    return float(np.abs(got - want).max() / max(1, np.abs(want).max()))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("part", "prompts"), [("decoder", 1), ("decoder", 16), ("encoder", 1)])
+@pytest.mark.parametrize("name", PEERS)
+def test_export(benchmark, name, part, prompts, threads):
+    pytest.importorskip(PEERS[name][0])
+    benchmark.group = f"{part}, {prompts} prompts, {threads} threads"
+    benchmark.extra_info.update(version=version(PEERS[name][0]), prompts=prompts, threads=threads)
+    want = make("ONNX Runtime", part, prompts, threads)()
+    assert error(benchmark(make(name, part, prompts, threads)), want) <= LIMIT
+
+
+def table(part, prompts, threads, rounds):
+    calls = {name: make(name, part, prompts, threads) for name in PEERS}
+    want = calls["ONNX Runtime"]()
+    errors, times = {name: error(call(), want) for name, call in calls.items()}, {}
+    for n in range(rounds):
+        for name in list(calls)[:: -1 if n % 2 else 1]:
+            start = time.perf_counter()
+            calls[name]()
+            times.setdefault(name, []).append(1e3 * (time.perf_counter() - start))
+    print(f"\n{part}, {prompts} prompts, threads = {threads}, {rounds} rounds interleaved, wall ms")
+    for name, spent in times.items():
+        low, middle = min(spent), statistics.median(spent)
+        base = min(times[f"{name.removesuffix(' with ours')} with ours"])
+        text = f"{name:24s} {version(PEERS[name][0]):24s} min {low:9.2f}  median {middle:9.2f}"
+        print(f"{text}  ratio {low / base:5.2f}  max error {errors[name]:.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--parts", nargs="+", default=["decoder", "encoder"])
+    parser.add_argument("--rounds", type=int, default=10)
+    options = parser.parse_args()
+    for threads in options.threads:
+        for part in options.parts:
+            for prompts in options.prompts if part == "decoder" else [1]:
+                table(part, prompts, threads, options.rounds if prompts == 1 else 4)

@@ -1,0 +1,124 @@
+// The mask operators of an exported model.
+#include <algorithm>
+#include <cmath>
+
+#include "export/node.h"
+#include "masks/head.h"
+#include "masks/resize.h"
+
+namespace fastprompt {
+namespace {
+
+void mask_head(Node& node) {
+  const Sizes image = node.input(0).shape, vectors = node.input(1).shape, second = node.input(6).shape;
+  need(image.size() == 4 && vectors.size() == 3 && second.size() == 4, "image is (B, C, H, W), vectors (B, K, D)");
+  MaskHead a{};
+  a.prompts = image[0], a.channels = image[1], a.height = image[2], a.width = image[3];
+  a.masks = vectors[1], a.depth = vectors[2], a.middle = second[0];
+  need(vectors[0] == a.prompts && node.input(2).shape == Sizes{a.channels, a.middle, 2, 2} &&
+           second == Sizes{a.middle, a.depth, 2, 2},
+       "weights must be (C, M, 2, 2) and (M, D, 2, 2)");
+  for (size_t n : {3, 4, 5}) need(node.input(n).count() == a.middle, "bias and LayerNorm must be (M)");
+  need(node.input(7).count() == a.depth, "the second bias must be (D)");
+  a.image = node.floats(0), a.vectors = node.floats(1);
+  a.weight1 = node.floats(2), a.bias1 = node.floats(3), a.norm_weight = node.floats(4), a.norm_bias = node.floats(5);
+  a.weight2 = node.floats(6), a.bias2 = node.floats(7);
+  a.detail1 = node.floats_or_null(8), a.detail2 = node.floats_or_null(9);
+  a.images = 1;
+  if (a.detail1 || a.detail2) {
+    const Sizes d = node.input(8).shape;
+    need(d.size() == 4 && d[0] > 0 && a.prompts % d[0] == 0, "details must be of equally many prompts each");
+    a.images = d[0];
+    need(d == Sizes{a.images, a.middle, 2 * a.height, 2 * a.width} &&
+             node.input(9).shape == Sizes{a.images, a.depth, 4 * a.height, 4 * a.width},
+         "details must be (B', M, 2 H, 2 W) and (B', D, 4 H, 4 W)");
+  }
+  a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
+  a.out = node.float_output(0, {a.prompts, a.masks, 4 * a.height, 4 * a.width});
+  if (a.prompts * a.masks * a.height * a.width) mask_head(a);
+}
+
+// ---------------------------------------------------------------- resizing
+
+// One axis: to the frame, the first `crop` of that, to the outputs. A sum of at most four inputs for every output.
+struct Taps {
+  std::vector<int32_t> index;
+  std::vector<float> weight;
+  int64_t size, count;
+  Resizing view() const { return {size, count, index.data(), weight.data()}; }
+};
+
+struct Pair {
+  int64_t index[2];
+  double weight[2];
+};
+
+Pair bilinear(int64_t inputs, int64_t outputs, int64_t n) {
+  const double at = std::min(std::max((n + 0.5) * inputs / outputs - 0.5, 0.0), double(inputs - 1));
+  const int64_t low = static_cast<int64_t>(std::floor(at));
+  return {{low, std::min(low + 1, inputs - 1)}, {1 - (at - low), at - low}};
+}
+
+Taps taps(int64_t inputs, int64_t frame, int64_t crop, int64_t outputs) {
+  const int64_t count = frame ? 4 : 2;
+  Taps t{std::vector<int32_t>(count * outputs), std::vector<float>(count * outputs), outputs, count};
+  for (int64_t n = 0; n < outputs; ++n) {
+    const Pair outer = bilinear(frame ? crop : inputs, outputs, n);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t place = k * outputs + n;
+      if (!frame) {
+        t.index[place] = static_cast<int32_t>(outer.index[k]), t.weight[place] = static_cast<float>(outer.weight[k]);
+        continue;
+      }
+      const Pair inner = bilinear(inputs, frame, outer.index[k / 2]);
+      t.index[place] = static_cast<int32_t>(inner.index[k % 2]);
+      t.weight[place] = static_cast<float>(outer.weight[k / 2] * inner.weight[k % 2]);
+    }
+  }
+  return t;
+}
+
+template <bool logits>
+void resize(Node& node) {
+  const Sizes in = node.input(0).shape, size = node.attributes.int_lists.at("size");
+  need(in.size() == 3 && in[1] > 0 && in[2] > 0 && size.size() == 2 && size[0] > 0 && size[1] > 0,
+       "logits must be (M, h, w) and size two positive numbers");
+  const auto pair = [&](const char* name) {
+    const auto found = node.attributes.int_lists.find(name);
+    return found == node.attributes.int_lists.end() || found->second.size() != 2 ? Sizes{0, 0} : found->second;
+  };
+  const Sizes frame = pair("frame"), given = pair("crop"), crop = given[0] ? given : frame;
+  for (int k : {0, 1})
+    need(frame[k] >= 0 && crop[k] <= frame[k] && (frame[k] == 0 || crop[k] > 0), "crop must lie in frame");
+  const Taps rows = taps(in[1], frame[0], crop[0], size[0]), columns = taps(in[2], frame[1], crop[1], size[1]);
+  std::vector<MaskFacts> facts(in[0]);
+  ResizeMasks a{};
+  a.masks = in[0], a.height = in[1], a.width = in[2], a.logits = node.floats(0);
+  a.rows = rows.view(), a.columns = columns.view();
+  a.threshold = node.attributes.floats.at("threshold"), a.offset = node.attributes.floats.at("offset");
+  const bool packed = !logits && node.attributes.ints.at("packed") != 0;
+  a.kind = logits ? MaskKind::logits : packed ? MaskKind::bits : MaskKind::bytes;
+  const Sizes shape{in[0], size[0], packed ? (size[1] + 7) / 8 : size[1]};
+  Type type;
+  a.out = logits ? static_cast<void*>(node.float_output(0, shape)) : node.output(0, shape, &type);
+  a.facts = facts.data(), a.threads = node.threads;
+  resize_masks(a);
+  int64_t *area = node.index_output(1, {in[0]}), *box = node.index_output(2, {in[0], 4});
+  float* stability = node.float_output(3, {in[0]});
+  for (int64_t m = 0; m < in[0]; ++m) {
+    const MaskFacts& f = facts[m];
+    area[m] = f.area;
+    box[4 * m] = f.x0, box[4 * m + 1] = f.y0, box[4 * m + 2] = f.x1, box[4 * m + 3] = f.y1;
+    stability[m] = static_cast<float>(double(f.above) / double(f.below));
+  }
+}
+
+}  // namespace
+
+const std::vector<Kernel> kMaskKernels = {
+    {"MaskHead", "TTTTTTTTTT", "T", "eps:f", mask_head},
+    {"ResizeMasks", "a", "uiif", "size:I frame:I crop:I threshold:f offset:f packed:i", resize<false>},
+    {"ResizeLogits", "a", "fiif", "size:I frame:I crop:I threshold:f offset:f", resize<true>},
+};
+
+}  // namespace fastprompt

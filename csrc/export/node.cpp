@@ -1,0 +1,130 @@
+#include "export/node.h"
+
+#include <cstring>
+
+namespace fastprompt {
+namespace {
+
+float from_bf16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float out;
+  std::memcpy(&out, &bits, 4);
+  return out;
+}
+
+uint16_t to_bf16(float x) {  // to the nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+float from_f16(uint16_t x) {
+  const uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16, rest = x & 0x7fff;
+  float out;
+  if (rest < 0x400) {  // 0 and subnormal: multiples of 2^-24
+    out = static_cast<float>(rest) * 0x1p-24f;
+    return sign ? -out : out;
+  }
+  const uint32_t bits = sign | (rest >= 0x7c00 ? (rest << 13) + 0x70000000 : (rest << 13) + 0x38000000);
+  std::memcpy(&out, &bits, 4);
+  return out;
+}
+
+uint16_t to_f16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+  bits &= 0x7fffffff;
+  if (bits > 0x7f800000) return sign | 0x7e00;
+  if (bits >= 0x477ff000) return sign | 0x7c00;  // beyond 65504, rounded
+  if (bits < 0x38800000) {                       // below 2^-14: the addition rounds to multiples of 2^-24
+    float size;
+    std::memcpy(&size, &bits, 4);
+    size += 0.5f;
+    std::memcpy(&bits, &size, 4);
+    return sign | static_cast<uint16_t>(bits - 0x3f000000);
+  }
+  return sign | static_cast<uint16_t>((bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13);
+}
+
+float as_float(const Input& x, int64_t k) {
+  switch (x.type) {
+    case Type::f32:
+      return static_cast<const float*>(x.data)[k];
+    case Type::f64:
+      return static_cast<float>(static_cast<const double*>(x.data)[k]);
+    case Type::f16:
+      return from_f16(static_cast<const uint16_t*>(x.data)[k]);
+    case Type::bf16:
+      return from_bf16(static_cast<const uint16_t*>(x.data)[k]);
+    case Type::i64:
+      return static_cast<float>(static_cast<const int64_t*>(x.data)[k]);
+    case Type::u8:
+    case Type::boolean:
+      return static_cast<const uint8_t*>(x.data)[k];
+  }
+  throw std::invalid_argument("an input has a type that no kernel reads: cast it to float32");
+}
+
+}  // namespace
+
+int64_t Input::count() const {
+  int64_t n = 1;
+  for (int64_t size : shape) n *= size;
+  return n;
+}
+
+const float* Node::floats(size_t n) {
+  const Input x = input(n);
+  if (x.type == Type::f32) return static_cast<const float*>(x.data);
+  converted_.emplace_back(new std::vector<float>(x.count()));
+  for (int64_t k = 0; k < x.count(); ++k) (*converted_.back())[k] = as_float(x, k);
+  return converted_.back()->data();
+}
+
+const float* Node::floats_or_null(size_t n) { return input(n).absent() ? nullptr : floats(n); }
+
+const uint8_t* Node::bytes(size_t n) {
+  const Input x = input(n);
+  if (x.type == Type::u8 || x.type == Type::boolean) return static_cast<const uint8_t*>(x.data);
+  bytes_.emplace_back(new std::vector<uint8_t>(x.count()));
+  for (int64_t k = 0; k < x.count(); ++k) (*bytes_.back())[k] = as_float(x, k) != 0;
+  return bytes_.back()->data();
+}
+
+const int64_t* Node::indices(size_t n) const {
+  const Input x = input(n);
+  need(x.type == Type::i64, "indices must be int64");
+  return static_cast<const int64_t*>(x.data);
+}
+
+float* Node::float_output(size_t n, const Sizes& shape) {
+  Type type;
+  void* to = output(n, shape, &type);
+  if (type == Type::f32) return static_cast<float*>(to);
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  pending_.emplace_back(new Pending{std::vector<float>(count), to, type});
+  return pending_.back()->values.data();
+}
+
+int64_t* Node::index_output(size_t n, const Sizes& shape) {
+  Type type;
+  void* to = output(n, shape, &type);
+  need(type == Type::i64, "an output of indices must be int64");
+  return static_cast<int64_t*>(to);
+}
+
+void Node::finish() {
+  for (const auto& p : pending_) {
+    for (size_t k = 0; k < p->values.size(); ++k) {
+      const float x = p->values[k];
+      if (p->type == Type::f64) static_cast<double*>(p->to)[k] = x;
+      if (p->type == Type::f16) static_cast<uint16_t*>(p->to)[k] = to_f16(x);
+      if (p->type == Type::bf16) static_cast<uint16_t*>(p->to)[k] = to_bf16(x);
+    }
+  }
+}
+
+}  // namespace fastprompt

@@ -1,0 +1,206 @@
+// Distances, and the scoring, selection and merging of tokens, of an exported model.
+#include <cmath>
+
+#include "export/node.h"
+#include "geodesic/euclidean.h"
+#include "geodesic/geodesic.h"
+#include "pruning/merge.h"
+#include "pruning/rows.h"
+#include "pruning/score.h"
+#include "pruning/select.h"
+
+namespace fastprompt {
+namespace {
+
+// ---------------------------------------------------------------- distances
+
+View view(const void* data, DType dtype, const Sizes& shape, const Sizes& whole) {
+  View v{data, dtype, {}};
+  int64_t step = 1;
+  for (int k = 4; k >= 0; --k) {
+    v.stride[k] = shape[k] == 1 && whole[k] != 1 ? 0 : step;
+    step *= shape[k];
+  }
+  return v;
+}
+
+void euclidean(Node& node) {
+  const Sizes shape = node.input(0).shape;
+  need(shape.size() == 5 && shape[1] == 1, "mask must be (B, 1, D, H, W)");
+  const auto& spacing = node.attributes.float_lists.at("spacing");
+  need(spacing.size() == 3, "spacing must be three numbers");
+  EuclideanTransform a{};
+  a.mask = view(node.bytes(0), DType::u8, shape, shape);
+  a.batch = shape[0], a.nz = shape[2], a.ny = shape[3], a.nx = shape[4];
+  for (int k = 0; k < 3; ++k) {
+    need(spacing[k] > 0 && std::isfinite(spacing[k]), "spacing must be positive and finite");
+    a.spacing[k] = spacing[k];
+  }
+  a.threads = node.threads;
+  a.out = node.float_output(0, shape);
+  if (node.input(0).count()) euclidean_distance_transform(a);
+}
+
+template <class E>
+E choose(const std::string& given, std::initializer_list<const char*> names) {
+  int n = 0;
+  for (const char* name : names) {
+    if (given == name) return static_cast<E>(n);
+    ++n;
+  }
+  throw std::invalid_argument("an attribute has an unknown value: " + given);
+}
+
+void geodesic(Node& node) {
+  const Sizes image = node.input(0).shape, start = node.input(1).shape;
+  const Attributes& o = node.attributes;
+  need(image.size() == 5 && start.size() == 5 && image[0] == start[0] && image[1] > 0 &&
+           std::equal(image.begin() + 2, image.end(), start.begin() + 2),
+       "image must be (B, C, D, H, W) and start (B, K, D, H, W)");
+  const Sizes wall = node.input(2).shape, walls{image[0], 1, image[2], image[3], image[4]};
+  std::string kind = o.texts.at("kind");
+  Geodesic a{};
+  a.two_sided = kind.rfind("signed_", 0) == 0;
+  if (a.two_sided) kind = kind.substr(7);
+  a.start_kind = choose<Start>(kind, {"cost", "seed", "nonzero"});
+  a.metric = choose<Metric>(o.texts.at("metric"), {"fastgeodis", "geodistk", "geodistk_fm"});
+  a.method = choose<Method>(o.texts.at("method"), {"raster", "toivanen", "exact"});
+  a.batch = image[0], a.channels = image[1], a.sets = start[1], a.nz = image[2], a.ny = image[3], a.nx = image[4];
+  a.image = view(node.floats(0), DType::f32, image, image);
+  a.start = view(node.floats(1), DType::f32, start, start);
+  if (node.input(2).count() != 1) {
+    need(wall == walls, "walls must be (B, 1, D, H, W)");
+    a.barrier = view(node.bytes(2), DType::u8, wall, wall);
+  }
+  const auto& spacing = o.float_lists.at("spacing");
+  need(spacing.size() == 2 || spacing.size() == 3, "spacing must be two or three numbers");
+  a.volume = spacing.size() == 3;
+  need(a.volume || a.nz == 1, "a volume needs three numbers of spacing");
+  for (int k = 0; k < 3; ++k) {
+    a.spacing[k] = a.volume ? spacing[k] : k ? spacing[k - 1] : 1.0f;
+    need(a.spacing[k] > 0 && std::isfinite(a.spacing[k]), "spacing must be positive and finite");
+  }
+  a.iterations = static_cast<int>(o.ints.at("iterations"));
+  a.grad_weight = o.floats.at("lam"), a.step_weight = o.floats.at("step_weight");
+  a.v = o.floats.at("v"), a.limit = o.floats.at("limit"), a.threads = node.threads;
+  a.out = node.float_output(0, start);
+  if (node.input(1).count() == 0) return;
+  a.two_sided ? signed_geodesic_distance(a) : geodesic_distance(a);
+}
+
+// ---------------------------------------------------------------- tokens
+
+Sizes rows_of(Node& node, size_t n) {
+  const Sizes shape = node.input(n).shape;
+  need(shape.size() == 3, "tokens must be (B, N, C)");
+  return shape;
+}
+
+Rows rows(const float* data, int64_t count, int64_t channels) {
+  const int64_t bytes = sizeof(float) * channels;
+  return {reinterpret_cast<char*>(const_cast<float*>(data)), count, {count * bytes, bytes}};
+}
+
+void cosine(Node& node) {
+  const Sizes tokens = rows_of(node, 0), prompts = rows_of(node, 1);
+  need(prompts[2] == tokens[2] && (prompts[0] == 1 || prompts[0] == tokens[0]) && prompts[1] > 0,
+       "prompts must be (B or 1, P, C)");
+  CosineScores a{};
+  a.batch = tokens[0], a.tokens = tokens[1], a.channels = tokens[2], a.prompts = prompts[1];
+  a.data = node.floats(0), a.stride[0] = tokens[1] * tokens[2], a.stride[1] = tokens[2];
+  a.prompt = node.floats(1), a.prompt_images = prompts[0], a.threads = node.threads;
+  a.out = node.float_output(0, {tokens[0], tokens[1]});
+  if (a.batch * a.tokens) cosine_scores(a);
+}
+
+void prune(Node& node) {
+  const Sizes tokens = rows_of(node, 0);
+  const int64_t batch = tokens[0], count = node.attributes.ints.at("count");
+  need(count >= 0 && count <= tokens[1], "count must be at most the number of tokens");
+  need(node.input(1).shape == Sizes{batch, tokens[1]}, "scores must be (B, N)");
+  SelectTokens a{};
+  a.batch = batch, a.tokens = tokens[1], a.count = count, a.scores = node.floats(1), a.threads = node.threads;
+  const Input always = node.input(2);
+  need(always.absent() || always.shape == Sizes{batch, tokens[1]}, "always must be (B, N)");
+  if (!always.absent() || batch * tokens[1] == 1) a.always = node.bytes(2);
+  a.index = node.index_output(1, {batch, count});
+  float* kept = node.float_output(0, {batch, count, tokens[2]});
+  if (batch * count == 0) return;
+  need(select_tokens(a) < 0, "always marks more tokens than are kept");
+  const int64_t bytes = sizeof(float) * tokens[2];
+  gather_rows(
+      {batch, bytes, rows(node.floats(0), tokens[1], tokens[2]), a.index, rows(kept, count, tokens[2]), node.threads});
+}
+
+Sizes index_of(Node& node, size_t n, int64_t batch) {
+  const Sizes shape = node.input(n).shape;
+  need(shape.size() == 2 && shape[0] == batch, "index must be (B, K)");
+  return shape;
+}
+
+void gather(Node& node) {
+  const Sizes from = rows_of(node, 0), index = index_of(node, 1, from[0]);
+  float* out = node.float_output(0, {index[0], index[1], from[2]});
+  const int64_t bytes = sizeof(float) * from[2];
+  if (index[0] * index[1] * from[2])
+    gather_rows({from[0], bytes, rows(node.floats(0), from[1], from[2]), node.indices(1), rows(out, index[1], from[2]),
+                 node.threads});
+}
+
+void scatter(Node& node) {
+  const Sizes from = rows_of(node, 1), index = index_of(node, 2, from[0]);
+  const int64_t count = node.attributes.ints.at("count"), bytes = sizeof(float) * from[2];
+  need(index[1] == from[1] && count >= 0, "index must have a number for each row");
+  const Sizes whole{from[0], count, from[2]};
+  const bool given = node.input(0).shape == whole;
+  need(given || node.input(0).absent(), "base must be (B, count, C)");
+  float* out = node.float_output(0, whole);
+  if (from[0] * count * from[2] == 0) return;
+  const Rows base = given ? rows(node.floats(0), count, from[2]) : Rows{nullptr, 0, {0, 0}};
+  scatter_rows({from[0], bytes, base, rows(node.floats(1), from[1], from[2]), node.indices(2),
+                rows(out, count, from[2]), node.threads});
+}
+
+void match(Node& node) {
+  const Sizes metric = rows_of(node, 0);
+  MatchTokens a{};
+  a.batch = metric[0], a.tokens = metric[1], a.width = metric[2];
+  a.merged = node.attributes.ints.at("merged"), a.spared = node.attributes.ints.at("spared");
+  need(a.spared >= 0 && a.merged >= 0 && a.spared <= a.tokens && a.merged <= (a.tokens - a.spared) / 2,
+       "merged must be at most (N - spared) / 2");
+  a.metric = node.floats(0), a.threads = node.threads;
+  a.kept = node.index_output(0, {a.batch, a.tokens - a.merged}), a.target = node.index_output(1, {a.batch, a.tokens});
+  if (a.batch * a.tokens) match_tokens(a);
+}
+
+void merge(Node& node) {
+  const Sizes tokens = rows_of(node, 0), kept = index_of(node, 2, tokens[0]);
+  MergeRows a{};
+  a.batch = tokens[0], a.tokens = tokens[1], a.channels = tokens[2], a.merged = tokens[1] - kept[1];
+  const Sizes each{a.batch, a.tokens};
+  need(a.merged >= 0 && node.input(1).shape == each && node.input(3).shape == each, "size and target must be (B, N)");
+  a.data = node.floats(0), a.size = node.floats(1), a.kept = node.indices(2), a.target = node.indices(3);
+  for (int64_t k = 0; k < a.batch * a.tokens; ++k)
+    need(a.target[k] >= 0 && a.target[k] < kept[1], "target must lie in the merged tokens");
+  for (int64_t k = 0; k < a.batch * kept[1]; ++k)
+    need(a.kept[k] >= 0 && a.kept[k] < a.tokens, "kept must lie in the tokens");
+  a.threads = node.threads;
+  a.out = node.float_output(0, {a.batch, kept[1], a.channels});
+  if (a.batch * kept[1] * a.channels) merge_rows(a);
+}
+
+}  // namespace
+
+const std::vector<Kernel> kTokenKernels = {
+    {"EuclideanDistanceTransform", "a", "f", "spacing:F", euclidean},
+    {"GeodesicDistance", "aaa", "f", "kind:s metric:s method:s iterations:i lam:f step_weight:f spacing:F v:f limit:f",
+     geodesic},
+    {"CosineScores", "TT", "T", "", cosine},
+    {"PruneTokens", "Taa", "Ti", "count:i", prune},
+    {"GatherTokens", "Ti", "T", "", gather},
+    {"ScatterTokens", "TTi", "T", "count:i", scatter},
+    {"MatchTokens", "a", "ii", "merged:i spared:i", match},
+    {"MergeTokens", "TTii", "T", "", merge},
+};
+
+}  // namespace fastprompt
