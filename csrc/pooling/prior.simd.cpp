@@ -8,6 +8,7 @@ namespace FP_ISA {
 namespace {
 
 constexpr int64_t kColumns = kBf16Columns, kDepth = kPriorDepth;
+constexpr int64_t kSlab = N == 16 ? 4 * N : 2 * N;  // columns of a block of registers: see common/gemm.h
 
 // Channel c of the N pixels that follow `first` in the list, times their mask.
 vf gather(const PriorMask& a, const PriorSupport& s, int64_t pair, int64_t first, int64_t channel) {
@@ -47,8 +48,8 @@ void load_query(const PriorMask& a, int64_t pair, int64_t block, int64_t first, 
 template <bool Add>
 void multiply(const PriorSupport& s, int64_t block, int64_t depth, const float* tile, float* sums) {
   const Left left{s.data + block * s.rows * kDepth, kDepth, 1};
-  for (int64_t n = 0; n < kPriorTile; n += 2 * N)
-    gemm<Add>(left, tile + n * kDepth, 2 * N, sums + n, kPriorTile, s.count, 2, depth);
+  for (int64_t n = 0; n < kPriorTile; n += kSlab)
+    gemm<Add>(left, tile + n * kDepth, kSlab, sums + n, kPriorTile, s.count, kSlab / N, depth);
 }
 
 }  // namespace
@@ -85,7 +86,7 @@ void prior_tile(const PriorMask& a, const PriorSupport& s, int64_t pair, int64_t
   for (int64_t n = 0; n < kPriorTile; ++n) squares[n] = 0;
   for (int64_t b = 0; b < prior_blocks(a); ++b) {
     const int64_t depth = channels_of(a, b), padded = (depth + kBf16Depth - 1) / kBf16Depth * kBf16Depth;
-    load_query(a, pair, b, first, last, s.engine ? kColumns : 2 * N, tile, squares);
+    load_query(a, pair, b, first, last, s.engine ? kColumns : kSlab, tile, squares);
     if (!s.engine) {
       b ? multiply<true>(s, b, depth, tile, sums) : multiply<false>(s, b, depth, tile, sums);
       continue;
