@@ -1,5 +1,6 @@
 """Models with random weights, and prompts, for the tests of ``accelerate``."""
 
+import contextlib
 import sys
 import types
 
@@ -50,6 +51,8 @@ def stand_in_for_torchvision():
     """The package wants torchvision for two functions; where it is missing, these stand in."""
     if "torchvision" in sys.modules:
         return
+    with contextlib.suppress(ImportError):
+        import torchmetrics  # noqa: F401, which looks for torchvision once, and would take the stand-in for it
     try:
         import torchvision  # noqa: F401
     except ImportError:

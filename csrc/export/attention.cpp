@@ -232,7 +232,7 @@ void relative(Node& node) {
   a.scale = node.attributes.floats.at("scale");
   a.precision = Precision::highest, a.threads = node.threads;
   a.out = node.float_output(0, q);
-  if (a.images * a.tokens * a.heads) relative_attention(a);
+  if (a.images * a.tokens * a.heads > 0) relative_attention(a);
 }
 
 }  // namespace

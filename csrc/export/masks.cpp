@@ -35,7 +35,7 @@ void mask_head(Node& node) {
   }
   a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
   a.out = node.float_output(0, {a.prompts, a.masks, 4 * a.height, 4 * a.width});
-  if (a.prompts * a.masks * a.height * a.width) mask_head(a);
+  if (a.prompts * a.masks * a.height * a.width > 0) mask_head(a);
 }
 
 // ---------------------------------------------------------------- resizing

@@ -110,7 +110,7 @@ void cosine(Node& node) {
   a.data = node.floats(0), a.stride[0] = tokens[1] * tokens[2], a.stride[1] = tokens[2];
   a.prompt = node.floats(1), a.prompt_images = prompts[0], a.threads = node.threads;
   a.out = node.float_output(0, {tokens[0], tokens[1]});
-  if (a.batch * a.tokens) cosine_scores(a);
+  if (a.batch * a.tokens > 0) cosine_scores(a);
 }
 
 void prune(Node& node) {
@@ -142,7 +142,7 @@ void gather(Node& node) {
   const Sizes from = rows_of(node, 0), index = index_of(node, 1, from[0]);
   float* out = node.float_output(0, {index[0], index[1], from[2]});
   const int64_t bytes = sizeof(float) * from[2];
-  if (index[0] * index[1] * from[2])
+  if (index[0] * index[1] * from[2] > 0)
     gather_rows({from[0], bytes, rows(node.floats(0), from[1], from[2]), node.indices(1), rows(out, index[1], from[2]),
                  node.threads});
 }
@@ -170,7 +170,7 @@ void match(Node& node) {
        "merged must be at most (N - spared) / 2");
   a.metric = node.floats(0), a.threads = node.threads;
   a.kept = node.index_output(0, {a.batch, a.tokens - a.merged}), a.target = node.index_output(1, {a.batch, a.tokens});
-  if (a.batch * a.tokens) match_tokens(a);
+  if (a.batch * a.tokens > 0) match_tokens(a);
 }
 
 void merge(Node& node) {
@@ -186,7 +186,7 @@ void merge(Node& node) {
     need(a.kept[k] >= 0 && a.kept[k] < a.tokens, "kept must lie in the tokens");
   a.threads = node.threads;
   a.out = node.float_output(0, {a.batch, kept[1], a.channels});
-  if (a.batch * kept[1] * a.channels) merge_rows(a);
+  if (a.batch * kept[1] * a.channels > 0) merge_rows(a);
 }
 
 }  // namespace
