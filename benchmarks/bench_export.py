@@ -11,14 +11,13 @@ import argparse
 import functools
 import io
 import os
-import statistics
 import tempfile
-import time
 import warnings
 from importlib.metadata import version
 
 import numpy as np
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -126,18 +125,12 @@ def test_export(benchmark, name, part, prompts, threads):
 def table(part, prompts, threads, rounds):
     calls = {name: make(name, part, prompts, threads) for name in PEERS}
     want = calls["ONNX Runtime"]()
-    errors, times = {name: error(call(), want) for name, call in calls.items()}, {}
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            start = time.perf_counter()
-            calls[name]()
-            times.setdefault(name, []).append(1e3 * (time.perf_counter() - start))
-    print(f"\n{part}, {prompts} prompts, threads = {threads}, {rounds} rounds interleaved, wall ms")
+    errors = {name: error(call(), want) for name, call in calls.items()}
+    times = interleaved(calls, rounds, threads)
+    heading(f"{part}, {prompts} prompts", threads, rounds)
     for name, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        base = min(times[f"{name.removesuffix(' with ours')} with ours"])
-        text = f"{name:24s} {version(PEERS[name][0]):24s} min {low:9.2f}  median {middle:9.2f}"
-        print(f"{text}  ratio {low / base:5.2f}  max error {errors[name]:.1e}", flush=True)
+        base = times[f"{name.removesuffix(' with ours')} with ours"]
+        line(name, spent, base, f"{version(PEERS[name][0])}  max error {errors[name]:.1e}")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ clicks only. RITM's Cython path needs its repository; measured apart, it took 55
 import argparse
 import functools
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import numpy as np
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -177,22 +176,11 @@ def table(encoding, side, threads, rounds):
     torch.set_num_threads(threads)
     calls = {peer: functools.partial(f, *arguments(encoding, side)) for peer, f in PEERS.items()}
     errors = {peer: error(call(), encoding, side) for peer, call in calls.items()}
-    times = {peer: [] for peer in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # CPU time does not see who else has the core
-    for n in range(rounds):
-        for peer in list(calls)[:: -1 if n % 2 else 1]:
-            for _ in range(5 if peer == "fastprompt" else 1):
-                start = clock()
-                calls[peer]()
-                times[peer].append(1e3 * (clock() - start))
-    print(f"\n{encoding}, {side} x {side}, {2 * CLICKS} clicks, {threads} threads, {rounds} rounds, ms, {versions()}")
-    base = min(times["fastprompt"])
+    times = interleaved(calls, rounds, threads, repeat=lambda peer, n: 5 if peer == "fastprompt" else 1)
+    what = f"{encoding}, {side} x {side}, {2 * CLICKS} clicks"
+    heading(what, threads, rounds, f", {versions()}")
     for peer, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        print(
-            f"{peer:20s} min {low:8.3f}  median {middle:8.3f}  ratio {low / base:7.1f}  error {errors[peer]:.1e}",
-            flush=True,
-        )
+        line(peer, spent, times["fastprompt"], f"error {errors[peer]:.1e}", digits=3)
 
 
 def versions():

@@ -9,11 +9,10 @@ rules of their own for pixels on an edge and for round pens; OpenCV's polygons m
 
 import argparse
 import importlib.util
-import statistics
-import time
 
 import numpy as np
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -153,17 +152,10 @@ def test_shapes(benchmark, case, peer):
 def table(case, rounds):
     calls = {peer: call for peer, call in CASES[case].items() if installed(peer)}
     notes = {peer: different(case, call()) for peer, call in calls.items()}
-    times = {peer: [] for peer in calls}
-    for n in range(rounds):
-        for peer in list(calls)[:: -1 if n % 2 else 1]:
-            start = time.thread_time()
-            calls[peer]()
-            times[peer].append(1e3 * (time.thread_time() - start))
-    print(f"\n{case}, {rounds} rounds, 1 thread, CPU ms")
-    base = min(times["fastprompt"])
+    times = interleaved(calls, rounds, threads=1)
+    heading(case, 1, rounds)
     for peer, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        print(f"{peer:12s} min {low:8.3f}  median {middle:8.3f}  ratio {low / base:6.2f}  different {notes[peer]}")
+        line(peer, spent, times["fastprompt"], f"different {notes[peer]}", digits=3)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ from its description: masks, pad, two distance transforms, comparison of the max
 import argparse
 import functools
 import importlib
-import statistics
-import time
 
 import numpy as np
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 from fastprompt import metrics
@@ -273,23 +272,13 @@ def table(kind, case, threads, rounds):
     if cv2:
         cv2.setNumThreads(threads)
     calls = CASES[kind][0](*case)
-    results, times = {name: call() for name, call in calls.items()}, {name: [] for name in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # CPU time does not see who else has the core
-    begin = time.perf_counter()
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            start = clock()
-            calls[name]()
-            times[name].append(1e3 * (clock() - start))
-        if time.perf_counter() - begin > 10 and n >= 2:
-            break
-    base = min(times["fastprompt"])
-    print(f"\n{kind} {case}, threads = {threads}, {n + 1} rounds interleaved, ms")
+    results = {name: call() for name, call in calls.items()}
+    times = interleaved(calls, rounds, threads, seconds=10)
+    heading(f"{kind} {case}", threads, len(times["fastprompt"]))
     for name, spent in times.items():
         error = difference(results[name], results["fastprompt"])
-        low, middle = min(spent), statistics.median(spent)
         note = "" if name == "fastprompt" else "same" if error == 0 else f"differs by {error:.1e}"
-        print(f"{name:40s} min {low:9.3f}  median {middle:9.3f}  ratio {low / base:7.2f}  {note}", flush=True)
+        line(name, spent, times["fastprompt"], note, digits=3)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ The errors are the largest differences from the formula in float64. What is publ
 
 import argparse
 import functools
-import statistics
-import time
 
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -299,25 +298,16 @@ def table(kind, case, threads, rounds):
     torch.set_num_threads(threads)
     calls, exact = CASES[kind][0](*case)
     errors = {name: error(call(), exact) for name, call in calls.items()}
-    times = {name: [] for name in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # CPU time does not see who else has the core
     seldom = {"PANet as published", "torch, enlarge, product"} if kind == "pool" else set()
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            if name in seldom and n > 2:
-                continue
-            for _ in range(1 if kind in SLOW or name in seldom else 5):
-                start = clock()
-                calls[name]()
-                times[name].append(1e3 * (clock() - start))
-    print(f"\n{kind} {case}, threads = {threads}, {rounds} rounds interleaved, ms, torch {torch.__version__}")
+
+    def repeat(name, n):
+        return int(n <= 2) if name in seldom else 1 if kind in SLOW else 5
+
+    times = interleaved(calls, rounds, threads, repeat=repeat)
+    heading(f"{kind} {case}", threads, rounds, f", torch {torch.__version__}")
     for name, spent in times.items():
-        base = min(times["fastprompt bf16" if name.endswith("bf16") else "fastprompt"])
-        low, middle = min(spent), statistics.median(spent)
-        print(
-            f"{name:28s} min {low:9.3f}  median {middle:9.3f}  ratio {low / base:8.2f}  error {errors[name]:.1e}",
-            flush=True,
-        )
+        base = times["fastprompt bf16" if name.endswith("bf16") else "fastprompt"]
+        line(name, spent, base, f"error {errors[name]:.1e}", digits=3)
 
 
 if __name__ == "__main__":

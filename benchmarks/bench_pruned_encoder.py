@@ -12,11 +12,10 @@ time of all tokens in the same run times the share of the multiplications, patch
 import argparse
 import contextlib
 import functools
-import statistics
-import time
 from importlib.metadata import version
 
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -144,24 +143,15 @@ def test_vit(benchmark, name, keep, threads):
 @torch.no_grad()
 def table(title, calls, notes, threads, rounds, base):
     torch.set_num_threads(threads)
-    times = {kind: [] for kind in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # one thread: who else runs does not matter
-    for n in range(rounds):
-        for kind in list(calls)[:: -1 if n % 2 else 1]:
-            start = clock()
-            calls[kind]()
-            times[kind].append(1e3 * (clock() - start))
-    print(f"\n{title}, threads = {threads}, {rounds} rounds interleaved, {'CPU' if threads == 1 else 'wall'} ms")
+    times = interleaved(calls, rounds, threads)
+    heading(title, threads, rounds)
     whole = min(times[base])
     for kind, spent in times.items():
-        low, note = min(spent), notes.get(kind, {})
-        text = f"{kind!s:8s} min {low:8.1f}  median {statistics.median(spent):8.1f}  of all tokens {low / whole:5.3f}"
+        note, text = notes.get(kind, {}), ""
         if "ideal" in note:
-            ideal = note["ideal"]
-            text += (
-                f"  tokens {note['tokens']:5.3f}  ideal {ideal:5.3f}  over it {100 * (low / whole / ideal - 1):+5.1f} %"
-            )
-        print(text + (f"  error {note['error']:.1e}" if "error" in note else ""), flush=True)
+            over = 100 * (min(spent) / whole / note["ideal"] - 1)
+            text = f"tokens {note['tokens']:5.3f}  ideal {note['ideal']:5.3f}  over it {over:+5.1f} %"
+        line(kind, spent, times[base], text + (f"  error {note['error']:.1e}" if "error" in note else ""), digits=1)
 
 
 if __name__ == "__main__":

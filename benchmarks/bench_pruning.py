@@ -9,10 +9,9 @@ into the tokens. "vit" is a whole ViT-S/16 of timm with random weights, tokens p
 
 import argparse
 import functools
-import statistics
-import time
 
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -194,22 +193,11 @@ def table(kind, case, threads, rounds):
     torch.set_num_threads(threads)
     make, _ = CASES[kind]
     calls, notes = make(*case)
-    times = {name: [] for name in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # CPU time does not see who else has the core
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            for _ in range(1 if kind == "vit" else 3):  # the tokens have just been written, as in a network
-                start = clock()
-                calls[name]()
-                times[name].append(1e3 * (clock() - start))
-    base = min(times["fastprompt"])
-    print(f"\n{kind} {case}, threads = {threads}, {rounds} rounds interleaved, ms, torch {torch.__version__}")
+    # Three in a row: the tokens have just been written, as in a network.
+    times = interleaved(calls, rounds, threads, repeat=lambda name, n: 1 if kind == "vit" else 3)
+    heading(f"{kind} {case}", threads, rounds, f", torch {torch.__version__}")
     for name, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        print(
-            f"{name:24s} min {low:8.3f}  median {middle:8.3f}  ratio {low / base:5.2f}  {notes.get(name, '')}",
-            flush=True,
-        )
+        line(name, spent, times["fastprompt"], notes.get(name, ""), digits=3)
 
 
 if __name__ == "__main__":

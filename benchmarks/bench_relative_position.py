@@ -10,13 +10,12 @@ Random weights; "core" is the operator alone, "gradient" the module forward and 
 import argparse
 import functools
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
+from harness import heading, interleaved, line
 
 import fastprompt as fp
 
@@ -126,20 +125,11 @@ def table(what, shape, threads, rounds, kinds):
     errors = {kind: error(call(), want) for kind, call in calls.items()}
     if what == "forward":
         calls["core"] = core(shape)
-    times = {kind: [] for kind in calls}
-    clock = time.thread_time if threads == 1 else time.perf_counter  # one thread: who else runs does not matter
-    for n in range(rounds):
-        for kind in list(calls)[:: -1 if n % 2 else 1]:
-            start = clock()
-            calls[kind]()
-            times[kind].append(1e3 * (clock() - start))
-    name = "CPU" if threads == 1 else "wall"
-    print(f"\n{what}, {shape}, threads = {threads}, {rounds} rounds interleaved, {name} ms")
-    base = min(times["fastprompt"])
+    times = interleaved(calls, rounds, threads)
+    heading(f"{what}, {shape}", threads, rounds)
     for kind, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        note = f"max error {errors[kind]:.1e}" if kind in errors else f"{operations(shape) / low / 1e6:.0f} GFLOP/s"
-        print(f"{kind:12s} min {low:8.1f}  median {middle:8.1f}  ratio {low / base:5.2f}  {note}", flush=True)
+        rate = f"{operations(shape) / min(spent) / 1e6:.0f} GFLOP/s"
+        line(kind, spent, times["fastprompt"], f"max error {errors[kind]:.1e}" if kind in errors else rate, digits=1)
 
 
 def operations(shape):

@@ -9,14 +9,12 @@ Random weights of SAM's sizes, logits of standard deviation 1. Peers that are no
 import argparse
 import copy
 import functools
-import importlib.util
 import io
-import statistics
-import time
 import warnings
 from importlib.metadata import version
 
 import pytest
+from harness import computing, heading, installed, interleaved, line
 
 import fastprompt as fp
 
@@ -64,13 +62,8 @@ def ours(arguments, threads, precision="highest", isa="best"):
     module = fp.accelerate(copy.deepcopy(fp.restore(decoder())))
 
     def call():
-        torch.set_float32_matmul_precision(precision)
-        fp._C.set_isa(fp._C.best_isa() if isa == "best" else isa)
-        try:
+        with computing(precision, isa):
             return module(*arguments, True)[0]
-        finally:
-            torch.set_float32_matmul_precision("highest")
-            fp._C.set_isa(fp._C.best_isa())
 
     return call
 
@@ -150,10 +143,6 @@ def make(name, arguments, threads):
         return PEERS[name][1](arguments, threads)
 
 
-def installed(name):
-    return importlib.util.find_spec(PEERS[name][0]) is not None
-
-
 def error(got, want):
     return float((torch.as_tensor(got) - want).abs().max())
 
@@ -164,7 +153,7 @@ def error(got, want):
 @pytest.mark.parametrize("name", [n for n in PEERS if n != "torch.compile"])  # which takes a minute to set up
 @torch.no_grad()
 def test_decoder(benchmark, name, prompts, threads):
-    if not installed(name):
+    if not installed(PEERS[name][0]):
         pytest.skip(f"{PEERS[name][0]} is not installed")
     arguments = inputs(prompts, 1)
     benchmark.group = f"{prompts} prompts, {threads} threads"
@@ -176,24 +165,15 @@ def test_decoder(benchmark, name, prompts, threads):
 
 @torch.no_grad()
 def table(prompts, points, threads, rounds):
-    arguments, times = inputs(prompts, points), {}
-    calls = {name: make(name, arguments, threads) for name in PEERS if installed(name)}
+    arguments = inputs(prompts, points)
+    calls = {name: make(name, arguments, threads) for name in PEERS if installed(PEERS[name][0])}
     want = host(arguments, threads)()
     errors = {name: error(call(), want) for name, call in calls.items()}
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            start = time.perf_counter()
-            calls[name]()
-            times.setdefault(name, []).append(1e3 * (time.perf_counter() - start))
-    base = min(times["fastprompt fp32"])
-    print(f"\n{prompts} prompts of {points} points, threads = {threads}, {rounds} rounds interleaved, wall ms")
+    times = interleaved(calls, rounds, threads)
+    heading(f"{prompts} prompts of {points} points", threads, rounds)
     for name, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        print(
-            f"{name:18s} {version(PEERS[name][0]):10s} min {low:8.2f}  median {middle:8.2f}  ratio {low / base:5.2f}  "
-            f"max error {errors[name]:.1e}",
-            flush=True,
-        )
+        note = f"{version(PEERS[name][0])}  error {errors[name]:.1e}"
+        line(name, spent, times["fastprompt fp32"], note, digits=2)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,15 @@ Random weights; the error is the largest difference from the eager host in float
 """
 
 import argparse
-import contextlib
 import copy
 import functools
-import importlib.util
-import statistics
 import tempfile
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from harness import computing, heading, installed, interleaved, line
 
 import fastprompt as fp
 
@@ -83,17 +80,6 @@ def ours(threads, whole, precision="highest", isa="best"):
     return call
 
 
-@contextlib.contextmanager
-def computing(precision, isa):
-    torch.set_float32_matmul_precision(precision)
-    fp._C.set_isa(fp._C.best_isa() if isa == "best" else isa)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        fp._C.set_isa(fp._C.best_isa())
-
-
 def compiled(threads, whole):
     module, x = torch.compile(copy.deepcopy(host("sdpa", whole)), dynamic=False), pixels(whole)
     module(x)
@@ -148,10 +134,6 @@ def make(name, threads, whole):
         return PEERS[name][1](threads, whole)
 
 
-def installed(name):
-    return importlib.util.find_spec(PEERS[name][0]) is not None
-
-
 @functools.cache
 @torch.no_grad()
 def wanted(whole):
@@ -168,7 +150,7 @@ def error(got, whole):
 @pytest.mark.parametrize("name", [n for n in PEERS if n != "torch.compile"])  # which takes minutes to set up
 @torch.no_grad()
 def test_encoder(benchmark, name, threads):
-    if not installed(name):
+    if not installed(PEERS[name][0]):
         pytest.skip(f"{PEERS[name][0]} is not installed")
     benchmark.group = f"three layers, {threads} threads"
     benchmark.extra_info.update(version=version(PEERS[name][0]), threads=threads)
@@ -177,24 +159,13 @@ def test_encoder(benchmark, name, threads):
 
 @torch.no_grad()
 def table(threads, whole, rounds):
-    calls = {name: make(name, threads, whole) for name in PEERS if installed(name)}
-    errors, times = {name: error(call(), whole) for name, call in calls.items()}, {}
-    clock = time.process_time if threads == 1 else time.perf_counter  # one thread: who else runs matters less
-    for n in range(rounds):
-        for name in list(calls)[:: -1 if n % 2 else 1]:
-            start = clock()
-            calls[name]()
-            times.setdefault(name, []).append(1e3 * (clock() - start))
-    base = min(times["fastprompt fp32"])
-    what = "encoder" if whole else "three layers"
-    print(f"\n{what}, threads = {threads}, {rounds} rounds interleaved, {'CPU' if threads == 1 else 'wall'} ms")
+    calls = {name: make(name, threads, whole) for name in PEERS if installed(PEERS[name][0])}
+    errors = {name: error(call(), whole) for name, call in calls.items()}
+    times = interleaved(calls, rounds, threads)
+    heading("encoder" if whole else "three layers", threads, rounds)
     for name, spent in times.items():
-        low, middle = min(spent), statistics.median(spent)
-        print(
-            f"{name:18s} {version(PEERS[name][0]):10s} min {low:8.1f}  median {middle:8.1f}  ratio {low / base:5.2f}  "
-            f"error {errors[name]:.1e}",
-            flush=True,
-        )
+        note = f"{version(PEERS[name][0])}  error {errors[name]:.1e}"
+        line(name, spent, times["fastprompt fp32"], note, digits=1)
 
 
 if __name__ == "__main__":

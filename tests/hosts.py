@@ -25,6 +25,16 @@ def randomise(decoder):
             p.copy_(torch.rand(p.shape, generator=generator) * 0.6 + 0.7)
 
 
+def randomised(encoder):
+    """An image encoder, or a part of one: no parameter is zero, or at its start."""
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in encoder.named_parameters():
+            std = 0.4 if "rel_pos" in name else p[0].numel() ** -0.5 if p.dim() > 1 else 0.3
+            p.copy_(torch.randn(p.shape, generator=g) * std)
+    return encoder.eval()
+
+
 def sam(size=64):
     vision = transformers.SamVisionConfig(
         image_size=16 * size,

@@ -3,18 +3,13 @@
 import pytest
 import torch
 import transformers
-from hosts import image_encoder
+from hosts import image_encoder, randomised
 
 SIZE, WINDOW, GLOBAL, DEPTH = 13, 3, (1, 3), 4  # 13 x 13 tokens: 5 x 5 windows, those at the far sides 1 wide
 
 
-def randomised(host):
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in host.named_parameters():
-            std = 0.4 if "rel_pos" in name else p[0].numel() ** -0.5 if p.dim() > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=g) * std)
-    return host.eval()
+def close(got, want, tolerance=1e-5):
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
 def transformers_encoder(package, prefix, attention="sdpa", **options):

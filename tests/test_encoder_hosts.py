@@ -9,7 +9,8 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from test_relative_position_hosts import first, randomised  # noqa: E402
+from hosts import randomised  # noqa: E402
+from test_relative_position_hosts import first  # noqa: E402
 
 CHANNELS = 64
 

@@ -66,6 +66,17 @@ def exported(tmp_path_factory):
     return get
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+def test_the_model_is_as_it_was(tmp_path):
+    """Its drop-ins, before and after, and its mode, part by part."""
+    model = transformers_sam().train()
+    model.mask_decoder.eval()
+    fp.accelerate(model.vision_encoder.layers)
+    before = [(type(m), m.training) for m in model.modules()]
+    fp.export.onnx(model, tmp_path / "encoder.onnx", part="encoder")
+    assert [(type(m), m.training) for m in model.modules()] == before
+
+
 def prompts(count, points):
     g = torch.Generator().manual_seed(count)
     labels = torch.randint(-1, 4, (count, points), generator=g)

@@ -12,15 +12,8 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-
-
-def randomised(host):
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in host.named_parameters():
-            std = 0.4 if "rel_pos" in name else p[0].numel() ** -0.5 if p.dim() > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=g) * std)
-    return host.eval()
+pytest.importorskip("transformers")
+from hosts import randomised  # noqa: E402
 
 
 def sam(name="SamVisionAttention", package="sam", window=0, bias=True):

@@ -10,7 +10,9 @@ ROOT = Path(__file__).parent.parent
 
 def main() -> int:
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    code = [ROOT / n for n in names if n.endswith((".py", ".cpp", ".h", ".cu", ".txt", ".toml")) or n == "Makefile"]
+    code = [
+        ROOT / n for n in names if n.endswith((".py", ".cpp", ".h", ".cu", ".cuh", ".txt", ".toml")) or n == "Makefile"
+    ]
     lines = {path: len(path.read_text().splitlines()) for path in code if path.exists()}
     faults = [f"{path.relative_to(ROOT)}: {n} lines, at most {LONGEST}" for path, n in lines.items() if n > LONGEST]
     if (ROOT / "kernels/__init__.py").exists():

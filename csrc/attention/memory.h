@@ -39,6 +39,6 @@ struct MemoryHead {
 FP_DECLARE_ISA(void, memory_pack, (const MemoryHead& head, int64_t block))
 FP_DECLARE_ISA(void, memory_queries, (const MemoryHead& head, int64_t first, int64_t last))
 
-constexpr int64_t kMemoryQueries = 64;  // at most
+constexpr int64_t kMemoryQueries = 64;  // of a task, at most
 
 }  // namespace fastprompt

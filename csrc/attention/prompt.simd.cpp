@@ -73,7 +73,7 @@ class Pass {
     softmax_over_prompt(s_, tokens_, p.key_bias + prompt_ * s_.rows(), logits_);
     for (int64_t n = 0; !p.residual && n < s_.channels * kTile; ++n) x_[n] = 0;
     add_from_prompt(s_, side_of(p.form, p.value), p.out_weight, logits_, x_, projected_);
-    add_bias_and_normalise(s_.channels, p.out_bias, {p.norm_weight, p.norm_bias, p.eps}, x_);
+    add_bias_and_normalise(s_.channels, kTile, p.out_bias, {p.norm_weight, p.norm_bias, p.eps}, x_, x_);
   }
 
   void prompt_to_image(Partial& sums, bool first) {

@@ -1,11 +1,10 @@
+#include "attention/online_softmax.h"
 #include "attention/relative_products.h"
 #include "common/scratch.h"
 
 namespace fastprompt {
 namespace FP_ISA {
 namespace {
-
-constexpr float kSlack = 12;  // in units of log2: a peak may be passed by this much before the sums are rescaled
 
 // Keys and values are packed once for all queries, then block after block of queries walks over all blocks of keys. The
 // logits of a pair of blocks stay in the cache: bias, then products, then weights, then sums of values.
@@ -21,14 +20,14 @@ class Attention {
         products_(call, keys_, blocks_),
         step_(products_.step()),
         out_row_(products_.out_row()),
-        memory_(products_.floats() + kQueries * (products_.key_row() + out_row_ + step_ + N) + step_ * out_row_ + 64 +
-                Bias::floats(call)) {
+        memory_(products_.floats() + OnlineSoftmax::floats(out_row_) + kQueries * (products_.key_row() + step_) +
+                step_ * out_row_ + 64 + Bias::floats(call)) {
     products_.place(memory_.data());
-    q_ = memory_.data() + products_.floats();
-    sums_ = q_ + kQueries * products_.key_row();
-    rows_ = sums_ + kQueries * out_row_;
-    totals_ = rows_ + step_ * out_row_;
-    logits_ = totals_ + kQueries * N;
+    float* memory = memory_.data() + products_.floats();
+    softmax_.place(memory, width_, out_row_);
+    q_ = memory + OnlineSoftmax::floats(out_row_);
+    rows_ = q_ + kQueries * products_.key_row();
+    logits_ = rows_ + step_ * out_row_;
     bias_.place(call, logits_ + kQueries * step_ + 64);
   }
 
@@ -48,13 +47,14 @@ class Attention {
     if (head_.padded()) weigh_padding(rows);
     for (int64_t i = 0; i < rows * row; i += N) storeu(q_ + i, loadu(q_ + i) * broadcast(a_.scale * kLog2e));
     products_.load(q_, whole);
-    for (int64_t i = 0; i < rows; ++i) peak_[i] = 0;
+    softmax_.begin(rows);
     for (int64_t b = 0; b < blocks_; ++b) {
       const int64_t keys = head_.keys_of(b), padded = products_.padded(keys);
-      bias_.fill(head_, b, rows, peak_, padding_, logits_, step_, padded);
+      bias_.fill(head_, b, rows, softmax_.peaks(), padding_, logits_, step_, padded);
       products_.add_logits(b, whole, keys, logits_);
-      for (int64_t i = 0; i < rows; ++i) weigh(i, padded / N, b == 0);
-      products_.add_values(b, whole, keys, logits_, sums_);
+      for (int64_t i = 0; i < rows; ++i)
+        softmax_.weigh(i, b == 0, softmax_.peaks()[i], logits_ + i * step_, padded / N);
+      products_.add_values(b, whole, keys, logits_, softmax_.sums());
     }
     store(first, last);
   }
@@ -70,46 +70,12 @@ class Attention {
     return {rows_, row, keys};
   }
 
-  // Logits, relative to the peak, become weights; the peak moves if it must.
-  void weigh(int64_t i, int64_t vectors, bool first) {
-    float* row = logits_ + i * step_;
-    vf most = load(row);
-    for (int64_t v = 1; v < vectors; ++v) most = max(load(row + v * N), most);
-    if (first || less_mask(broadcast(kSlack), most)) {
-      const float rise = maximum(most);
-      if (!first) rescale(i, rise);
-      peak_[i] += rise;
-      for (int64_t v = 0; v < vectors; ++v) store_vector(row + v * N, load(row + v * N) - broadcast(rise));
-    }
-    vf total = first ? broadcast(0.f) : loadu(totals_ + i * N);
-    for (int64_t v = 0; v < vectors; ++v) {
-      const vf weight = exp2(load(row + v * N));
-      store_vector(row + v * N, weight);
-      total = total + weight;
-    }
-    storeu(totals_ + i * N, total);
-  }
-
-  static void store_vector(float* to, vf x) { FP_ISA::store(to, x); }
-
-  void rescale(int64_t i, float rise) {
-    const vf factor = exp2(broadcast(-rise));
-    storeu(totals_ + i * N, loadu(totals_ + i * N) * factor);
-    float* sums = sums_ + i * out_row_;
-    for (int64_t d = 0; d < width_; d += N) storeu(sums + d, loadu(sums + d) * factor);
-  }
-
   void store(int64_t first, int64_t last) {
     head_.each_run(first, last, [&](const Run& run, int64_t from, int64_t to) {
       for (int64_t n = from; n < to; ++n) {
         const int64_t i = n - first, token = run.token + n - run.first;
-        const float total = sum(loadu(totals_ + i * N));
-        const vf share = broadcast(1.f / total);
-        float* out = a_.out + head_.out(token);
-        for (int64_t d = 0; d < width_; d += N) storeu(out + d, loadu(sums_ + i * out_row_ + d) * share);
-        if (a_.log_weight)
-          a_.log_weight[(head_.set.image * a_.heads + head_.head) * a_.tokens + token] =
-              (peak_[i] + __builtin_log2f(total)) * kLn2;
+        const float log_weight = softmax_.finish(i, a_.out + head_.out(token));
+        if (a_.log_weight) a_.log_weight[(head_.set.image * a_.heads + head_.head) * a_.tokens + token] = log_weight;
       }
     });
   }
@@ -148,9 +114,10 @@ class Attention {
   const int64_t step_, out_row_;
   Scratch memory_;
   Bias bias_;
-  float *q_, *sums_;                          // (kQueries, row): queries, scaled; sums of weighted values
-  float *rows_, *totals_, *logits_;           // (step, row); (kQueries, N): sums of weights; (kQueries, step)
-  float peak_[kQueries], padding_[kQueries];  // in units of log2
+  OnlineSoftmax softmax_;
+  float *q_, *rows_,
+      *logits_;              // queries, scaled (kQueries, key row); a block to be packed (step, row); (kQueries, step)
+  float padding_[kQueries];  // in units of log2
 };
 
 template <class Products>

@@ -3,6 +3,7 @@
 #pragma once
 #include "attention/prompt.h"
 #include "common/gemm.h"
+#include "common/layer_norm.h"
 
 namespace fastprompt {
 namespace FP_ISA {
@@ -77,35 +78,6 @@ static inline void add_from_prompt(const Heads& s, const Side& value, const floa
     gemm<false>({value.data + h * value.head, value.step, value.token}, weights + h * s.tokens * kTile, kTile,
                 room + h * s.width * kTile, kTile, s.width, V, s.tokens);
   gemm<true>({out_weight, s.inner(), 1}, room, kTile, x, kTile, s.channels, V, s.inner());
-}
-
-// x + bias, then LayerNorm over the channels unless norm is null.
-struct Norm {
-  const float *weight, *bias;
-  float eps;
-};
-
-static inline void add_bias_and_normalise(int64_t channels, const float* bias, const Norm& norm, float* x) {
-  const vf share = broadcast(1.f / channels);
-  for (int64_t n = 0; n < kTile; n += N) {
-    vf total = broadcast(0.f), squares = total;
-    for (int64_t c = 0; c < channels; ++c) {
-      const vf value = load(x + c * kTile + n) + broadcast(bias[c]);
-      store(x + c * kTile + n, value);
-      total = total + value;
-    }
-    if (!norm.weight) continue;
-    const vf mean = total * share;
-    for (int64_t c = 0; c < channels; ++c) {
-      const vf value = load(x + c * kTile + n) - mean;
-      squares = fma(value, value, squares);
-    }
-    const vf scale = broadcast(1.f) / sqrt(fma(squares, share, broadcast(norm.eps)));
-    for (int64_t c = 0; c < channels; ++c) {
-      const vf value = (load(x + c * kTile + n) - mean) * scale;
-      store(x + c * kTile + n, fma(value, broadcast(norm.weight[c]), broadcast(norm.bias[c])));
-    }
-  }
 }
 
 // ---------------------------------------------------------------- the prompt attends to every image token

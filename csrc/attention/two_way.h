@@ -4,17 +4,9 @@
 #include <cstdint>
 
 #include "attention/prompt.h"
+#include "common/layers.h"
 
 namespace fastprompt {
-
-struct Linear {
-  const float *weight, *bias;  // (out, in), (out)
-};
-
-struct LayerNorm {
-  const float *weight, *bias;
-  float eps;
-};
 
 struct AttentionWeights {
   Linear query, key, value, out;

@@ -170,7 +170,7 @@ class Decoder {
     add_from_prompt(s_,
                     absorbed ? side(s_, form_, to_prompt_value_) : prompt_tokens_.side(0, prompt_tokens_.image_value),
                     l.to_prompt.out.weight, r.logits, x, r.projected);
-    add_bias_and_normalise(s_.channels, l.to_prompt.out.bias, {l.norm4.weight, l.norm4.bias, l.norm4.eps}, x);
+    add_bias_and_normalise(s_.channels, kTile, l.to_prompt.out.bias, l.norm4, x, x);
   }
 
   void ask_tile(const AttentionWeights& w, const float* x, int64_t count, bool first, const Room& r, Partial& sums) {

@@ -14,22 +14,22 @@ Matrix matrix(const py::tuple& f) {
 }
 
 // (address of weight, of bias, eps)
-Normalisation normalisation(const py::tuple& f) { return {floats(f[0]), floats(f[1]), f[2].cast<float>()}; }
+LayerNorm layer_norm(const py::tuple& f) { return {floats(f[0]), floats(f[1]), f[2].cast<float>()}; }
 
 }  // namespace
 
 FASTPROMPT_BIND(encoder) {
   m.def("normalised_linear", [](int64_t tokens, std::uintptr_t x, const py::tuple& norm, const py::tuple& linear,
                                 std::uintptr_t out, int precision, int threads) {
-    const NormalisedLinear a{tokens, out_floats(x), normalisation(norm), matrix(linear), out_floats(out)};
+    const NormalisedLinear a{tokens, out_floats(x), layer_norm(norm), matrix(linear), out_floats(out)};
     py::gil_scoped_release nogil;
     normalised_linear(a, static_cast<Precision>(precision), threads);
   });
   m.def("residual_mlp",
         [](int64_t tokens, std::uintptr_t x, std::uintptr_t attended, const py::tuple& project, const py::tuple& norm,
            const py::tuple& mlp1, const py::tuple& mlp2, std::uintptr_t out, int precision, int threads) {
-          const ResidualMlp a{tokens,       out_floats(x), out_floats(attended), matrix(project), normalisation(norm),
-                              matrix(mlp1), matrix(mlp2),  out_floats(out)};
+          const ResidualMlp a{tokens,           out_floats(x), out_floats(attended), matrix(project),
+                              layer_norm(norm), matrix(mlp1),  matrix(mlp2),         out_floats(out)};
           py::gil_scoped_release nogil;
           residual_mlp(a, static_cast<Precision>(precision), threads);
         });

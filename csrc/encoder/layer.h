@@ -10,13 +10,9 @@
 
 #include "common/bf16.h"
 #include "common/isa.h"
+#include "common/layers.h"
 
 namespace fastprompt {
-
-struct Normalisation {
-  const float *weight, *bias;  // (channels); null: none
-  float eps;
-};
 
 // (rows, depth), and its parts in bfloat16 where the call computes in it.
 struct Matrix {
@@ -29,7 +25,7 @@ struct Matrix {
 struct NormalisedLinear {
   int64_t tokens;
   const float* x;  // (tokens, channels), channels = linear.depth
-  Normalisation norm;
+  LayerNorm norm;  // weight null: none
   Matrix linear;
   float* out;  // (tokens, linear.rows)
 };
@@ -38,7 +34,7 @@ struct ResidualMlp {
   int64_t tokens;
   const float *x, *attended;  // (tokens, channels), (tokens, project.depth)
   Matrix project;             // (channels, …)
-  Normalisation norm;
+  LayerNorm norm;
   Matrix mlp1, mlp2;  // (hidden, channels), (channels, hidden)
   float* out;         // (tokens, channels)
 };

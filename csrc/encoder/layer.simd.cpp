@@ -1,6 +1,7 @@
 #include "encoder/layer.h"
 
 #include "common/gemm.h"
+#include "common/layer_norm.h"
 #include "common/scratch.h"
 
 namespace fastprompt {
@@ -86,28 +87,6 @@ void store_rows(float* tile, int64_t row, int64_t rows, const float* bias, int64
   }
 }
 
-void normalise(const float* x, int64_t channels, const Normalisation& norm, float* out) {
-  const vf share = broadcast(1.f / channels);
-  for (int64_t t = 0; t < kTokens; t += N) {
-    vf total = broadcast(0.f), squares = total;
-    for (int64_t c = 0; c < channels; ++c) total = total + loadu(x + c * kTokens + t);
-    const vf mean = total * share;
-    for (int64_t c = 0; c < channels; ++c) {
-      const vf value = loadu(x + c * kTokens + t) - mean;
-      squares = fma(value, value, squares);
-    }
-    const vf scale = broadcast(1.f) / sqrt(fma(squares, share, broadcast(norm.eps)));
-    for (int64_t c = 0; c < channels; ++c) {
-      const vf value = (loadu(x + c * kTokens + t) - mean) * scale;
-      storeu(out + c * kTokens + t, fma(value, broadcast(norm.weight[c]), broadcast(norm.bias[c])));
-    }
-  }
-}
-
-void add_bias(const float* bias, int64_t rows, float* tile) {
-  for (int64_t i = 0; i < rows * kTokens; i += N) storeu(tile + i, loadu(tile + i) + broadcast(bias[i / kTokens]));
-}
-
 void gelu_of(const float* bias, int64_t rows, float* tile) {
   for (int64_t i = 0; i < rows * kTokens; i += N)
     storeu(tile + i, gelu(loadu(tile + i) + broadcast(bias[i / kTokens])));
@@ -127,7 +106,7 @@ void normalised_linear_tile(const NormalisedLinear& a, const Bf16* engine, int64
   float *x = memory.data(), *block = x + channels * kTokens;
   Right right(engine, a.linear.low, channels, block + kBlock * kTokens);
   load_tile(a.x, first, a.tokens, channels, x);
-  if (a.norm.weight) normalise(x, channels, a.norm, x);
+  if (a.norm.weight) add_bias_and_normalise(channels, kTokens, nullptr, a.norm, x, x);
   right.set(x, channels);
   by_blocks(a.linear.rows, kBlock, [&](int64_t row, int64_t rows) {
     right.multiply<false>(a.linear, row, rows, 0, block);
@@ -150,9 +129,8 @@ void residual_mlp_tile(const ResidualMlp& a, const Bf16* engine, int64_t tile) {
   right.set(x, a.project.depth);
   by_blocks(channels, kBlock,
             [&](int64_t row, int64_t rows) { right.multiply<true>(a.project, row, rows, 0, y + row * kTokens); });
-  add_bias(a.project.bias, channels, y);
 
-  normalise(y, channels, a.norm, x);
+  add_bias_and_normalise(channels, kTokens, a.project.bias, a.norm, y, x);
   right.set(x, channels);
   by_blocks(a.mlp1.rows, kHidden, [&](int64_t start, int64_t count) {
     by_blocks(count, kBlock, [&](int64_t row, int64_t rows) {

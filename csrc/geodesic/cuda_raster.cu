@@ -176,11 +176,7 @@ void launch(GeodesicCuda a, cudaStream_t stream) {
 int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& a) { return int64_t(parts(a)) * a.batch * a.sets; }
 
 void geodesic_raster_cuda(const GeodesicCuda& a, void* stream) {
-  if (int64_t(a.batch) * a.sets * a.ny * a.nx == 0) return;
-  const auto s = static_cast<cudaStream_t>(stream);
-  if (a.metric == Metric::fastgeodis) return launch<Metric::fastgeodis>(a, s);
-  if (a.metric == Metric::geodistk) return launch<Metric::geodistk>(a, s);
-  launch<Metric::geodistk_fm>(a, s);
+  with_metric(a, [&](auto metric) { launch<decltype(metric)::value>(a, static_cast<cudaStream_t>(stream)); });
 }
 
 }  // namespace fastprompt

@@ -1,6 +1,8 @@
 // What an edge costs and where a path starts, with the operations of metric.h and block.h in their order: results are
 // promised bit for bit, so this is compiled with -fmad=false.
 #pragma once
+#include <type_traits>
+
 #include "geodesic/cuda.h"
 
 namespace fastprompt {
@@ -69,6 +71,15 @@ __device__ inline float start_value(const GeodesicCuda& a, int b, int set, int64
   if (a.start_kind == Start::nonzero) return (s != 0.f) != complement ? 0.f : a.v;
   if ((a.start_kind == Start::cost) != complement) return s == 0.f ? 0.f : a.v * s;  // v may be +inf
   return s == 1.f ? 0.f : a.v * (1.f - s);
+}
+
+// launch(metric) for the metric of a call, as a constant: its kernel is one of three.
+template <class Launch>
+void with_metric(const GeodesicCuda& a, const Launch& launch) {
+  if (int64_t(a.batch) * a.sets * a.ny * a.nx == 0) return;
+  if (a.metric == Metric::fastgeodis) return launch(std::integral_constant<Metric, Metric::fastgeodis>{});
+  if (a.metric == Metric::geodistk) return launch(std::integral_constant<Metric, Metric::geodistk>{});
+  launch(std::integral_constant<Metric, Metric::geodistk_fm>{});
 }
 
 }  // namespace fastprompt

@@ -1,6 +1,8 @@
 """``fastprompt.export.onnx``: one file for every runtime, compared with the model before it is written."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 FLAVORS = ("portable", "plugin", "inlined")
@@ -83,7 +85,7 @@ def onnx(
         input_names, output_names = options["input_names"], options["output_names"]
         dynamic_shapes = options["dynamic_shapes"]
     names = {"input_names": input_names, "output_names": output_names, "dynamic_shapes": dynamic_shapes}
-    with torch.no_grad():
+    with torch.no_grad(), in_eval_mode(model):
         proto = traced(model, args, names)
         finished, runnable = finish(proto, flavor)
         errors = compare(model, runnable, args, checks, dynamic_shapes, tolerance)
@@ -110,22 +112,34 @@ def check(model: Any, flavor: str, part: str) -> None:
         raise ValueError(f"model must fit one file of 2 GB, got {sizes / 2**30:.1f} GB of parameters: export a part")
 
 
+@contextlib.contextmanager
+def in_eval_mode(model: Any) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
 def traced(model: Any, args: tuple[Any, ...], names: dict[str, Any]) -> Any:
     """With drop-ins while it is traced, and as it was afterwards."""
     import warnings
 
     from fastprompt.export._nodes import export
-    from fastprompt.models import accelerate, report, restore
+    from fastprompt.models import accelerate, undo
 
-    before = report(model).replaced
+    before = [(module, type(module)) for module in model.modules()]
     accelerate(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.onnx: an axis named twice, a deprecation
-            return export(model.eval(), args, opset_version=20, external_data=False, **names)
+            return export(model, args, opset_version=20, external_data=False, **names)
     finally:
-        if not before:
-            restore(model)
+        for module, kind in before:
+            if type(module) is not kind:
+                undo(module)
 
 
 def finish(proto: Any, flavor: str) -> tuple[Any, Any]:

@@ -80,7 +80,7 @@ def channels_of(model: Any) -> int:
 
 def decoder(model: Any, multimask: bool) -> tuple[nn.Module, dict[str, Any]]:
     """The module, and the options of the export."""
-    module = SamDecoder(model, multimask).eval()
+    module = SamDecoder(model, multimask)
     rows, columns = (int(n) for n in module.position.shape[2:])
     points = torch.rand(3, 4, 2) * float(module.size[0])
     labels = torch.tensor([[1, 0, -1, -1], [2, 3, 1, 0], [1, 1, 1, -1]])
@@ -97,7 +97,7 @@ def decoder(model: Any, multimask: bool) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def encoder(model: Any) -> tuple[nn.Module, dict[str, Any]]:
-    module = SamEncoder(model).eval()
+    module = SamEncoder(model)
     size = size_of(model)
     return module, {
         "args": (torch.randn(2, 3, *size),),

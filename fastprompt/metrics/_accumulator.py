@@ -1,7 +1,7 @@
 """Metrics of a data set, gathered image by image and in any number of processes."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 # NOTE: scores are added as integers of this unit: a sum does not depend on the order, so that any split over processes
 # gives the same bits. A double between 2**-7 and 1 is a whole number of units.
@@ -10,6 +10,14 @@ UNIT = 2.0**60
 
 class Accumulator:
     """Counts by name, plain integers, which merging adds. Subclasses define ``compute()`` and their options."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # the options of published code
+
+    @classmethod
+    def preset(cls, name: str) -> Any:
+        if name not in cls.PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(cls.PRESETS)}, got {name!r}")
+        return cls(**cls.PRESETS[name])
 
     def __init__(self, **options: Any) -> None:
         self.options = options

@@ -1,7 +1,7 @@
 """Metrics over classes: few-shot and open-vocabulary segmentation."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from fastprompt.ops._arrays import address, as_array
 from fastprompt.ops._grid import check_devices, check_number
 
 __all__ = ["ClassMetrics", "fb_iou", "harmonic_iou", "mean_iou_per_class"]
-
-PRESETS: dict[str, dict[str, Any]] = {"pfenet": {"empty": "zero", "eps": 1e-10}, "hsnet": {"empty": "zero"}}
 
 
 class ClassMetrics(Accumulator):
@@ -41,14 +39,13 @@ class ClassMetrics(Accumulator):
     Source: PFENet (2020), ``intersectionAndUnion``; HSNet (2021), ``Evaluator`` and ``AverageMeter``.
     """
 
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "pfenet": {"empty": "zero", "eps": 1e-10},
+        "hsnet": {"empty": "zero"},
+    }
+
     def __init__(self, *, empty: str = "skip", eps: float = 0.0) -> None:
         super().__init__(empty=check_empty(empty), eps=check_number("eps", eps, 0.0, math.inf))
-
-    @classmethod
-    def preset(cls, name: str) -> "ClassMetrics":
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-        return cls(**PRESETS[name])
 
     def update(
         self,

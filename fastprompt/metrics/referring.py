@@ -1,7 +1,7 @@
 """Metrics of referring segmentation: one expression, one mask, and perhaps nothing to find."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,13 +16,6 @@ __all__ = ["ReferringMetrics", "RobustReferringMetrics", "generalized_iou_res", 
 __all__ += ["overall_iou", "precision_at", "r_iou", "r_res", "t_acc"]
 
 FIVE = (0.5, 0.6, 0.7, 0.8, 0.9)
-PRESETS: dict[str, dict[str, Any]] = {
-    "lavt": {"empty": "zero"},
-    "dmmi": {"empty": "zero"},
-    "cris": {"empty": "zero", "eps": 1e-6, "strict": True},
-    "rela": {"empty": "zero", "thresholds": (0.7, 0.8, 0.9), "denominator": "targeted"},
-    "refsegformer": {"empty": "zero", "running_sum": True},
-}
 
 
 class ReferringMetrics(Accumulator):
@@ -65,6 +58,14 @@ class ReferringMetrics(Accumulator):
     Source: LAVT (2022), CRIS (2022), ReLA (2023) and RefSegformer (2024), their published evaluation.
     """
 
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "lavt": {"empty": "zero"},
+        "dmmi": {"empty": "zero"},
+        "cris": {"empty": "zero", "eps": 1e-6, "strict": True},
+        "rela": {"empty": "zero", "thresholds": (0.7, 0.8, 0.9), "denominator": "targeted"},
+        "refsegformer": {"empty": "zero", "running_sum": True},
+    }
+
     def __init__(
         self,
         *,
@@ -85,12 +86,6 @@ class ReferringMetrics(Accumulator):
             eps=check_number("eps", eps, 0.0, math.inf),
             running_sum=bool(running_sum),
         )
-
-    @classmethod
-    def preset(cls, name: str) -> "ReferringMetrics":
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-        return cls(**PRESETS[name])
 
     def update(
         self,

@@ -125,11 +125,16 @@ def accelerate(model: Any, *, prune: Prune | None = None) -> Any:
 def restore(model: Any) -> Any:
     """Undo :func:`accelerate`, in place. Returns ``model``."""
     for module in checked(model).modules():
-        if is_drop_in(type(module)):
-            for name in [k for k in module.__dict__ if k.startswith("_fastprompt_")]:
-                del module.__dict__[name]
-            module.__class__ = host_of(type(module))
+        undo(module)
     return model
+
+
+def undo(module: Any) -> None:
+    """:func:`restore` of one module, not of those inside."""
+    if is_drop_in(type(module)):
+        for name in [k for k in module.__dict__ if k.startswith("_fastprompt_")]:
+            del module.__dict__[name]
+        module.__class__ = host_of(type(module))
 
 
 def report(model: Any) -> Report:

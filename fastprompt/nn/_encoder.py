@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastprompt.nn._recording import has_hooks
 from fastprompt.nn._relative import UNIT, RelativeAttention, falls_back, fits, refusal, weights
 from fastprompt.ops import relative_position_attention
 from fastprompt.ops._torch_encoder import normalised_linear, residual_mlp
-
-HOOKS_OF_OUTPUTS = "transformers.utils.output_capturing"  # they do nothing unless outputs are asked for
 
 
 class Parts(NamedTuple):
@@ -95,17 +94,6 @@ class EncoderLayer(nn.Module):
         mlp = [*weights(mlp1), *weights(mlp2)]
         out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
         return out
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether modules inside have hooks, which would not be called."""
-    for inner in module.modules():
-        if inner is module:
-            continue
-        hooks = (*inner._forward_hooks.values(), *inner._forward_pre_hooks.values())
-        if any(getattr(hook, "__module__", None) != HOOKS_OF_OUTPUTS for hook in hooks):
-            return True
-    return False
 
 
 class TransformersLayer(EncoderLayer):

@@ -1,6 +1,5 @@
 """Attention with decomposed relative position, whatever library it comes from."""
 
-import sys
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
+from fastprompt.nn._recording import attentions_are_captured
 from fastprompt.ops import relative_position_attention
 from fastprompt.ops._torch_encoder import normalised_linear
 
@@ -112,15 +112,6 @@ class Tables(dict[str, Any]):
 def interpolated(rel: Tensor, size: int) -> Tensor:
     """As the hosts do it."""
     return F.interpolate(rel.T[None], size=2 * size - 1, mode="linear")[0].T
-
-
-def attentions_are_captured() -> bool:
-    """Whether a model of transformers collects the weights from its modules' results, as output_attentions asks."""
-    module = sys.modules.get("transformers.utils.output_capturing")
-    if module is None or torch.compiler.is_compiling():
-        return False
-    collector = getattr(module, "_active_collector", None)
-    return bool(collector and "attentions" in (collector.get() or ()))
 
 
 class TransformersAttention(RelativeAttention):

@@ -233,12 +233,3 @@ class SegmentAnythingEncoder(PrunedWindows):
         x = self.patch_embed(x)
         x, _ = self.through(x if self.pos_embed is None else x + self.pos_embed)
         return self.neck(x.permute(0, 3, 1, 2))
-
-
-def known_to_recorders(drop_in: Any, host: Any) -> None:
-    """transformers looks a model's recorded outputs up by the name of its class, in a table that only a constructor
-    fills; without an entry the host's path would return no hidden states."""
-    from transformers import modeling_utils
-
-    registry = getattr(modeling_utils, "_CAN_RECORD_REGISTRY", {})
-    dict.__setitem__(registry, str(drop_in), host._can_record_outputs)

@@ -1,13 +1,13 @@
 """CRIS' decoder layer: drop-in for ``model.layers`` of its repository."""
 
 import importlib
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastprompt.models import is_disabled
+from fastprompt.nn._signature import another_class
 from fastprompt.ops import memory_attention
 
 host: Any = importlib.import_module("model.layers")
@@ -36,24 +36,15 @@ class TransformerDecoderLayer(host.TransformerDecoderLayer):
     def unsupported(cls, module: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
         names = ("norm1", "norm2", "norm3", "self_attn_norm", "cross_attn_norm", "self_attn", "multihead_attn", "ffn")
-        missing = [name for name in (*names, "dropout1", "dropout2", "dropout3") if not hasattr(module, name)]
-        if missing:
-            return f"it is another class of that name: it has no {missing[0]}"
-        if list(inspect.signature(type(module).forward).parameters)[1:] != [
-            "vis",
-            "txt",
-            "vis_pos",
-            "txt_pos",
-            "pad_mask",
-        ]:
-            return "it is another class of that name: forward takes other arguments"
+        all_names = (*names, "dropout1", "dropout2", "dropout3")
+        arguments = ["vis", "txt", "vis_pos", "txt_pos", "pad_mask"]
+        if reason := another_class(module, all_names, type(module).forward, arguments):
+            return reason
         plain = all(type(x) is nn.MultiheadAttention for x in (module.self_attn, module.multihead_attn))
         inner = plain and module.self_attn._qkv_same_embed_dim and module.self_attn.bias_k is None
-        return (
-            None
-            if inner and not module.self_attn.batch_first
-            else "its attention is not nn.MultiheadAttention's plain form"
-        )
+        if not inner or module.self_attn.batch_first:
+            return "its attention is not nn.MultiheadAttention's plain form"
+        return None
 
     def forward(self, vis: Tensor, txt: Tensor, vis_pos: Any, txt_pos: Any, pad_mask: Any) -> Any:
         plain = vis.dtype == torch.float32 and vis.device.type == "cpu" and not torch.is_autocast_enabled("cpu")

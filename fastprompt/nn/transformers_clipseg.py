@@ -5,13 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.models.clipseg import modeling_clipseg as host
-from transformers.utils import output_capturing
 
 from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import parameters
 from fastprompt.nn._image_cache import version
-
-REGISTRY: Any = getattr(output_capturing, "_CAN_RECORD_REGISTRY", None)  # class of a model: what it can record
+from fastprompt.nn._recording import records_as, registry
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -24,10 +22,9 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
     @classmethod
     def unsupported(cls, module: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
-        return None if REGISTRY is not None else "this version of transformers records outputs in another way"
+        return None if registry() is not None else "this version of transformers records outputs in another way"
 
     def forward(self, pixel_values: Tensor | None, interpolate_pos_encoding: bool | None = True, **kwargs: Any) -> Any:
-        register(self)
         if pixel_values is None or pixel_values.ndim != 4 or len(pixel_values) == 0 or self._takes_the_hosts_path():
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         first, picture = distinct(pixel_values)
@@ -54,13 +51,6 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return True
         return torch.is_grad_enabled() and any(p.requires_grad for p in parameters(self))
-
-
-def register(module: Any) -> None:
-    """Transformers collects hidden states of the classes that it knows by name; ours records what its host does."""
-    key = str(type(module)) if type(REGISTRY) is dict else module
-    if not REGISTRY.get(key):
-        REGISTRY[key] = module._can_record_outputs
 
 
 class Kept(dict[str, Any]):
@@ -113,3 +103,6 @@ def versions(found: Any) -> list[int | None]:
 
 def states(module: Any) -> list[Any]:
     return [(p.data_ptr(), p.dtype, version(p)) for p in parameters(module)]
+
+
+records_as(CLIPSegVisionModel, host.CLIPSegVisionModel)

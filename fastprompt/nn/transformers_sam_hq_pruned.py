@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 from transformers.models.sam_hq import modeling_sam_hq as host
 
-from fastprompt.nn._windows import TransformersEncoder, known_to_recorders
+from fastprompt.nn._recording import records_as
+from fastprompt.nn._windows import TransformersEncoder
 
 
 class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
@@ -18,4 +19,4 @@ class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
         return host.SamHQVisionEncoderOutput(last_hidden_state=x, intermediate_embeddings=outputs)
 
 
-known_to_recorders(SamHQVisionEncoder, host.SamHQVisionEncoder)
+records_as(SamHQVisionEncoder, host.SamHQVisionEncoder)

@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
-from fastprompt.nn._windows import TransformersEncoder, known_to_recorders
+from fastprompt.nn._recording import records_as
+from fastprompt.nn._windows import TransformersEncoder
 
 
 class SamVisionEncoder(TransformersEncoder, host.SamVisionEncoder):
@@ -17,4 +18,4 @@ class SamVisionEncoder(TransformersEncoder, host.SamVisionEncoder):
         return host.SamVisionEncoderOutput(last_hidden_state=x)
 
 
-known_to_recorders(SamVisionEncoder, host.SamVisionEncoder)
+records_as(SamVisionEncoder, host.SamVisionEncoder)

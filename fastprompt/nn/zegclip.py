@@ -1,13 +1,13 @@
 """ZegCLIP's decoder attention: drop-in for ``models.decode_heads.decode_seg`` of its repository."""
 
 import importlib
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastprompt.models import is_disabled
+from fastprompt.nn._signature import another_class
 from fastprompt.ops import AttentionWeights, prompt_to_image_attention
 
 host: Any = importlib.import_module("models.decode_heads.decode_seg")  # the repository's own package is called models
@@ -34,13 +34,7 @@ class Attention(host.Attention):
     def unsupported(cls, module: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
         names = ("q", "k", "v", "proj", "proj_drop", "attn_drop", "num_heads", "scale")
-        missing = [name for name in names if not hasattr(module, name)]
-        if missing:
-            return f"it is another class of that name: it has no {missing[0]}"
-        taken = list(inspect.signature(type(module).forward).parameters)[1:]
-        return (
-            None if taken == ["xq", "xk", "xv"] else "it is another class of that name: forward takes other arguments"
-        )
+        return another_class(module, names, type(module).forward, ["xq", "xk", "xv"])
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
         if is_disabled() or not self._pays(xq, xk, xv):

@@ -63,6 +63,9 @@ _two_way = define(
 
 # ---------------------------------------------------------------- both in one, as an exported file has them
 
+# Where those of the first layer stand in ``TwoWayWeights.all``: see of_layer.
+TO_IMAGE_KEY_VALUE, MLP, TO_PROMPT_QUERY = slice(12, 16), 20, slice(26, 28)
+
 
 def _transformer_fake(
     image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
@@ -75,8 +78,8 @@ def _transformer_cpu(
     image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
     eps: list[float],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    prepared = _prepare(image, position, [*weights[12:16], *weights[26:28]])  # as of_layer orders them
-    images, pixels, mlp = image.shape[0], image[0, 0].numel(), weights[20].shape[0]
+    prepared = _prepare(image, position, [*weights[TO_IMAGE_KEY_VALUE], *weights[TO_PROMPT_QUERY]])
+    images, pixels, mlp = image.shape[0], image[0, 0].numel(), weights[MLP].shape[0]
     prompt, out = _two_way(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps)
     return prompt, out.unflatten(2, image.shape[2:])
 
