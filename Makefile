@@ -1,4 +1,4 @@
-.PHONY: build test bench lint docs stubs wheel peers format ci gpu-table
+.PHONY: build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
 
 build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
@@ -11,4 +11,10 @@ stubs:    ; pybind11-stubgen fastprompt._C -o build/stubs
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
 peers:    ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
 gpu-table: ; $(PYTHON) tests/gpu_resources.py --write
+gpu-roofline: ; $(PYTHON) benchmarks/gpu/roofline.py --write
+# On a machine with a GPU and nvcc: builds, runs every GPU test, then the latency suite; commit docs/gpu_*.
+gpu-report:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps -e . -C cmake.define.FASTPROMPT_CUDA=ON
+	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) benchmarks/gpu/report.py --json docs/gpu_results.json && $(PYTHON) benchmarks/gpu/roofline.py --write
 ci:       ; bash .ci/run

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "triton", "reference")
 
 _threads: int | None = None
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastprompt_backend", default=None)
@@ -60,7 +60,8 @@ def current_backend() -> str:
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Force a backend inside the block: ``"cpu"`` (compiled kernels), ``"reference"`` (plain NumPy), ``"auto"``.
+    """Force a backend inside the block: ``"cpu"``, ``"cuda"``, ``"triton"`` (compiled kernels; one that is off says
+    why), ``"reference"`` (plain NumPy or torch), ``"auto"``: that of the device where the arrays are.
 
     >>> import fastprompt as fp
     >>> with fp.backend("reference"):
@@ -74,10 +75,14 @@ def backend(name: str) -> Iterator[None]:
 
 
 def _known(name: str) -> str:
-    if name in ("cuda", "triton"):
-        raise ValueError(f"backend {name!r} is off: this build has no GPU kernels; choose one of {', '.join(BACKENDS)}")
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name in ("cuda", "triton"):
+        from fastprompt import _gpu
+
+        why = _gpu.reason(name)
+        if why is not None:
+            raise ValueError(f"backend {name!r} is off: {why}; {_gpu.fix(name)}")
     return name
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastprompt as fp
-from fastprompt import _C, _selftest
+from fastprompt import _C, _gpu, _selftest
 from fastprompt import segment as library
 from fastprompt.__main__ import main, parser
 from fastprompt.cli import segment as command
@@ -63,8 +63,9 @@ def test_info_json(capsys):
 def test_info_text_names_reasons(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    assert "no GPU kernels yet" in out
-    assert "fix:" in out
+    for backend in ("cuda", "triton"):
+        why = _gpu.reason(backend)
+        assert why is None or (why in out and f"fix: {_gpu.fix(backend)}" in out)
 
 
 def test_info_imports_no_optional_package(fresh_python):

@@ -8,6 +8,7 @@ import os
 import platform
 from typing import Any
 
+from fastprompt import _gpu
 from fastprompt._text import table
 
 # Distributions under which a package may be installed, the plain one first.
@@ -68,14 +69,12 @@ def version(*names: str) -> str | None:
 
 def backends() -> dict[str, dict[str, Any]]:
     """Each backend: available, and where it is off the reason and the fix."""
-    gpu = f"fastprompt {version('fastprompt')} has no GPU kernels yet"
-    fix = "use the cpu backend; move tensors with .cpu()"
-    return {
-        "cpu": {"available": True, "reason": None, "fix": None},
-        "reference": {"available": True, "reason": None, "fix": None},
-        "cuda": {"available": False, "reason": gpu, "fix": fix},
-        "triton": {"available": False, "reason": gpu, "fix": fix},
-    }
+    on = {"available": True, "reason": None, "fix": None}
+    states = {"cpu": on, "reference": on}
+    for name in _gpu.BACKENDS:
+        why = _gpu.reason(name)
+        states[name] = on if why is None else {"available": False, "reason": why, "fix": _gpu.fix(name)}
+    return states
 
 
 def operators() -> dict[str, list[str]]:

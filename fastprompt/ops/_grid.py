@@ -125,5 +125,5 @@ def check_devices(**arrays: Any) -> None:
             raise TypeError(f"{first} and {name} must both be NumPy arrays or both torch tensors")
         if other != kind:
             raise ValueError(f"{name} must be on the device of {first} ({kind}), got {other}")
-    if kind not in ("numpy", "cpu", "meta"):
-        raise ValueError(f"{first} is on {kind}: this build has no kernel for that device; call {first}.cpu()")
+    if kind.partition(":")[0] not in ("numpy", "cpu", "meta", "cuda"):
+        raise ValueError(f"{first} is on {kind}: there is no kernel for that device; call {first}.cpu()")

@@ -1,0 +1,65 @@
+"""The backends of a GPU: "cuda", kernels compiled with nvcc into ``fastprompt._C``, and "triton", compiled by Triton at
+first use. Which of them are on, and the reason where one is off."""
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+from typing import Any
+
+BACKENDS = ("cuda", "triton")
+BUILD = "build with nvcc: pip install . -C cmake.define.FASTPROMPT_CUDA=ON"
+
+
+def reason(backend: str) -> str | None:
+    """Why this backend is off; None: it is on."""
+    return cuda_reason() if backend == "cuda" else triton_reason()
+
+
+def cuda_reason() -> str | None:
+    from fastprompt import _C
+
+    return driver_reason() if hasattr(_C, "cuda_runtime") else "this build has no CUDA kernels"
+
+
+def triton_reason() -> str | None:
+    for package in ("torch", "triton"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return "this torch is a build for the CPU"
+    return driver_reason()
+
+
+@functools.cache
+def driver_reason() -> str | None:
+    """Why there is no CUDA device, asked of the driver: torch, which takes a second to import, need not be loaded."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "there is no CUDA driver"
+    count = ctypes.c_int()
+    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if error or not count.value:
+        return f"the CUDA driver finds no device (error {error})"
+    return None
+
+
+def fix(backend: str) -> str:
+    """What to do about it, in one line."""
+    why = reason(backend) or ""
+    if why == "this build has no CUDA kernels":
+        return BUILD
+    if "not installed" in why:
+        return f"pip install {why.split()[0]}"
+    return "use the cpu backend; move tensors with .cpu()"
+
+
+def is_cuda(x: Any) -> bool:
+    """Whether ``x`` is a torch tensor on a CUDA device, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
+
+
+__all__ = ["BACKENDS", "fix", "is_cuda", "reason"]
