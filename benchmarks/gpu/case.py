@@ -47,7 +47,7 @@ def graph_of(call: Run) -> Run:
 
 
 def times(calls: dict[str, Run], rounds: int = 20, seconds: float = 1.5) -> dict[str, list[float]]:
-    """Microseconds by name, by CUDA events: all calls in turn, round by round, after a warm-up; a slow one less often."""
+    """Microseconds by name, by CUDA events: all calls in turn, round by round, a slow one less often in a row."""
     import time
 
     import torch

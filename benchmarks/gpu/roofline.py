@@ -22,8 +22,8 @@ LAUNCH = 1.5e-6
 HEADER = """# The floor of the GPU kernels
 
 Written by `make gpu-roofline` from `benchmarks/gpu/`. Bytes: every input once, every output once. The floor is the
-largest of bytes over the memory's rate, FLOPs over the rate of the matrix units (data sheets), and 1.5 µs a launch. The floors
-are arithmetic, *unmeasured*; the column "measured" is the CUDA graph of {gpu}, the call where there is no graph.
+largest of bytes over the memory's rate, FLOPs over the rate of the matrix units (data sheets), and 1.5 µs a launch.
+The floors are arithmetic, *unmeasured*; the column "measured" is the CUDA graph of {gpu}, the call where there is none.
 
 | operator | shape | launches | MB | MFLOP | {floors} | measured, µs |
 | --- | --- | --- | --- | --- | {rules} | --- |

@@ -69,7 +69,7 @@ def version(*names: str) -> str | None:
 
 def backends() -> dict[str, dict[str, Any]]:
     """Each backend: available, and where it is off the reason and the fix."""
-    on = {"available": True, "reason": None, "fix": None}
+    on: dict[str, Any] = {"available": True, "reason": None, "fix": None}
     states = {"cpu": on, "reference": on}
     for name in _gpu.BACKENDS:
         why = _gpu.reason(name)
