@@ -40,9 +40,9 @@ def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=N
     for array in (image, start) if barrier is None else (image, start, barrier):
         array.flags.writeable = False
     arguments = (
-        "PPPPP5iii?iffffff", image, start, 0 if barrier is None else barrier, out, workspace,
-        batch, channels, sets, ny, nx, METRICS.index(metric), STARTS[kind], two_sided, iterations,
-        lam, np.float32(1 - lam), *spacing, v, limit,
+        "PPPPP6i?ii?ifffffff", image, start, 0 if barrier is None else barrier, out, workspace,
+        batch, channels, sets, 1, ny, nx, False, METRICS.index(metric), STARTS[kind], two_sided, iterations,
+        lam, np.float32(1 - lam), 1, *spacing, v, limit,
     )  # fmt: skip
     return arguments, out, grid, threads
 

@@ -201,6 +201,7 @@ __global__ void __launch_bounds__(kThreads, 2) exact_kernel(const __grid_constan
 template <Metric M>
 void launch(GeodesicCuda a, cudaStream_t stream) {
   const char* what = "geodesic_exact_cuda";
+  if (a.volume) throw std::invalid_argument("geodesic_exact_cuda: volumes are not implemented");
   const Tiling tiles = tiling(a);
   const int blocks = std::min(tiles.all, resident_blocks(exact_kernel<M>, kThreads, what));
   check_cuda(cudaMemsetAsync(a.workspace, 0, sizeof(int) * (kCounters + tiles.all), stream), what);

@@ -163,6 +163,7 @@ __global__ void __launch_bounds__(kThreads, 3) raster_kernel(const __grid_consta
 template <Metric M>
 void launch(GeodesicCuda a, cudaStream_t stream) {
   const char* what = "geodesic_raster_cuda";
+  if (a.volume) throw std::invalid_argument("geodesic_raster_cuda: volumes are not implemented");
   const int across = parts(a), room = resident_blocks(raster_kernel<M>, kThreads, what);
   if (across > room) throw std::runtime_error("geodesic_raster_cuda: the image is too large for this device");
   const dim3 grid(across, std::min(a.batch * a.sets, room / across));

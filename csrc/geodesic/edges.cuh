@@ -16,7 +16,7 @@ struct Steps {
 
 template <Metric M>
 __device__ Steps edge_steps(const GeodesicCuda& a) {
-  const float y = a.spacing[0] * a.spacing[0], x = a.spacing[1] * a.spacing[1];
+  const float y = a.spacing[1] * a.spacing[1], x = a.spacing[2] * a.spacing[2];
   const float weight = M == Metric::fastgeodis ? a.step_weight : 1.f;
   return {weight * sqrtf(y), weight * sqrtf(x), weight * sqrtf(y + x)};
 }
