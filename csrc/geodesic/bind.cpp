@@ -1,4 +1,4 @@
-#include "geodesic/bind.h"
+#include "geodesic/fields.h"
 
 namespace fastprompt {
 namespace {

@@ -1,5 +1,5 @@
-#include "geodesic/bind.h"
 #include "geodesic/cuda.h"
+#include "geodesic/fields.h"
 
 using namespace fastprompt;
 

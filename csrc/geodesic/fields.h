@@ -1,6 +1,5 @@
 #pragma once
 #include "bind.h"
-
 #include "geodesic/geodesic.h"
 
 namespace fastprompt {
