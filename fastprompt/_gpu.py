@@ -56,10 +56,17 @@ def fix(backend: str) -> str:
     return "use the cpu backend; move tensors with .cpu()"
 
 
+def stream() -> int:
+    """The address of the current stream of the current device, for a launcher in ``fastprompt._C``."""
+    import torch
+
+    return int(torch.cuda.current_stream().cuda_stream)
+
+
 def is_cuda(x: Any) -> bool:
     """Whether ``x`` is a torch tensor on a CUDA device, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
 
 
-__all__ = ["BACKENDS", "fix", "is_cuda", "reason"]
+__all__ = ["BACKENDS", "fix", "is_cuda", "reason", "stream"]

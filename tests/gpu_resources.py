@@ -67,7 +67,8 @@ def resident_blocks(row):
 
 
 def cuda_rows(arch):
-    for method, threads in (("raster", 160), ("exact", 256)):
+    threads = {"raster": (192, 384), "exact": (256, 512)}  # of pictures, of volumes
+    for method in threads:
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"
             source = ROOT / f"csrc/geodesic/cuda_{method}.cu"
@@ -75,7 +76,9 @@ def cuda_rows(arch):
             run("nvcc", "-cubin", *options, "-o", cubin, source)
             for name, usage, code in kernels_of(cubin):
                 metric = ("fastgeodis", "geodistk", "geodistk_fm")[int(re.search(r"MetricE(\d)", name)[1])]
-                yield row(f"geodesic {method}, {metric}", arch, threads, usage, 0, code)
+                volume = "Lb1E" in name
+                what = f"geodesic {method}{' of volumes' if volume else ''}, {metric}"
+                yield row(what, arch, threads[method][volume], usage, 0, code)
 
 
 # ---------------------------------------------------------------- Triton

@@ -9,10 +9,10 @@ from ptx import Fault, Kernel, Module
 from ptx.build import cuda_ptx
 
 
-def entry(method):
+def entry(method, volume=False):
     """(text before, text, text behind) of the kernel with the metric fastgeodis."""
     text = cuda_ptx(f"csrc/geodesic/cuda_{method}.cu", 80, "-fmad=false")
-    start = re.search(r"\.entry \w*MetricE0E", text).start()
+    start = re.search(rf"\.entry \w*MetricE0ELb{int(volume)}E", text).start()
     end = text.index("\n}\n", start)
     return text[:start], text[start:end], text[end:]
 
@@ -20,7 +20,7 @@ def entry(method):
 def is_found_out(monkeypatch, method, text, pictures, **options):
     """Does the altered kernel fault, or give other bits than the CPU?"""
     image, start = pictures
-    kernel = Kernel(Module(text), next(n for n in Module(text).entries if "MetricE0E" in n))
+    kernel = Kernel(Module(text), next(n for n in Module(text).entries if f"MetricE0ELb{image.ndim - 4}E" in n))
     monkeypatch.setattr(geodesic, "kernel", lambda *args: kernel)
     try:
         got = geodesic.run(method, image, start, iterations=1, **options)

@@ -64,13 +64,21 @@ __device__ inline void meet_all(int* arrived, int goal) {
   __syncthreads();
 }
 
+// This block has finished `round`: what its threads wrote before their last barrier is seen by who waits for it.
+__device__ inline void publish(int* finished, int self, int round) {
+  if (threadIdx.x == 0) store_release(finished + self, round);
+}
+
+__device__ inline void wait_until(const int* finished, int round) {
+  while (load_acquire(finished) < round) {
+  }
+}
+
 // This block has finished `round`; waits until the blocks [low, high] have, too.
 __device__ inline void meet_some(int* finished, int self, int low, int high, int round) {
   __syncthreads();
-  if (threadIdx.x == 0) store_release(finished + self, round);
-  for (int p = low + static_cast<int>(threadIdx.x); p <= high; p += blockDim.x)
-    while (load_acquire(finished + p) < round) {
-    }
+  publish(finished, self, round);
+  for (int p = low + static_cast<int>(threadIdx.x); p <= high; p += blockDim.x) wait_until(finished + p, round);
   __syncthreads();
 }
 
