@@ -1,7 +1,7 @@
 """The click simulator on a GPU, in two launches: where a person would click to correct a prediction.
 
-The answer of csrc/clicks: squared distances are integers here, a tie goes to the false pixels and then to the first pixel
-in the order of the rows. Programs meet in one atomic maximum of integers, so their order does not matter.
+The answer of csrc/clicks: squared distances are integers here, a tie goes to the false pixels and then to the first
+pixel in the order of the rows. Programs meet in one atomic maximum of integers, so their order does not matter.
 """
 
 import torch
@@ -37,9 +37,9 @@ def click_columns_kernel(
     pred, target, rows, state, height, width, tiles, threshold, ignore,
     FLOATS: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
-    """rows (B, H, W) int32: rows from an error to the nearest pixel above or below that is none of its kind, negative of
-    false pixels, 0 without an error. A run of errors begins, or ends, where the row before, or behind, differs: scans of
-    BY rows at a time, down and up again. Grid (tiles of BX columns x images)."""
+    """rows (B, H, W) int32: rows from an error to the nearest pixel above or below that is none of its kind, negative
+    of false pixels, 0 without an error. A run of errors begins, or ends, where the row before, or behind, differs:
+    scans of BY rows at a time, down and up again. Grid (tiles of BX columns x images)."""
     b, x = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * BX + tl.arange(0, BX)
     first = b * height * width
     pred, target, rows = pred + first, target + first, rows + first
@@ -93,7 +93,7 @@ def best_click_kernel(
             taken |= (tl.load(at) == x) & (tl.load(at + 1) == y)
     best = tl.atomic_max(state + 2 * b, tl.zeros((), tl.int64), sem="relaxed")
     least = tl.maximum((best >> (PLACES + 1)).to(tl.int32), 1)  # no pixel that is nearer matters
-    edge = tl.minimum(tl.minimum(x + 1, width - x), tl.abs(own))
+    edge = tl.minimum(tl.minimum(x + 1, tl.maximum(width - x, 0)), tl.abs(own))
     square = tl.where(taken, 0, edge * edge)
     step = 1
     open_ = tl.max(tl.where(square >= least, square, 0))
@@ -127,7 +127,7 @@ def next_click(
     pred: torch.Tensor, target: torch.Tensor, clicked: torch.Tensor, threshold: float, ignore: int
 ) -> torch.Tensor:
     """(B, 4) int64, x, y, 1 of a missed and 0 of a false pixel, squared distance (0: no error left), of predictions
-    (B, H, W), uint8 or float32, targets (B, H, W), uint8, and pixels that are taken (B, K, 2), int32; all contiguous."""
+    (B, H, W), uint8 or float32, targets (B, H, W), uint8, and taken pixels (B, K, 2), int32; all contiguous."""
     batch, height, width = pred.shape
     out = torch.empty((batch, 4), dtype=torch.int64, device=pred.device)
     if pred.numel() == 0:
@@ -137,7 +137,7 @@ def next_click(
     across = triton.cdiv(width, 16)
     click_columns_kernel[(across * batch,)](
         pred, target, rows, state, height, width, across, float(threshold), ignore,
-        FLOATS=pred.dtype == torch.float32, BY=128, BX=16, num_warps=4,
+        FLOATS=pred.dtype == torch.float32, BY=64, BX=16, num_warps=4,
     )  # fmt: skip
     tiles = triton.cdiv(width, 128)
     best_click_kernel[(tiles * height * batch,)](

@@ -1,8 +1,8 @@
 """Maps of clicks and boxes on a GPU: the prompts go in, every map is written once, in one launch.
 
-The arithmetic is that of csrc/guidance: float32, no fused multiply-add, so that disks, distances and boxes have the bits
-of the CPU; tanh and Gaussian go through ``ex2.approx`` and stay within 1e-6. A stretch by "minmax" needs the range of the
-whole map and is a second launch. Nothing waits for the host.
+The arithmetic is that of csrc/guidance: float32, no fused multiply-add, so that disks, distances and boxes have the
+bits of the CPU; tanh and Gaussian go through ``ex2.approx`` and stay within 1e-6. A stretch by "minmax" needs the range
+of the whole map and is a second launch. Nothing waits for the host.
 """
 
 import math
@@ -160,8 +160,8 @@ def click_maps(
     scales: Sequence[float],
     clip: float = math.inf, divisor: float = 1.0, stretch: bool = False, missing: float = math.inf,
 ) -> None:  # fmt: skip
-    """Fills ``out`` (B, channels x scales, H, W), whose images are contiguous, from clicks (B, N, 2), float32, contiguous,
-    and their labels (B, N), integers, of which the rows are contiguous. The options are those of csrc/guidance/click.h."""
+    """Fills ``out`` (B, channels x scales, H, W), whose images are contiguous, from clicks (B, N, 2), float32,
+    contiguous, and their labels (B, N), integers, whose rows are contiguous. The options: csrc/guidance/click.h."""
     if out.numel() == 0:
         return
     for c in range(0, len(channels), AT_ONCE):
@@ -196,9 +196,7 @@ def _some_maps(points, labels, channels, out, code, scales, clip, divisor, stret
         )  # fmt: skip
 
 
-def box_maps(
-    corners: torch.Tensor, out: torch.Tensor, distance: bool, offset: float, low: float, high: float
-) -> None:
+def box_maps(corners: torch.Tensor, out: torch.Tensor, distance: bool, offset: float, low: float, high: float) -> None:
     """Fills ``out`` (B, 1, H, W), whose images are contiguous, from boxes (B, N, 4), float32, contiguous."""
     if out.numel() == 0:
         return

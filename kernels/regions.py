@@ -7,7 +7,6 @@ below the number of pixels, makes the maps that it would touch NaN.
 import torch
 import triton
 import triton.language as tl
-
 from fastprompt.kernels.guidance import is_click
 
 

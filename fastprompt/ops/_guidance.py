@@ -1,5 +1,5 @@
-"""The calls into csrc/guidance, and kernels/guidance.py on a GPU: each fills maps that somebody else has made, NumPy arrays
-and torch tensors alike."""
+"""The calls into csrc/guidance and, on a GPU, kernels/guidance.py: each fills maps that somebody else has made, NumPy
+arrays and torch tensors alike."""
 
 import math
 import sys

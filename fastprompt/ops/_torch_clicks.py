@@ -21,9 +21,13 @@ def _cpu(pred: Tensor, target: Tensor, clicked: Tensor, threshold: float, ignore
     return out
 
 
-def _gpu_kernel(pred: Tensor, target: Tensor, clicked: Tensor, threshold: float, ignore: int) -> Tensor:
-    masks, labels = (x.view(torch.uint8) if x.dtype == torch.bool else x for x in (pred.contiguous(), target.contiguous()))
-    return _gpu.kernels("clicks").next_click(masks, labels, clicked.contiguous(), threshold, ignore)
+def _bytes(mask: Tensor) -> Tensor:
+    return mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+
+
+def _on_gpu(pred: Tensor, target: Tensor, clicked: Tensor, threshold: float, ignore: int) -> Tensor:
+    masks = _bytes(pred.contiguous()), _bytes(target.contiguous())
+    return _gpu.kernels("clicks").next_click(*masks, clicked.contiguous(), threshold, ignore)
 
 
 # pred: (B, H, W) bool, uint8 or float32; target: the same shape, bool or uint8; clicked: (B, K, 2) int32
@@ -31,5 +35,5 @@ next_click = define(
     "next_click(Tensor pred, Tensor target, Tensor clicked, float threshold, int ignore) -> Tensor",
     cpu=_cpu,
     fake=_fake,
-    gpu=or_reference(_cpu, _gpu_kernel),
+    gpu=or_reference(_cpu, _on_gpu),
 )

@@ -68,9 +68,9 @@ def _boxes_cpu(corners: Tensor, size: list[int], distance: bool, offset: float, 
     return out
 
 
-def _boxes_gpu(corners: Tensor, size: list[int], *options: Any) -> Tensor:
+def _boxes_gpu(corners: Tensor, size: list[int], distance: bool, offset: float, low: float, high: float) -> Tensor:
     out = _boxes_fake(corners, size)
-    _guidance.boxes_on_gpu(corners, *options, out)
+    _guidance.boxes_on_gpu(corners, distance, offset, low, high, out)
     return out
 
 

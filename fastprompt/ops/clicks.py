@@ -116,8 +116,10 @@ def check_clicked(clicked: Any, batch: int, single: bool) -> Any:
         return np.empty((batch, 0, 2), np.int32)
     clicked = as_array("clicked", clicked)
     on_gpu = is_cuda(clicked)
-    points = clicked.detach().double() if on_gpu else np.asarray(
-        clicked.detach().cpu().double() if is_tensor(clicked) else clicked, float
+    points: Any = (
+        clicked.detach().double()
+        if on_gpu
+        else np.asarray(clicked.detach().cpu().double() if is_tensor(clicked) else clicked, float)
     )
     if 0 in points.shape:
         return np.empty((batch, 0, 2), np.int32)
