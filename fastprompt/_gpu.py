@@ -3,6 +3,7 @@ first use. Which of them are on, and the reason where one is off."""
 
 import ctypes
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -23,6 +24,7 @@ def cuda_reason() -> str | None:
     return driver_reason() if hasattr(_C, "cuda_runtime") else "this build has no CUDA kernels"
 
 
+@functools.cache
 def triton_reason() -> str | None:
     for package in ("torch", "triton"):
         if importlib.util.find_spec(package) is None:
@@ -61,6 +63,14 @@ def stream() -> int:
     import torch
 
     return int(torch.cuda.current_stream().cuda_stream)
+
+
+def kernels(family: str) -> Any:
+    """The module ``fastprompt.kernels.<family>``, whose kernels Triton compiles at their first launch."""
+    try:
+        return importlib.import_module(f"fastprompt.kernels.{family}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"tensors on a GPU need {error.name}: pip install {error.name}, or call .cpu()") from None
 
 
 def is_cuda(x: Any) -> bool:

@@ -49,6 +49,19 @@ def on_its_device(kernel: Fn) -> Fn:
     return launch
 
 
+def or_reference(cpu: Fn, kernel: Fn) -> Fn:
+    """``kernel``; with the backend "reference" what ``cpu`` gives of copies in the memory of the host."""
+
+    @functools.wraps(kernel)
+    def gpu(*args: Any) -> Any:
+        if current_backend() != "reference":
+            return kernel(*args)
+        device = next(x.device for x in args if isinstance(x, Tensor))
+        return cpu(*(x.cpu() if isinstance(x, Tensor) else x for x in args)).to(device)
+
+    return gpu
+
+
 def without_kernel(name: str) -> Fn:
     def refuse(*args: Any) -> Any:
         raise ValueError(f"fastprompt.{name} has no kernel for a GPU: move its tensors with .cpu()")

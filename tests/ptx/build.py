@@ -12,6 +12,7 @@ from .kernel import Kernel
 from .source import Module
 
 ROOT = Path(__file__).parent.parent.parent
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")  # of a Triton launch; the other keywords are constants
 
 
 def nvcc(*arguments):
@@ -60,7 +61,7 @@ def compile_triton(function, types, constants, arch, **options):
 def compile_launch(kernel, args, constants, arch):
     """What ``kernel[grid](*args, **constants)`` would compile on sm_``arch``."""
     constants = dict(constants)
-    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+    options = {name: constants.pop(name) for name in OPTIONS if name in constants}
     return compile_triton(kernel, " ".join(type_of(a) for a in args), constants, arch, **options)
 
 
@@ -101,5 +102,7 @@ def array_of(tensor):
     """The tensor's memory; NumPy has no bfloat16."""
     import torch
 
-    assert tensor.is_contiguous()
+    if not tensor.is_contiguous():  # a view: what it spans, one stride being 1
+        span = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        tensor = tensor.as_strided((span,), (1,))
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
