@@ -1,0 +1,47 @@
+"""The Triton kernels of masks: compiled PTX executed on CPU tensors, and Triton's own interpreter."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from ptx.build import OnPtx  # noqa: E402
+from triton_mask_cases import ALL, CASES, KERNELS  # noqa: E402
+
+
+@pytest.fixture
+def on_ptx(monkeypatch):
+    """Puts the executor of PTX in the place of every kernel."""
+
+    def install(arch, **launch):
+        for module in KERNELS:
+            for name in [n for n in vars(module) if n.endswith("_kernel")]:
+                monkeypatch.setattr(module, name, OnPtx(getattr(module, name), arch, **launch))
+
+    return install
+
+
+@pytest.mark.parametrize(("name", "case"), ALL, ids=str)
+def test_compiled_for_sm_80(on_ptx, name, case):
+    on_ptx(80, check_blocks=True)
+    CASES[name][0](*case)
+
+
+@pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in CASES for arch in (75, 90, 120)])
+def test_compiled_for_other_architectures(on_ptx, name, arch):
+    on_ptx(arch, order=1)  # warps in random order
+    CASES[name][0](*CASES[name][1][2 if arch == 120 else 1])
+
+
+def test_triton_interpreter(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("triton_mask_cases.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    left_out = sum(name != "resize_masks" and case[0] == "bf16" for name, case in ALL)
+    assert done.stdout == f"{len(ALL) - left_out} cases\n", "all but products in bfloat16"
