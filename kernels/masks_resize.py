@@ -1,8 +1,8 @@
 """Masks of an image's size from low-resolution logits on a GPU: resizing, threshold, area, box and stability score.
 
 Two launches: the masks with the counts of every tile, then the sum of these counts. The logits are never written at
-full size unless they are asked for; every output pixel is the sum of the few inputs that ``fastprompt.ops._resize.taps``
-names for its row and its column, columns first, as on the CPU. No atomics: the counts are the same in every run.
+full size unless they are asked for; every output pixel is the sum of the few inputs that ``ops._resize.taps`` names for
+its row and its column, columns first, as on the CPU. No atomics: the counts are the same in every run.
 """
 
 import functools

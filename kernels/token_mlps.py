@@ -1,8 +1,8 @@
 """The small MLPs behind SAM's output tokens on a GPU: a few prompts, and weights that one multiprocessor would stream
 for too long. So the hidden columns of every MLP are split over programs, and all MLPs share each launch.
 
-Two launches for three layers: ``layer_kernel`` makes a hidden layer; ``last_kernel`` the last hidden columns of a program
-and what they add to the outputs, and the program that comes last sums the parts, in the same order in every run.
+Two launches for three layers: ``layer_kernel`` makes a hidden layer; ``last_kernel`` the last hidden columns and what
+they add to the outputs, and the program that comes last sums the parts, in the same order in every run.
 
 Sums in float32; products in the type of the tokens, float32 ones as ``precision`` says.
 """

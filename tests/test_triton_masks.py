@@ -9,8 +9,10 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from fastprompt.kernels import masks, token_mlps  # noqa: E402
+from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
-from triton_mask_cases import ALL, CASES, KERNELS  # noqa: E402
+from triton_mask_cases import ALL, CASES, KERNELS, normal  # noqa: E402
 
 
 @pytest.fixture
@@ -35,6 +37,28 @@ def test_compiled_for_sm_80(on_ptx, name, case):
 def test_compiled_for_other_architectures(on_ptx, name, arch):
     on_ptx(arch, order=1)  # warps in random order
     CASES[name][0](*CASES[name][1][2 if arch == 120 else 1])
+
+
+def test_the_order_of_blocks_changes_no_bit(on_ptx):
+    """Whichever program comes last sums the parts of the token MLPs, in their order."""
+    tokens, weights = (
+        normal(1, 2, 3, 32),
+        [normal(n, *shape) for n, shape in enumerate([(48, 32), (48,), (5, 48), (5,)] * 2)],
+    )
+    found = []
+    for order in ("forward", "reverse", 1, 2):
+        on_ptx(80, order=order)
+        found.append(token_mlps.token_mlps(tokens, [0, 2], weights, 2))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_wrong_size_is_caught(on_ptx):
+    """The kernels trust the sizes that they are given: one vector too few lies outside."""
+    on_ptx(80)
+    image, w = torch.ones(1, 16, 2, 2), [torch.ones(16, 4, 2, 2), *[torch.ones(4)] * 3, torch.ones(4, 4, 2, 2)]
+    masks.mask_head(image, torch.ones(1, 2, 4), *w, torch.ones(4), None, None, 1e-6)
+    with pytest.raises(Fault, match="out of bounds"):
+        masks.mask_head(image, torch.ones(1, 2, 4), *w, torch.ones(3), None, None, 1e-6)
 
 
 def test_triton_interpreter(monkeypatch):

@@ -1,7 +1,6 @@
 """What the kernels of masks must give, whoever executes them: see triton_cases.py."""
 
 import numpy as np
-import torch
 from fastprompt.kernels import masks, masks_resize, token_mlps
 from triton_cases import DEVICE, TOLERANCE, normal, plain
 

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt._gpu import is_cuda
 from fastprompt._runtime import is_tensor
 
 View = tuple[int, int, tuple[int, ...]]
 
 ABSENT: View = (0, 3, (0, 0, 0, 0, 0))
-_FLOATS = ("float32", "float16", "bfloat16")
 _CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3, "bool": 3}
 
 
@@ -57,11 +55,6 @@ def plain_floats(x: Any) -> Any:
     if x is None:
         return None
     return x.float().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float32)
-
-
-def kernel_floats(x: Any) -> Any:
-    """:func:`plain_floats`; on a GPU half precision stays, and so do the strides."""
-    return x if is_cuda(x) and dtype_name(x) in _FLOATS else plain_floats(x)
 
 
 def address(x: Any) -> int:

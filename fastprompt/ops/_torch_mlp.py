@@ -1,5 +1,6 @@
 """The MLPs behind SAM's output tokens, all in one operator. No gradient."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,6 +16,8 @@ def _fake(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -
 
 
 def _cpu(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -> list[Tensor]:
+    if any(x.dtype != torch.float32 for x in (tokens, *weights)):
+        return formula(tokens, rows, weights, layers)
     tokens, weights = tokens.contiguous(), [w.contiguous() for w in weights]
     found, jobs = _fake(tokens, rows, weights, layers), []
     prompts, count, channels = tokens.shape
