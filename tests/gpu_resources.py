@@ -6,6 +6,7 @@ python tests/gpu_resources.py --write     # `make gpu-table`
 
 import contextlib
 import functools
+import importlib
 import re
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ import unittest.mock
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 TABLE = ROOT / "docs/gpu_resources.md"
 ARCHS = [75, 80, 87, 89, 90, 100, 120]
 HEADER = """# What the GPU kernels take
@@ -63,13 +65,19 @@ def resident_blocks(row):
     return min(threads // (32 * warps), blocks, by_registers, by_shared)
 
 
+def families():
+    """The modules beside this one that know the kernels of a family: ``launches(record)``, ``cuda_rows(arch)``."""
+    sys.path.insert(0, str(HERE))
+    return [importlib.import_module(path.stem) for path in sorted(HERE.glob("gpu_resources_*.py"))]
+
+
 # ---------------------------------------------------------------- CUDA C++
 
 
 def cuda_rows(arch):
-    from gpu_resources_guidance import euclidean_rows
-
-    yield from euclidean_rows(arch)
+    for module in families():
+        if hasattr(module, "cuda_rows"):
+            yield from module.cuda_rows(arch)
     threads = {"raster": (192, 384), "exact": (256, 512)}  # of pictures, of volumes
     for method in threads:
         with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +119,6 @@ def record(modules, calls):
 
 def triton_launches():
     """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
-    import gpu_resources_guidance
     import torch
     from fastprompt.kernels import attention, pruning
 
@@ -140,7 +147,10 @@ def triton_launches():
             "image to prompt, 256 channels",
         ]
 
-    return record([attention, pruning], calls) | gpu_resources_guidance.launches(record)
+    found = record([attention, pruning], calls)
+    for module in families():
+        found |= module.launches(record)
+    return found
 
 
 def triton_rows(arch):

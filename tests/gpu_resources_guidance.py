@@ -40,7 +40,7 @@ def launches(record):
     return record([guidance], maps) | record([regions], on_regions) | record([clicks], next_click)
 
 
-def euclidean_rows(arch):
+def cuda_rows(arch):
     source = gpu_resources.ROOT / "csrc/geodesic/cuda_euclidean.cu"
     options = ["-std=c++17", f"-I{gpu_resources.ROOT / 'csrc'}", "-fmad=false", f"-arch=sm_{arch}"]
     # Threads and dynamic shared memory of 1024 x 1024 pixels, and of 128 planes.

@@ -78,16 +78,17 @@ def define_with_formula(
     shape: Fn,
     supported: Fn = lambda *args: True,
     gpu: Fn | None = None,
+    dtype: Fn = lambda *args: torch.float32,
 ) -> Any:
     """An operator with a kernel, ``launch(*args, out)``, for float32 and contiguous tensors, and a formula in torch
     operators: that of the backend "reference", of sizes that the kernel does not take, and of the gradient, which
     differentiates the formula behind an operator of its own. ``gpu(*args)`` returns the result on a GPU, or None where
-    it leaves it to the formula."""
+    it leaves it to the formula. ``dtype(*args)`` is the result's: on a GPU, operators may take half precision."""
     arguments = [argument.strip() for argument in schema.split(",")]
     tensors = sum(argument.startswith("Tensor") for argument in arguments)  # they come first
 
     def fake(*args: Any) -> Tensor:
-        return args[0].new_empty(shape(*args), dtype=torch.float32)
+        return args[0].new_empty(shape(*args), dtype=dtype(*args))
 
     def cpu(*args: Any) -> Tensor:
         if current_backend() == "reference" or not supported(*args):
