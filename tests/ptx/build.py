@@ -98,8 +98,10 @@ def type_of(argument):
 
 
 def array_of(tensor):
-    """The tensor's memory; NumPy has no bfloat16."""
+    """The tensor's memory, of a view all from its first element on; NumPy has no bfloat16."""
     import torch
 
-    assert tensor.is_contiguous()
+    if not tensor.is_contiguous():
+        storage = tensor.untyped_storage().nbytes() // tensor.element_size()
+        tensor = tensor.as_strided((storage - tensor.storage_offset(),), (1,))
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
