@@ -110,7 +110,7 @@ def with_bias(s, near, far_h, h_step, row, rows, ROWS: tl.constexpr, COLS: tl.co
 
 
 @triton.jit
-def place_of(coordinates, n, count, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def place_of(coordinates, n, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """Row and column of a token; the grid's nearest one where they lie outside."""
     y, x = tl.load(coordinates + 2 * n), tl.load(coordinates + 2 * n + 1)
     return tl.minimum(tl.maximum(y, 0), HEIGHT - 1), tl.minimum(tl.maximum(x, 0), WIDTH - 1)

@@ -173,7 +173,7 @@ def list_kernel(
     k += start
     v += start
     query, query1 = both_parts(q + start, token * token_step, D, D0, D1)
-    y, x = place_of(coordinates, token, count, HEIGHT, WIDTH)
+    y, x = place_of(coordinates, token, HEIGHT, WIDTH)
 
     far_h = far + (image * HEADS + head) * count * (HEIGHT + WIDTH) + token * (HEIGHT + WIDTH)
     far_w = far_h + HEIGHT
@@ -189,13 +189,13 @@ def list_kernel(
     for first in range(0, count, BN):
         n = first + tl.arange(0, BN)
         there, n = n < count, tl.minimum(n, count - 1)
-        y, x = place_of(coordinates, n, count, HEIGHT, WIDTH)
+        row, column = place_of(coordinates, n, HEIGHT, WIDTH)
         key, key1 = both_parts(k, n * token_step, D, D0, D1)
         s = product(query, query1, key, key1, D1, PRECISION) * (scale * LOG2E)
         if BH > 0:
-            s = picked(high_w, low_w, x, picked(high_h, low_h, y, s, BH), BW)
+            s = picked(high_w, low_w, column, picked(high_h, low_h, row, s, BH), BW)
         else:
-            s += tl.load(far_h[:, None] + y[None, :]) + tl.load(far_w[:, None] + x[None, :])
+            s += tl.load(far_h[:, None] + row[None, :]) + tl.load(far_w[:, None] + column[None, :])
         s = tl.where(there[None, :], s, -float("inf"))
         value, value1 = both_parts(v, n * token_step, D, D0, D1)
         best, total, acc, acc1 = softmax_step(s, value, value1, best, total, acc, acc1, D1, PRECISION)

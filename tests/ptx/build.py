@@ -98,10 +98,9 @@ def type_of(argument):
 
 
 def array_of(tensor):
-    """The tensor's memory, of a view all from its first element on; NumPy has no bfloat16."""
+    """The tensor's memory, of a view from its first element to its last; NumPy has no bfloat16."""
     import torch
 
-    if not tensor.is_contiguous():
-        storage = tensor.untyped_storage().nbytes() // tensor.element_size()
-        tensor = tensor.as_strided((storage - tensor.storage_offset(),), (1,))
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    tensor = tensor.as_strided((reach + 1 if tensor.numel() else 0,), (1,))
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
