@@ -114,3 +114,50 @@ def place_of(coordinates, n, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """Row and column of a token; the grid's nearest one where they lie outside."""
     y, x = tl.load(coordinates + 2 * n), tl.load(coordinates + 2 * n + 1)
     return tl.minimum(tl.maximum(y, 0), HEIGHT - 1), tl.minimum(tl.maximum(x, 0), WIDTH - 1)
+
+
+@triton.jit
+def halves(data, EXTENT: tl.constexpr, B: tl.constexpr):
+    """(len(data), B) numbers behind each pointer as the sum of two bfloat16, which holds 16 of their 24 bits."""
+    n = tl.arange(0, B)
+    x = tl.load(data[:, None] + n[None, :], mask=(n < EXTENT)[None, :], other=0.0)
+    high = x.to(tl.bfloat16)
+    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def one_hot(place, B: tl.constexpr, dtype: tl.constexpr):
+    """(len(place), B): 1 at each place."""
+    return (place[:, None] == tl.arange(0, B)[None, :]).to(dtype)
+
+
+@triton.jit
+def picked(high, low, place, s, B: tl.constexpr):
+    """``s`` and the numbers at the places of the keys."""
+    one = tl.trans(one_hot(place, B, tl.bfloat16))
+    return tl.dot(low, one, tl.dot(high, one, s))
+
+
+@triton.jit
+def block_of(count, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of tokens, head and image of this program."""
+    blocks = tl.cdiv(count, BLOCK)
+    program = tl.program_id(0)
+    return program % blocks, program // blocks % HEADS, (program // (blocks * HEADS)).to(tl.int64)
+
+
+@triton.jit
+def times_table(
+    x, x1, rel, place, data, step, dtype: tl.constexpr, EXTENT: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
+    D1: tl.constexpr, BR: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Adds rows of the table, R[place - p + EXTENT - 1], weighted with the numbers at ``data + p step``."""
+    for first in range(0, 2 * EXTENT - 1, BR):
+        j = first + tl.arange(0, BR)
+        p = place[:, None] - j[None, :] + EXTENT - 1
+        weight = tl.load(data[:, None] + p * step, mask=(p >= 0) & (p < EXTENT), other=0.0).to(dtype)
+        r, r1 = both_parts(rel, tl.minimum(j, 2 * EXTENT - 2) * D, D, D0, D1)
+        x = tl.dot(weight, r.to(dtype), x, input_precision=PRECISION)
+        if D1 > 0:
+            x1 = tl.dot(weight, r1.to(dtype), x1, input_precision=PRECISION)
+    return x, x1

@@ -2,8 +2,8 @@
 
     logit[q, k] = scale <q, k> + <q, Rh[y_q - y_k + h - 1]> + <q, Rw[x_q - x_k + w - 1]>
 
-A program multiplies its queries with both tables once and writes what it needs of that, h + w numbers a query, to a place
-that only it reads. A tile of keys is a few whole rows of the grid (or of a window): the term of the columns is then one
+A program multiplies its queries with both tables once and writes what it needs of that, h + w numbers a query, where
+only it reads them. A tile of keys is a few whole rows of the grid (or of a window): the term of the columns is then one
 matrix of queries x columns, which stays in registers for all tiles, and that of the rows one number per query and row.
 The tokens of a list come in any order: there a product with the keys' one-hot places picks both terms.
 
@@ -14,16 +14,18 @@ Softmax online, with powers of two; sums in float32; products in the type of the
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from fastprompt.kernels.relative_parts import (
     LOG2E,
+    block_of,
     both_parts,
     cell_of,
     columns_bias,
+    halves,
+    picked,
     place_of,
     product,
     products_with_table,
@@ -31,6 +33,7 @@ from fastprompt.kernels.relative_parts import (
     with_bias,
     write_rows,
 )
+from fastprompt.kernels.relative_tiles import cut, forward_tile, parts_of
 
 
 @triton.jit
@@ -135,22 +138,6 @@ def grid_kernel(
 
 
 @triton.jit
-def halves(data, EXTENT: tl.constexpr, B: tl.constexpr):
-    """(len(data), B) numbers behind each pointer as the sum of two bfloat16, which holds 16 of their 24 bits."""
-    n = tl.arange(0, B)
-    x = tl.load(data[:, None] + n[None, :], mask=(n < EXTENT)[None, :], other=0.0)
-    high = x.to(tl.bfloat16)
-    return high, (x - high.to(tl.float32)).to(tl.bfloat16)
-
-
-@triton.jit
-def picked(high, low, place, s, B: tl.constexpr):
-    """``s`` and the numbers at the places of the keys."""
-    one = (tl.arange(0, B)[:, None] == place[None, :]).to(tl.bfloat16)
-    return tl.dot(low, one, tl.dot(high, one, s))
-
-
-@triton.jit
 def list_kernel(
     q, k, v, rel_h, rel_w, coordinates, far, out, log_weight, image_step, token_step, head_step, place_step, scale,
     count,
@@ -163,9 +150,7 @@ def list_kernel(
     far: for every image, head and token HEIGHT + WIDTH numbers. BH, BW: at least HEIGHT, WIDTH, powers of two; 0: the
     biases are loaded for every pair, because the tables are too long for registers.
     """
-    blocks = tl.cdiv(count, BQ)
-    program = tl.program_id(0)
-    block, head, image = program % blocks, program // blocks % HEADS, (program // (blocks * HEADS)).to(tl.int64)
+    block, head, image = block_of(count, HEADS, BQ)
     i = block * BQ + tl.arange(0, BQ)
     valid, token = i < count, tl.minimum(i, count - 1)
     start = image * image_step + head * head_step
@@ -209,38 +194,6 @@ def list_kernel(
 # ---------------------------------------------------------------- launches
 
 
-class Tile(NamedTuple):
-    queries: int  # of a program
-    keys: int  # of a step
-    warps: int
-    stages: int
-
-
-def tile_of(arch: int, itemsize: int, width: int, kind: str) -> Tile:
-    """For numbers of ``itemsize`` bytes and heads of ``width``; kind: "grid", "window", "list"."""
-    if arch < 80:
-        return Tile(32, 32, 4, 1)
-    if itemsize == 4:
-        return Tile(64, 32, 4, 2)
-    return Tile(64, 64, 4, 2)
-
-
-def cut(size: tuple[int, int], keys: int) -> tuple[int, int]:
-    """Rows and columns of a tile of ``keys`` keys: those that leave the fewest places empty."""
-    shapes = [(keys // n, n) for n in (16, 32, 64, 128) if n <= keys]
-
-    def padded(shape: tuple[int, int]) -> int:
-        return math.prod(-(-n // m) * m for n, m in zip(size, shape, strict=True))
-
-    return min(shapes, key=lambda shape: (padded(shape), shape[0]))
-
-
-def parts_of(width: int) -> tuple[int, int]:
-    """Sizes of the two parts of a head, powers of two from 16 on; the second one may be 0."""
-    first = max(16, 1 << (width.bit_length() - 1))
-    return first, max(16, triton.next_power_of_2(width - first)) if width > first else 0
-
-
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor,
     coordinates: torch.Tensor | None, pad_key: torch.Tensor | None, pad_value: torch.Tensor | None,
@@ -254,7 +207,7 @@ def attention(
     cell = window if window[0] else size
     far = torch.empty(batch, heads, count, sum(cell), device=q.device)
     kind = "list" if coordinates is not None else "window" if window[0] else "grid"
-    tile, (first, second) = tile_of(arch, q.element_size(), width, kind), parts_of(width)
+    tile, (first, second) = forward_tile(arch, q.element_size(), width, kind), parts_of(width)
     common = {"HEADS": heads, "HEIGHT": size[0], "WIDTH": size[1], "D": width, "D0": first, "D1": second}
     common |= {"BQ": tile.queries, "BR": 32, "PRECISION": precision}
     options = {"num_warps": tile.warps, "num_stages": tile.stages}

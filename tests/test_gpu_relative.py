@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fastprompt.kernels import relative_position as kernels  # noqa: E402
+from fastprompt.kernels import relative_position as kernels, relative_position_backward as backward  # noqa: E402
+from fastprompt.ops import _torch_relative as torch_side  # noqa: E402
 from fastprompt.reference import attention as reference  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
 
@@ -64,7 +65,11 @@ def logarithms(arrays, size, window, scale):
         far = rel[places_of[:, :, None] - places_of[:, None] + n - 1]
         logits += np.einsum("bqhd,bqkd->bhqk", q, np.broadcast_to(far, (len(q), *far.shape[1:])))
     found = np.log(np.exp(logits).sum(-1)).swapaxes(1, 2)
-    return (reference.unite(found[..., None], size, window) if window[0] else found).squeeze(-1 if window[0] else ()).swapaxes(1, 2)
+    return (
+        (reference.unite(found[..., None], size, window) if window[0] else found)
+        .squeeze(-1 if window[0] else ())
+        .swapaxes(1, 2)
+    )
 
 
 def check(case, dtype, arch, precision, device="cpu"):
@@ -76,9 +81,29 @@ def check(case, dtype, arch, precision, device="cpu"):
     close(log_weight, logarithms(exact, *place, scale), "fp32")
 
 
-def close(got, expected, dtype):
+def close(got, expected, dtype, largest=None):
     assert tuple(got.shape) == expected.shape
-    np.testing.assert_allclose(plain(got), expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max()))
+    largest = largest or max(1, np.abs(expected).max())
+    np.testing.assert_allclose(plain(got), expected, rtol=0, atol=TOLERANCE[dtype] * largest)
+
+
+def check_gradient(case, dtype, arch, precision, device="cpu"):
+    """Against autograd of the formula in float64, of what the forward kernel made."""
+    arrays, (size, _), scale = problem(case, dtype)
+    leaves = [x.double().requires_grad_() for x in arrays[:5]]
+    wanted = torch_side.formula(*leaves, torch_side.places(arrays[5], size), size, scale)
+    log_weight = torch_side.logits(*leaves[:2], *leaves[3:], torch_side.places(arrays[5], size), size, scale).logsumexp(
+        -1
+    )
+    grad = normal(np.random.default_rng(1), *wanted.shape).to(DTYPES[dtype])
+    expected = torch.autograd.grad(wanted, leaves, grad.double())
+    given = [None if x is None else x.to(device) for x in (grad, *arrays[:6])]
+    made = wanted.detach().to(DTYPES[dtype]).contiguous().to(device), log_weight.detach().float().to(device)
+    found = backward.gradient(*given, *made, size, scale, arch, precision)
+    largest = max(float(x.abs().max()) for x in expected)  # the gradient of a table of one row is 0
+    for got, want, of in zip(found, expected, arrays, strict=False):
+        assert got.dtype == of.dtype
+        close(got, want.numpy(), dtype, largest)
 
 
 @pytest.fixture
@@ -86,7 +111,7 @@ def on_ptx(monkeypatch):
     """Puts the executor of PTX in the place of every kernel."""
 
     def install(arch, **launch):
-        for module in (kernels,):
+        for module in (kernels, backward):
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
                 monkeypatch.setattr(module, name, OnPtx(getattr(module, name), arch, **launch))
 
@@ -98,3 +123,13 @@ def on_ptx(monkeypatch):
 def test_compiled_for_sm_80(on_ptx, case, dtype):
     on_ptx(80, check_blocks=True)
     check(case, dtype, 80, "tf32x3")
+
+
+GRADIENT = [name for name, case in CASES.items() if case[4] is None]
+
+
+@pytest.mark.parametrize("case", GRADIENT)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_compiled_for_sm_80(on_ptx, case, dtype):
+    on_ptx(80, check_blocks=True)
+    check_gradient(case, dtype, 80, "tf32x3")
