@@ -250,6 +250,11 @@ def tables_kernel(
 # ---------------------------------------------------------------- launches
 
 
+def takes_lists(arch: int, size: tuple[int, int]) -> bool:
+    """Whether the one-hot places of a list fit: sm_75 has no bfloat16."""
+    return arch >= 80 and max(size) <= 128
+
+
 def gradient(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor,
     coordinates: torch.Tensor | None, out: torch.Tensor, log_weight: torch.Tensor, size: tuple[int, int],

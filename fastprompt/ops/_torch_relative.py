@@ -126,6 +126,11 @@ def _on_gpu(
     return _gpu.kernels("relative_position").attention(*given, call.size, call.window, scale, *target(q))
 
 
+def within(coordinates: Tensor, size: tuple[int, int]) -> Tensor:
+    """The nearest places inside the grid, as the kernels take them: an error would wait for the GPU."""
+    return torch.stack([coordinates[..., axis].clamp(0, n - 1) for axis, n in enumerate(size)], -1)
+
+
 def pair(numbers: Pair) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
@@ -134,8 +139,7 @@ def reference_on_gpu(call: Call) -> tuple[Tensor, Tensor]:
     """The formula in float32, window by window; of windows no ``log_weight``, which only the gradient asks for."""
     floats: Any = {name: x.float() for name, x in call._asdict().items() if isinstance(x, Tensor)}
     plain = call._replace(**floats)
-    at = places(call.coordinates, list(call.cell), call.q.device)
-    at = torch.stack([at[..., axis].clamp(0, n - 1) for axis, n in enumerate(call.cell)], -1)
+    at = within(places(call.coordinates, list(call.cell), call.q.device), call.cell)
     q, k, v = plain[:3]
     if call.window[0]:
         paddings = None, plain.pad_key, plain.pad_value
@@ -161,7 +165,7 @@ def alike(*rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def in_grid(coordinates: Maybe) -> Maybe:
-    """The kernels move what lies outside into the grid."""
+    """As the kernels read it: what lies outside they move into the grid."""
     return None if coordinates is None else coordinates.to(torch.int32).contiguous()
 
 
@@ -181,10 +185,7 @@ def _backward_cpu(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     found = _backward_fake(grad, q, k, v, rel_h, rel_w)
     if current_backend() == "reference":
-        with torch.enable_grad():
-            leaves: Any = [x.detach().requires_grad_() for x in (q, k, v, rel_h, rel_w)]
-            arguments: Any = (*leaves, places(coordinates, size), size, scale)
-            return tuple(g.contiguous() for g in torch.autograd.grad(formula(*arguments), leaves, grad))
+        return gradient_of_formula(grad, (q, k, v, rel_h, rel_w), places(coordinates, size), size, scale)
     q, k, v = map(relative_position.floats, (q, k, v))  # keep the names: their addresses are in use
     grad, out, log_weight = grad.contiguous(), out.contiguous(), log_weight.contiguous()
     call = (
@@ -203,6 +204,32 @@ def _backward_cpu(
     fields = relative_position.arguments(call)
     made = addresses(found)
     _C.relative_gradient(*fields, address(out), address(log_weight), address(grad), made, get_num_threads())
+    return found
+
+
+def gradient_of_formula(
+    grad: Tensor, tensors: tuple[Tensor, ...], coordinates: Tensor, size: Pair, scale: float
+) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        leaves: Any = [x.detach().float().requires_grad_() for x in tensors]
+        arguments: Any = (*leaves, coordinates, size, scale)
+        found = torch.autograd.grad(formula(*arguments), leaves, grad.float())
+    return tuple(g.to(x.dtype).contiguous() for g, x in zip(found, tensors, strict=True))
+
+
+def _backward_on_gpu(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Maybe, out: Tensor,
+    log_weight: Tensor, size: Pair, scale: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    tensors, (arch, precision) = (q, k, v, rel_h, rel_w), target(q)
+    if q.numel() == 0:
+        return tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in tensors)
+    kernels = None if current_backend() == "reference" else _gpu.kernels("relative_position_backward")
+    if kernels is None or (coordinates is not None and not kernels.takes_lists(arch, pair(size))):
+        at = within(places(coordinates, size, q.device), pair(size))
+        return gradient_of_formula(grad, tensors, at, size, scale)
+    rows = (*alike(q, k, v), rel_h.contiguous(), rel_w.contiguous(), in_grid(coordinates), out.contiguous(), log_weight)
+    found: tuple[Tensor, ...] = kernels.gradient(grad.contiguous(), *rows, pair(size), scale, arch, precision)
     return found
 
 
@@ -226,6 +253,7 @@ _attention_backward = define(
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     cpu=_backward_cpu,
+    gpu=_backward_on_gpu,
     fake=_backward_fake,
 )
 _attention = define(
