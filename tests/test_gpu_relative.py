@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 
+import fastprompt as fp
+
 pytest.importorskip("triton", reason="triton is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fastprompt.kernels import relative_position as kernels, relative_position_backward as backward  # noqa: E402
-from fastprompt.ops import _torch_relative as torch_side  # noqa: E402
-from fastprompt.reference import attention as reference  # noqa: E402
+from fastprompt.kernels import relative_position as kernels  # noqa: E402
+from fastprompt.kernels import relative_position_backward as backward  # noqa: E402
+from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
+
+from fastprompt.ops import _torch_relative as torch_side  # noqa: E402
+from fastprompt.ops._library import GPU  # noqa: E402
+from fastprompt.reference import attention as reference  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 2e-5, "bf16": 2e-2, "fp16": 3e-3}  # of the largest value
@@ -106,6 +112,14 @@ def check_gradient(case, dtype, arch, precision, device="cpu"):
         close(got, want.numpy(), dtype, largest)
 
 
+SOME = [(case, "bf16") for case in CASES]
+SOME += [(case, "fp32") for case in ("ragged", "one row", "odd width", "windows", "list")]
+SOME += [(case, "fp16") for case in ("ragged", "windows")]
+OTHERS = [(75, "ragged", "fp16"), (75, "windows", "fp16"), (75, "list", "fp16"), (75, "odd width", "fp32")]
+OTHERS += [(120, case, "bf16") for case in ("ragged", "windows", "list")]
+needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+
+
 @pytest.fixture
 def on_ptx(monkeypatch):
     """Puts the executor of PTX in the place of every kernel."""
@@ -118,18 +132,121 @@ def on_ptx(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("case", "dtype"), SOME)
 def test_compiled_for_sm_80(on_ptx, case, dtype):
     on_ptx(80, check_blocks=True)
     check(case, dtype, 80, "tf32x3")
 
 
-GRADIENT = [name for name, case in CASES.items() if case[4] is None]
-
-
-@pytest.mark.parametrize("case", GRADIENT)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("case", "dtype"), [x for x in SOME if CASES[x[0]][4] is None])
 def test_gradient_compiled_for_sm_80(on_ptx, case, dtype):
     on_ptx(80, check_blocks=True)
     check_gradient(case, dtype, 80, "tf32x3")
+
+
+@pytest.mark.parametrize(("arch", "case", "dtype"), OTHERS)
+def test_compiled_for_other_architectures(on_ptx, arch, case, dtype):
+    """Those of sm_90 use wgmma, which the interpreter does not know."""
+    on_ptx(arch, order=1)  # warps in random order
+    check(case, dtype, arch, "ieee" if arch < 80 else "tf32x3")
+    if CASES[case][4] is None and (arch >= 80 or not CASES[case][5]):
+        check_gradient(case, dtype, arch, "ieee" if arch < 80 else "tf32x3")
+
+
+def test_tf32(on_ptx):
+    """What "high" and "medium" ask for: less exact than "highest", and by how much."""
+    on_ptx(80)
+    with pytest.raises(AssertionError, match="Max absolute difference"):
+        check("ragged", "fp32", 80, "tf32")
+    TOLERANCE_OF_TF32 = {"fp32": 2e-3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TOLERANCE, "fp32", TOLERANCE_OF_TF32["fp32"])
+        check("ragged", "fp32", 80, "tf32")
+
+
+def test_the_same_bits_twice(on_ptx):
+    """Blocks in another order."""
+    (*arrays, _, _), (size, _), scale = problem("ragged", "bf16")
+    found = []
+    for order in ("forward", "reverse"):
+        on_ptx(80, order=order)
+        out, log_weight = kernels.attention(*arrays, None, None, size, (0, 0), scale, 80, "tf32x3")
+        found.append((out, *backward.gradient(out, *arrays, out, log_weight, size, scale, 80, "tf32x3")))
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("name", "count"), [("list", 46), ("ragged", 35)])
+def test_a_wrong_size_is_caught(on_ptx, name, count):
+    """The kernels trust the sizes that they are given: a place too few is read outside."""
+    arrays, (size, _), scale = problem(name, "bf16")
+    on_ptx(80)
+    short = [x[:, :count].contiguous() for x in arrays[:3]]
+    short[2] = short[2][:, :-1].contiguous()
+    with pytest.raises(Fault, match="out of bounds"):
+        kernels.attention(*short, *arrays[3:5], arrays[5], None, None, size, (0, 0), scale, 80, "tf32x3")
+
+
+# ---------------------------------------------------------------- the operator
+
+
+@pytest.mark.parametrize("case", ["odd width", "windows", "list"])
+def test_dispatch(on_ptx, case):
+    """What a CUDA tensor reaches, with the strides and types that it may have there."""
+    on_ptx(80)
+    (q, k, v, rel_h, rel_w, places, *padding), place, scale = problem(case, "bf16")
+    exact = [plain(x) for x in (q, k, v, rel_h, rel_w, places, *padding)]
+    wanted = reference.relative_position(*exact, *place, scale)
+    if places is not None:
+        places = places.long()
+    operator, sizes = GPU["relative_attention"], [list(n) for n in place]
+    turned = v.transpose(1, 3).contiguous().transpose(1, 3)
+    for value in (v, turned):
+        out, _ = operator(q, k, value, rel_h.float(), rel_w, places, *padding, *sizes, scale)
+        assert out.dtype == torch.bfloat16
+        assert out.is_contiguous()
+        close(out, wanted, "bf16")
+    with fp.backend("reference"):
+        close(operator(q, k, v, rel_h, rel_w, places, *padding, *sizes, scale)[0], wanted, "bf16")
+    empty = [x[:0] for x in (q, k, v)]
+    assert operator(*empty, rel_h, rel_w, places, *padding, *sizes, scale)[0].shape == (0, *q.shape[1:])
+
+
+def test_places_outside_the_grid_count_as_the_nearest(on_ptx):
+    on_ptx(80)
+    (*arrays, places, _, _), place, scale = problem("list", "bf16")
+    sizes, far = [list(n) for n in place], places.clone()
+    far[:, :5] = torch.tensor([[-7, 3], [2**31 - 1, -(2**31)], [4, 10], [9, 9], [-1, -1]], dtype=torch.int32)
+    near = far.maximum(torch.tensor(0)).minimum(torch.tensor([n - 1 for n in place[0]]))
+    for backend in ("auto", "reference"):
+        with fp.backend(backend):
+            got, want = (GPU["relative_attention"](*arrays, x, None, None, *sizes, scale)[0] for x in (far, near))
+            assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("case", ["odd width", "list", "long list"])
+def test_dispatch_of_the_gradient(on_ptx, case):
+    on_ptx(80)
+    arrays, (size, window), scale = problem(case, "bf16")
+    arrays, sizes = arrays[:6], (list(size), list(window))
+    out, log_weight = GPU["relative_attention"](*arrays, None, None, *sizes, scale)
+    call = (*arrays, out, log_weight, sizes[0], scale)
+    grad = normal(np.random.default_rng(1), *out.shape).bfloat16().transpose(1, 2).contiguous().transpose(1, 2)
+    found = GPU["relative_attention_backward"](grad, *call)
+    with fp.backend("reference"):
+        wanted = GPU["relative_attention_backward"](grad, *call)
+    largest = max(float(x.abs().max()) for x in wanted)
+    for got, want in zip(found, wanted, strict=True):
+        close(got, plain(want), "bf16", largest)
+
+
+# ---------------------------------------------------------------- on a device
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=needs_gpu) for name in CASES])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_on_a_gpu(case, dtype):
+    x = torch.empty(0, device="cuda")
+    check(case, dtype, *torch_side.target(x), device="cuda")
+    if CASES[case][4] is None:
+        check_gradient(case, dtype, *torch_side.target(x), device="cuda")
