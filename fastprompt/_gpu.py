@@ -62,4 +62,14 @@ def is_cuda(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
 
 
-__all__ = ["BACKENDS", "fix", "is_cuda", "reason"]
+def products(x: Any) -> str:
+    """Triton's ``input_precision`` for products of float32 on the device of ``x``, by
+    ``torch.get_float32_matmul_precision()``."""
+    import torch
+
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "ieee"  # no TF32 there
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+__all__ = ["BACKENDS", "fix", "is_cuda", "products", "reason"]

@@ -98,8 +98,9 @@ def type_of(argument):
 
 
 def array_of(tensor):
-    """The tensor's memory; NumPy has no bfloat16."""
+    """The tensor's memory, of a view from its first element to its last; NumPy has no bfloat16."""
     import torch
 
-    assert tensor.is_contiguous()
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    tensor = tensor.as_strided((reach + 1 if tensor.numel() else 0,), (1,))
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
