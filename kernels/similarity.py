@@ -167,10 +167,11 @@ def similarity(
     few, wide = count <= 4, triton.next_power_of_2(count)
     # Few rows: 32 partial sums of a product a thread, and 16 KiB of features under way. Many: what a softmax needs.
     tile = wide if few else max(16, wide if kind == 1 else min(wide, 64))
-    similarity_kernel[(triton.cdiv(pixels, 32), batch)](
+    pixels_of = 16 if tile > 64 else 32  # 256 rows of float32 spill with more, and in four warps
+    similarity_kernel[(triton.cdiv(pixels, pixels_of), batch)](
         features, rows, out, pixels, count, count * channels if len(rows) > 1 else 0, scale, eps, temperature,
-        C=channels, BP=tile, BC=128 // tile if few else 32, BN=32, FEW=few, KIND=kind, PRECISION=precision,
-        num_warps=4, num_stages=2,
+        C=channels, BP=tile, BC=128 // tile if few else 32, BN=pixels_of, FEW=few, KIND=kind, PRECISION=precision,
+        num_warps=8 if tile > 64 else 4, num_stages=2,
     )  # fmt: skip
     return out
 
@@ -196,7 +197,8 @@ def prior(
     )  # fmt: skip
     product_kernel[(triton.cdiv(pixels, 64), SPLITS, pairs)](
         query, packed, lengths, counts, partial, pixels, others, pairs // len(query), eps,
-        C=channels, BN=64, BP=64, BC=32, PRECISION=precision, num_warps=4, num_stages=3,
+        C=channels, BN=64, BP=64, BC=32, PRECISION=precision,
+        num_warps=8 if query.dtype == torch.float32 else 4, num_stages=3,  # three products of TF32 spill in four warps
     )  # fmt: skip
     unit_kernel[(pairs,)](
         partial, out, pixels, level_eps, S=SPLITS, ALL=triton.next_power_of_2(max(pixels, 128)), num_warps=8

@@ -91,24 +91,28 @@ class Recorder:
         return lambda *args, **constants: self.launches.append((self.kernel, args, constants))
 
 
+def record(modules, calls):
+    """{name: (kernel, arguments, constants and options)} of what ``calls()`` launches; it returns the names in order."""
+    with contextlib.ExitStack() as stack:
+        launches = []
+        for module in modules:
+            for name in [n for n in vars(module) if n.endswith("_kernel")]:
+                recorder = Recorder(getattr(module, name), launches)
+                stack.enter_context(unittest.mock.patch.object(module, name, recorder))
+        names = calls()
+    return dict(zip(names, launches, strict=True))
+
+
 def triton_launches():
-    """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
+    """Launches of common sizes in bfloat16, as the launchers have them."""
+    import gpu_resources_pooling
     import torch
-    from fastprompt.kernels import attention, pruning
+    from fastprompt.kernels import attention
 
     def empty(*shape, dtype=torch.bfloat16):
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    with contextlib.ExitStack() as stack:
-        launches = []
-        for module in (attention, pruning):
-            for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                recorder = Recorder(getattr(module, name), launches)
-                stack.enter_context(unittest.mock.patch.object(module, name, recorder))
-        tokens, scores = empty(1, 4096, 768), empty(1, 4096, dtype=torch.float32)
-        pruning.cosine_scores(tokens, empty(1, 8, 768))
-        _, _, places = pruning.prune(tokens, scores, 2048)
-        pruning.restore(empty(1, 2048, 768), places, tokens)
+    def calls():
         image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
         shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
         weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
@@ -117,15 +121,9 @@ def triton_launches():
         attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
         norm = empty(256), empty(256), 1e-6
         attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
-    names = [
-        "token scores, 768 channels",
-        "prune, 4096 tokens of 768",
-        "restore, 4096 tokens of 768",
-        "prompt to image, 256 channels",
-        "prompt to image, combine",
-        "image to prompt, 256 channels",
-    ]
-    return dict(zip(names, launches, strict=True))
+        return "prompt to image, 256 channels", "prompt to image, combine", "image to prompt, 256 channels"
+
+    return record([attention], calls) | gpu_resources_pooling.launches(record)
 
 
 def triton_rows(arch):
@@ -165,7 +163,7 @@ def kernels_of(cubin):
 
 def row(name, arch, threads, usage, dynamic, code):
     spills = usage["STACK"] + usage["LOCAL"]
-    static = usage["SHARED"] - (1024 if arch >= 90 else 0)  # cuobjdump adds what the system takes
+    static = max(0, usage["SHARED"] - (1024 if arch >= 90 else 0))  # cuobjdump adds what the system takes, if any
     wide = len(re.findall(r"\bLDG(?:STS)?\.E\.(?:\w+\.)*128", code))
     return Row(name, arch, threads, usage["REG"], spills, static + dynamic, wide)
 
