@@ -165,12 +165,16 @@ def similarity(
         return torch.zeros(shape, dtype=dtype, device=features.device)
     out = torch.empty(shape, dtype=dtype, device=features.device)
     few, wide = count <= 4, triton.next_power_of_2(count)
-    # Few rows: 32 partial sums of a product a thread, and 16 KiB of features under way. Many: what a softmax needs.
     tile = wide if few else max(16, wide if kind == 1 else min(wide, 64))
-    pixels_of = 16 if tile > 64 else 32  # 256 rows of float32 spill with more, and in four warps
-    similarity_kernel[(triton.cdiv(pixels, pixels_of), batch)](
+    if few:
+        depth = 128 // tile  # 32 partial sums of a product a thread, and 16 KiB of features under way
+    elif tile > 64:
+        depth = 16  # more channels of 256 rows spill, in float32
+    else:
+        depth = 32 if features.dtype == torch.float32 else 64  # of bfloat16, 32 spill on sm_100
+    similarity_kernel[(triton.cdiv(pixels, 32), batch)](
         features, rows, out, pixels, count, count * channels if len(rows) > 1 else 0, scale, eps, temperature,
-        C=channels, BP=tile, BC=128 // tile if few else 32, BN=pixels_of, FEW=few, KIND=kind, PRECISION=precision,
+        C=channels, BP=tile, BC=depth, BN=32, FEW=few, KIND=kind, PRECISION=precision,
         num_warps=8 if tile > 64 else 4, num_stages=2,
     )  # fmt: skip
     return out

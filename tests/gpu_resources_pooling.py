@@ -3,7 +3,6 @@
 import torch
 from fastprompt.kernels import pooling, pruning, similarity
 
-
 SAME = {"prior, pack, tf32", "prior, to unit, tf32", "prior, to unit, bfloat16"}  # as others
 
 

@@ -16,6 +16,7 @@ from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx, compile_launch  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
+from fastprompt.ops import _torch_pooling, _torch_pruning  # noqa: E402, F401  they register
 from fastprompt.ops._library import GPU  # noqa: E402
 
 NEVER_ON_75 = "bf16"  # sm_75 has no bfloat16

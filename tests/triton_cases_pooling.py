@@ -234,7 +234,9 @@ def check_merge(batch, count, channels, kept):
     tokens[0, 0, 0] = np.inf  # is in no other mean
     got = pruning.merge(tokens, size, torch.from_numpy(target).to(DEVICE), kept).cpu().numpy()
     expected, _ = reference_pruning.merge_rows(plain(tokens), plain(size), np.empty((batch, kept)), target)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * max(1, np.abs(expected[np.isfinite(expected)]).max(initial=0)))
+    np.testing.assert_allclose(
+        got, expected, rtol=0, atol=2e-6 * max(1, np.abs(expected[np.isfinite(expected)]).max(initial=0))
+    )
     alone = np.array([[(row == j).sum() == 1 for j in range(kept)] for row in target])
     for b, j in zip(*np.nonzero(alone), strict=True):
         np.testing.assert_array_equal(got[b, j], tokens[b, (target[b] == j).argmax()].cpu().numpy())

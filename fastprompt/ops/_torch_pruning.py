@@ -223,14 +223,14 @@ def _select_formula(
     """(B, count) ascending places, -1 behind the last, without a look at a number from the host."""
     batch, tokens = scores.shape
     value = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0
-    order = value.argsort(1, descending=True, stable=True)
+    order = value.argsort(dim=1, descending=True, stable=True)
     kept = scores.new_full((batch, 1), min(count, tokens), dtype=torch.int64)
     if counts is not None:
         kept = counts.clamp(0, min(count, tokens))[:, None]
     samples = (kept.double() * background).long()
     if always is not None:  # marked ones first, each kind in its order
         marked = always != 0
-        order = order.gather(1, (~marked.gather(1, order)).byte().argsort(1, stable=True))
+        order = order.gather(1, (~marked.gather(1, order)).byte().argsort(dim=1, stable=True))
         samples = samples.minimum(kept - marked.sum(1, keepdim=True)).clamp(min=0)
     top = kept - samples
     places = torch.arange(tokens, device=scores.device).expand(batch, -1)
@@ -238,7 +238,7 @@ def _select_formula(
     rank, left = (~stays).long().cumsum(1) - 1, (tokens - top).clamp(min=1)
     before = lambda x: (2 * samples * x + left - 1) // (2 * left)  # noqa: E731  samples below a rank
     stays = stays | (~stays & (before(rank + 1) > before(rank)))
-    first = (~stays).byte().argsort(1, stable=True)[:, :count]
+    first = (~stays).byte().argsort(dim=1, stable=True)[:, :count]
     first = F.pad(first, (0, count - first.shape[1]), value=-1)
     return first.where(torch.arange(count, device=scores.device) < kept, -1)
 
@@ -294,10 +294,10 @@ def _match_gpu(metric: Tensor, merged: int, spared: int) -> tuple[Tensor, Tensor
     a, b = unit[:, even.start :: 2], unit[:, odd.start :: 2]
     cosine = a @ b.transpose(1, 2)
     best, partner = cosine.where(cosine == cosine, -torch.inf).max(2)
-    leaving = best.argsort(1, descending=True, stable=True)[:, :merged]
+    leaving = best.argsort(dim=1, descending=True, stable=True)[:, :merged]
     gone = torch.zeros(batch, count, dtype=torch.bool, device=metric.device)
     gone = gone.scatter(1, even.start + 2 * leaving, True)
-    kept = gone.byte().argsort(1, stable=True)[:, : count - merged]
+    kept = gone.byte().argsort(dim=1, stable=True)[:, : count - merged]
     target = (~gone).long().cumsum(1) - 1
     into = target.gather(1, odd.start + 2 * partner.gather(1, leaving))
     return kept, target.scatter(1, even.start + 2 * leaving, into)
