@@ -270,8 +270,8 @@ def scatter(base: torch.Tensor | None, rows: torch.Tensor, index: torch.Tensor, 
     scatter_kernel[(triton.cdiv(count, 32), batch)](
         data, target if below is None else below, index, target, count, data.shape[1],
         *data.stride()[:2], *strides, *target.stride()[:2],
-        C=channels, BN=32, BK=256, BC=64, HAS_BASE=base is not None and base is not out, IN_PLACE=base is out,
-        num_warps=4,
+        C=channels, BN=32, BK=512, BC=64, HAS_BASE=base is not None and base is not out, IN_PLACE=base is out,
+        num_warps=8,
     )  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def _most_similar_formula(
 def _most_similar_gpu(features: Tensor, rows: Tensor, *options: Any) -> Tensor:
     if current_backend() == "reference":
         return _most_similar_formula(features, rows, *options)
-    *numbers, sharpest = options
-    return _similarity_gpu(features, rows, *numbers, 2, sharpest)
+    scale, eps, temperature, sharpest = options
+    return _similarity_gpu(features, rows, scale, eps, temperature, 2, sharpest)
 
 
 def _most_similar_cpu(
