@@ -118,18 +118,15 @@ def record(modules, calls):
 
 
 def triton_launches():
-    """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
+    """Launches of common sizes in bfloat16, as the launchers have them."""
+    import gpu_resources_pooling
     import torch
-    from fastprompt.kernels import attention, pruning
+    from fastprompt.kernels import attention
 
     def empty(*shape, dtype=torch.bfloat16):
         return torch.empty(shape, dtype=dtype, device="meta")
 
     def calls():
-        tokens, scores = empty(1, 4096, 768), empty(1, 4096, dtype=torch.float32)
-        pruning.cosine_scores(tokens, empty(1, 8, 768))
-        _, _, places = pruning.prune(tokens, scores, 2048)
-        pruning.restore(empty(1, 2048, 768), places, tokens)
         image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
         shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
         weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
@@ -138,16 +135,9 @@ def triton_launches():
         attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
         norm = empty(256), empty(256), 1e-6
         attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
-        return [
-            "token scores, 768 channels",
-            "prune, 4096 tokens of 768",
-            "restore, 4096 tokens of 768",
-            "prompt to image, 256 channels",
-            "prompt to image, combine",
-            "image to prompt, 256 channels",
-        ]
+        return "prompt to image, 256 channels", "prompt to image, combine", "image to prompt, 256 channels"
 
-    found = record([attention, pruning], calls)
+    found = record([attention], calls)
     for module in families():
         found |= module.launches(record)
     return found

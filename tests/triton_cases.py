@@ -6,10 +6,9 @@ import types
 
 import numpy as np
 import torch
-from fastprompt.kernels import attention, pruning
+from fastprompt.kernels import attention
 
 from fastprompt.reference import attention as reference_attention
-from fastprompt.reference import pruning as reference_pruning
 
 DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,63 +21,6 @@ def normal(seed, *shape, dtype="fp32"):
 def plain(x):
     """float64 of the rounded inputs."""
     return None if x is None else x.double().cpu().numpy()
-
-
-# ---------------------------------------------------------------- pruning
-
-SCORES = [  # dtype, batch, tokens, prompts, channels, one set of prompts for all images
-    ("fp32", 1, 1, 1, 1, False),
-    ("fp32", 2, 45, 3, 40, False),
-    ("bf16", 2, 33, 17, 96, True),
-    ("fp16", 1, 64, 2, 33, False),
-]
-
-
-def check_scores(dtype, batch, count, prompt_count, channels, shared):
-    tokens = normal(1, batch, count, channels, dtype=dtype)
-    prompts = normal(2, 1 if shared else batch, prompt_count, channels, dtype=dtype)
-    tokens[0, 0] = 0  # no direction: cosine 0
-    if count > 2:
-        tokens[-1, 2, 0] = np.nan
-    got = pruning.cosine_scores(tokens, prompts).cpu().numpy()
-    expected = reference_pruning.cosine_scores(plain(tokens), plain(prompts))
-    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
-
-
-PRUNE = [  # dtype, batch, tokens, channels, kept, some must stay
-    ("fp32", 1, 1, 1, 1, False),
-    ("fp32", 2, 37, 5, 16, False),
-    ("bf16", 2, 64, 70, 64, False),
-    ("bf16", 1, 100, 130, 9, True),
-    ("fp16", 3, 33, 64, 1, True),
-]
-
-
-def check_prune(dtype, batch, count, channels, kept, marked):
-    rng = np.random.default_rng(count)
-    tokens = normal(3, batch, count, channels, dtype=dtype)
-    values = np.array([-np.inf, np.nan, -1.5, -0.0, 0.0, 0.25, np.inf], np.float32)  # many ties
-    scores = torch.from_numpy(rng.choice(values, (batch, count))).to(DEVICE)
-    always = torch.zeros(batch, count, dtype=torch.uint8, device=DEVICE) if marked else None
-    if marked:
-        for row in always:  # at most those that are kept
-            row[rng.permutation(count)[: max(1, kept // 2)]] = 3
-    out, indices, places = pruning.prune(tokens, scores, kept, always)
-    chosen = None if always is None else always.cpu().numpy() != 0
-    expected = reference_pruning.select_tokens(scores.cpu().numpy(), chosen, None, kept, 0.0)
-    np.testing.assert_array_equal(indices.cpu().numpy(), expected)
-    bits = tokens.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy()
-    np.testing.assert_array_equal(out.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy(),
-                                  reference_pruning.gather_rows(bits, expected))  # fmt: skip
-    where = np.full((batch, count), -1)
-    np.put_along_axis(where, expected, np.arange(kept)[None], 1)
-    np.testing.assert_array_equal(places.cpu().numpy(), where)
-    for base in (None, tokens):
-        full = pruning.restore(out + 1, places, base)
-        wanted = reference_pruning.scatter_rows(
-            None if base is None else base.float().cpu().numpy(), (out + 1).float().cpu().numpy(), expected, count
-        )
-        np.testing.assert_array_equal(full.float().cpu().numpy(), wanted)
 
 
 # ---------------------------------------------------------------- attention
@@ -149,8 +91,6 @@ def check_image_to_prompt(dtype, batch, images, n, count, channels, heads, with_
 
 
 CASES = {
-    "scores": (check_scores, SCORES),
-    "prune": (check_prune, PRUNE),
     "prompt_to_image": (check_prompt_to_image, ATTENTION),
     "image_to_prompt": (check_image_to_prompt, ATTENTION),
 }

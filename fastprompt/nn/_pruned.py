@@ -1,5 +1,6 @@
 """What pruned encoders have in common, windows or not."""
 
+import functools
 from typing import Any
 
 import torch
@@ -52,10 +53,11 @@ def scores(
     if prune.score == "cls":
         return token_scores(tokens, prompts=cls)
     if prune.score == "prompt":
-        kind: Any = {"dtype": torch.float32, "device": tokens.device}
-        given: Any = {name: torch.as_tensor(x, **kind) for name, x in current_prompt().items()}
+        as_tensor = functools.partial(torch.as_tensor, dtype=torch.float32, device=tokens.device)
+        given: Any = {name: as_tensor(x) for name, x in current_prompt().items()}
         return token_scores(tokens, grid=size, patch=patch, **given)
-    made: Any = prune.score(tokens, torch.cartesian_prod(*map(torch.arange, size)).to(tokens.device))  # type: ignore[operator]
+    coordinates = torch.cartesian_prod(*map(torch.arange, size)).to(tokens.device)
+    made: Any = prune.score(tokens, coordinates)  # type: ignore[operator]
     if not isinstance(made, Tensor) or made.shape != tokens.shape[:2]:
         got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(f"score must give a tensor of shape {tuple(tokens.shape[:2])}, got {got}")
