@@ -119,7 +119,6 @@ def record(modules, calls):
 
 def triton_launches():
     """Launches of common sizes in bfloat16, as the launchers have them."""
-    import gpu_resources_pooling
     import torch
     from fastprompt.kernels import attention
 

@@ -47,7 +47,7 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int, de
     tokens = torch.cat([part for part, _ in parts]).to(device)
     inside = tokens % grid.numel()
     coordinates = torch.stack((inside // size[1], inside % size[1]), 1).int()
-    return Kept(size, window, tokens[None].to(device), coordinates.to(device), images, windows)
+    return Kept(size, window, tokens[None], coordinates, images, windows)
 
 
 def layer_rows(layer: Any, rows: Tensor, kept: Kept) -> Tensor:

@@ -1,8 +1,6 @@
 """The geodesic kernels of ``csrc/geodesic/cuda_*.cu`` on torch tensors: inputs as the kernels read them, memory for the
 result and for their own use from torch, the current stream."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
