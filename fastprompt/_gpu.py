@@ -24,7 +24,6 @@ def cuda_reason() -> str | None:
     return driver_reason() if hasattr(_C, "cuda_runtime") else "this build has no CUDA kernels"
 
 
-@functools.cache
 def triton_reason() -> str | None:
     for package in ("torch", "triton"):
         if importlib.util.find_spec(package) is None:
@@ -56,6 +55,12 @@ def fix(backend: str) -> str:
     if "not installed" in why:
         return f"pip install {why.split()[0]}"
     return "use the cpu backend; move tensors with .cpu()"
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether tensors on a GPU, of which there is one then, find their kernels."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def kernels(family: str) -> Any:
