@@ -24,7 +24,6 @@ def cuda_reason() -> str | None:
     return driver_reason() if hasattr(_C, "cuda_runtime") else "this build has no CUDA kernels"
 
 
-@functools.cache
 def triton_reason() -> str | None:
     for package in ("torch", "triton"):
         if importlib.util.find_spec(package) is None:
@@ -63,6 +62,10 @@ def stream() -> int:
     import torch
 
     return int(torch.cuda.current_stream().cuda_stream)
+@functools.cache
+def has_triton() -> bool:
+    """Whether tensors on a GPU, of which there is one then, find their kernels."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def kernels(family: str) -> Any:
@@ -89,4 +92,4 @@ def products(x: Any) -> str:
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-__all__ = ["BACKENDS", "fix", "is_cuda", "kernels", "products", "reason", "stream"]
+__all__ = ["BACKENDS", "fix", "has_triton", "is_cuda", "kernels", "products", "reason", "stream"]

@@ -164,27 +164,28 @@ def click_maps(
     contiguous, and their labels (B, N), integers, whose rows are contiguous. The options: csrc/guidance/click.h."""
     if out.numel() == 0:
         return
-    for c in range(0, len(channels), AT_ONCE):
+    together = 1 if len(scales) > AT_ONCE else AT_ONCE  # channels: the maps of one lie side by side
+    for c in range(0, len(channels), together):
+        some = channels[c : c + together]
         for s in range(0, len(scales), AT_ONCE):
-            some, sizes = channels[c : c + AT_ONCE], scales[s : s + AT_ONCE]
-            if len(sizes) == len(scales):
-                parts = [out[:, c * len(scales) : (c + len(some)) * len(scales)]]
-            else:  # the maps of a channel lie side by side
-                parts = [out[:, k * len(scales) + s :][:, : len(sizes)] for k in range(c, c + len(some))]
-            for k, part in enumerate(parts):
-                own = some if len(parts) == 1 else some[k : k + 1]
-                _some_maps(points, labels, own, part, code, sizes, clip, divisor, stretch, missing)
+            sizes, first = scales[s : s + AT_ONCE], c * len(scales) + s
+            part = out[:, first : first + len(some) * len(sizes)]
+            _some_maps(points, labels, some, part, code, sizes, clip, divisor, stretch, missing)
 
 
-def _some_maps(points, labels, channels, out, code, scales, clip, divisor, stretch, missing) -> None:
+def _some_maps(
+    points: torch.Tensor, labels: torch.Tensor, channels: Sequence[int], out: torch.Tensor, code: int,
+    scales: Sequence[float], clip: float, divisor: float, stretch: bool, missing: float,
+) -> None:  # fmt: skip
     (batch, maps, height, width), count = out.shape, points.shape[1]
     across, tiles = tiling(height, width)
     ranges = out.new_empty(batch * maps * tiles * 2) if stretch else out
-    four = [(list(x) + [0] * AT_ONCE)[:AT_ONCE] for x in (channels, map(float, scales))]
+    wanted = (*channels, 0, 0, 0)[:AT_ONCE]
+    sizes = (*map(float, scales), 0.0, 0.0, 0.0)[:AT_ONCE]
     click_map_kernel[(tiles * len(channels) * batch,)](
         points, labels, out, ranges, count, height, width, height * width, across, tiles,
         labels.stride(0) if batch > 1 else 0, out.stride(0) if batch > 1 else 0,
-        *four[0], *map(float, four[1]), reach(code, scales, clip), clip, divisor, missing,
+        *wanted, *sizes, reach(code, scales, clip), clip, divisor, missing,
         CHANNELS=len(channels), SCALES=len(scales), E=code, STRETCH=stretch, BN=32, **TILE,
     )  # fmt: skip
     if stretch:

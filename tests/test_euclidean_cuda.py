@@ -163,6 +163,38 @@ def test_a_size_that_is_too_large(rng):
         )  # fmt: skip
 
 
+def test_dispatch(monkeypatch):
+    """What reaches the launcher: contiguous bytes, its workspace, the sizes, the current stream."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    fp.euclidean_distance_transform(torch.ones(1, 1))  # registers the operator
+    from fastprompt.ops._library import GPU
+
+    transform, launches = GPU["euclidean_distance_transform"], []
+    stream = type("Stream", (), {"cuda_stream": 77})
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    for name, value in {
+        "euclidean_cuda_rows": 12288,
+        "euclidean_cuda_line": 48000,
+        "euclidean_cuda_workspace": lambda shape: math.prod(shape) + 7,
+        "euclidean_distance_transform_cuda": lambda *arguments: launches.append(arguments),
+    }.items():
+        monkeypatch.setattr(_C, name, value, raising=False)
+    out = transform(torch.ones(2, 1, 1, 5, 4).transpose(3, 4) > 0, [1.0, 2.0, 3.0])
+    assert out.shape == (2, 1, 1, 4, 5)
+    assert out.dtype == torch.float32
+    ((_, _, _, shape, spacing, on),) = launches
+    assert (shape, spacing, on) == ((2, 1, 4, 5), (1.0, 2.0, 3.0), 77)
+    assert launches[0][1] == out.data_ptr()
+    with pytest.raises(ValueError, match=r"at most 12288 rows .*\(1, 12289, 1\): call seeds\.cpu\(\)"):
+        transform(torch.ones(1, 1, 1, 12289, 1), [1.0, 1.0, 1.0])
+    with fp.backend("reference"):
+        assert (transform(torch.ones(1, 1, 1, 2, 3, dtype=torch.bool), [1.0, 1.0, 1.0]) == 0).all()
+    assert len(launches) == 1
+    monkeypatch.delattr(_C, "euclidean_distance_transform_cuda")
+    with pytest.raises(ValueError, match=r"no CUDA kernels: build with nvcc: .*FASTPROMPT_CUDA=ON, or call seeds\.cpu"):
+        transform(torch.ones(1, 1, 1, 2, 3, dtype=torch.bool), [1.0, 1.0, 1.0])
+
+
 @pytest.mark.skipif(not hasattr(_C, "euclidean_cuda_workspace"), reason="this build has no CUDA kernels")
 def test_launcher_without_a_gpu():
     torch = pytest.importorskip("torch", reason="torch is not installed")

@@ -14,6 +14,7 @@ from ptx.build import OnPtx  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
 from fastprompt import _gpu  # noqa: E402
+from fastprompt.nn import DistMaps, dist_maps  # noqa: E402
 from fastprompt.ops import _guidance, _library, _torch_clicks, _torch_guidance  # noqa: E402
 from fastprompt.ops._clicks import check_clicks, check_encoding  # noqa: E402
 
@@ -120,6 +121,33 @@ def test_reference_on_a_gpu(on_ptx):
     on_ptx()
     with fp.backend("reference"):
         assert torch.equal(fp.click_map(points, size=(5, 7)), expected)
+
+
+def test_shapes_on_a_gpu():
+    """Without a device: calls of tensors that only claim to lie there."""
+    with torch._subclasses.FakeTensorMode():
+        on = torch.device("cuda:0")
+        points, labels = torch.empty(2, 4, 2, device=on), torch.empty(2, 4, dtype=torch.int64, device=on)
+        masks = torch.empty(2, 5, 7, dtype=torch.bool, device=on)
+        coords, image = torch.empty(2, 4, 3, device=on), torch.empty(2, 3, 5, 7, device=on)
+        regions = masks.long()
+        found = {
+            "clicks": fp.click_map(points, labels, size=(5, 7)),
+            "ragged": fp.click_map([points[0], points[1, :2]], [labels[0], labels[1, :2]], size=(5, 7)),
+            "DistMaps": DistMaps(5, use_disks=True)(image, coords),
+            "superpixels": fp.superpixel_map(regions, points, labels),
+            "proposals": fp.proposal_vote_map(masks[:, None], points, labels),
+            "next click": torch.ops.fastprompt.next_click(masks, masks, points.int(), 0.0, -1)[:, :2, None, None],
+        }
+        for name, x in found.items():
+            assert x.device == on, name
+            assert x.shape[:2] == (2, 2), name
+        assert fp.box_map(torch.empty(2, 1, 4, device=on), size=(5, 7)).device == on
+    fake = type("Points", (), {"is_cuda": True})
+    with pytest.MonkeyPatch.context() as patch:
+        assert dist_maps.no_kernel(fake) is None
+        patch.setattr(_gpu, "has_triton", lambda: False)
+        assert "pip install triton" in dist_maps.no_kernel(fake)
 
 
 @pytest.mark.parametrize("name", ["polygon_mask", "scribble_map", "prompt_unified_encoding"])

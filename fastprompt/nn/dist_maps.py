@@ -27,8 +27,9 @@ def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float
     clicks = points[..., :2] if cython or scale == 1 else points[..., :2] * scale
     xy = clicks.flip(-1).float()
     xy = as_the_cython_path(xy) if cython else xy
-    order = torch.arange(points.shape[1], device=points.device)
-    labels = (order < points.shape[1] // 2).long().expand(points.shape[0], -1)
+    labels = torch.zeros(points.shape[1], dtype=torch.int64, device=points.device)
+    labels[: points.shape[1] // 2] = 1
+    labels = labels.expand(points.shape[0], -1)
     reach = radius * scale
     encoding = Encoding(ENCODINGS["disk"], (reach**2,)) if disks else Encoding(ENCODINGS["tanh"], (2 / reach,))
     maps: Tensor = mapped(Clicks(xy, labels, BOTH, True), encoding, size, EMPTY if disks else float("inf"))
@@ -38,7 +39,7 @@ def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float
 def no_kernel(points: Tensor) -> str | None:
     """Why these clicks cannot become maps where they are."""
     if points.is_cuda:
-        return _gpu.reason("triton")
+        return None if _gpu.has_triton() else "triton is not installed: pip install triton"
     return None if points.device.type == "cpu" else "there is no kernel for this device"
 
 

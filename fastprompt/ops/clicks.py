@@ -59,7 +59,8 @@ def next_click(
 
     Returns:
         :class:`Click`, or None where no error is left to click on; a list of them for a batch. Exact for images of up
-        to 32766 pixels on a side; where the shorter side is over 8190, distances above 4096 may tie by rounding.
+        to 32766 pixels on a side; where the shorter side is over 8190, distances above 4096 may tie by rounding (not on
+        a GPU). On a GPU the answer is waited for: ``torch.ops.fastprompt.next_click`` leaves it there.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
