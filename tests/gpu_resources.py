@@ -67,7 +67,7 @@ def resident_blocks(row):
 
 
 def cuda_rows(arch):
-    threads = {"raster": (192, 384), "exact": (256, 512)}  # of pictures, of volumes
+    threads = {"raster": (192, 384), "exact": (256, 512), "gradient": (256, 256)}  # of pictures, of volumes
     for method in threads:
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"

@@ -75,7 +75,7 @@ def pictures(rng, batch, channels, sets, *pixels):
     image += np.linspace(0, 2, pixels[-1], dtype=np.float32)
     start = np.zeros((batch, sets, *pixels), np.float32)
     for b, k in np.ndindex(batch, sets):
-        start[b, k, *(rng.integers(size) for size in pixels)] = 1
+        start[(b, k, *(rng.integers(size) for size in pixels))] = 1
     return image, start
 
 
