@@ -78,7 +78,7 @@ def cuda_rows(arch):
     for module in families():
         if hasattr(module, "cuda_rows"):
             yield from module.cuda_rows(arch)
-    threads = {"raster": (192, 384), "exact": (256, 512)}  # of pictures, of volumes
+    threads = {"raster": (192, 384), "exact": (256, 512), "gradient": (256, 256)}  # of pictures, of volumes
     for method in threads:
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"

@@ -34,4 +34,17 @@ int64_t geodesic_exact_cuda_workspace(const GeodesicCuda& args);
 void geodesic_raster_cuda(const GeodesicCuda& args, void* stream);
 void geodesic_exact_cuda(const GeodesicCuda& args, void* stream);
 
+// Gradient of sum(grad * D) for the exact method, by the forest of geodesic_distance_backward; sums in another order.
+struct GeodesicGradientCuda {
+  GeodesicCuda forward;  // out: the distances that geodesic_exact_cuda gives; workspace: of this function
+  const float* grad;     // dL/dD (batch, sets, nz, ny, nx); (batch, sets / 2, …) if two_sided, of one minus the other
+  float* grad_image;     // dL/dI (batch, channels, nz, ny, nx)
+  float* grad_start;     // dL/dstart (batch, sets, nz, ny, nx)
+};
+
+int64_t geodesic_gradient_cuda_workspace(const GeodesicCuda& args);
+
+// One memset and one cooperative launch.
+void geodesic_gradient_cuda(const GeodesicGradientCuda& args, void* stream);
+
 }  // namespace fastprompt

@@ -38,4 +38,14 @@ FASTPROMPT_BIND(geodesic_cuda) {
     g.method == Method::exact ? geodesic_exact_cuda(a, reinterpret_cast<void*>(stream))
                               : geodesic_raster_cuda(a, reinterpret_cast<void*>(stream));
   });
+  m.def("geodesic_distance_backward_cuda_workspace",
+        [](const py::args& f) { return geodesic_gradient_cuda_workspace(on_device(geodesic_fields(f))); });
+  m.def("geodesic_distance_backward_cuda", [](std::uintptr_t grad, std::uintptr_t grad_image, std::uintptr_t grad_start,
+                                              std::uintptr_t workspace, std::uintptr_t stream, const py::args& f) {
+    GeodesicGradientCuda g{on_device(geodesic_fields(f)), reinterpret_cast<const float*>(grad),
+                           reinterpret_cast<float*>(grad_image), reinterpret_cast<float*>(grad_start)};
+    g.forward.workspace = reinterpret_cast<int*>(workspace);
+    py::gil_scoped_release nogil;
+    geodesic_gradient_cuda(g, reinterpret_cast<void*>(stream));
+  });
 }

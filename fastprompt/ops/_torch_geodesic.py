@@ -55,12 +55,8 @@ def _cpu(image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any) -> 
 
 def _gpu(image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any) -> Tensor:
     if current_backend() == "reference":
-        return _cpu(*_to("cpu", image, start, walls), *settings).to(start.device)
+        return _cpu(image.cpu(), start.cpu(), None if walls is None else walls.cpu(), *settings).to(start.device)
     return _cuda_geodesic.distance(image, start, walls, *options(settings))
-
-
-def _to(device: str, *tensors: Tensor | None) -> list[Any]:
-    return [None if x is None else x.to(device) for x in tensors]
 
 
 def _backward_fake(grad: Tensor, image: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -83,9 +79,7 @@ def _backward_cpu(
 def _backward_gpu(
     grad: Tensor, image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor]:
-    """On the CPU: the tree of shortest paths is grown by a queue."""
-    on_cpu = _backward_cpu(*_to("cpu", grad, image, start, walls), *settings)
-    return on_cpu[0].to(grad.device), on_cpu[1].to(grad.device)
+    return _cuda_geodesic.gradient(grad, image, start, walls, *options(settings))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
