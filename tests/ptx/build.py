@@ -60,7 +60,8 @@ def compile_triton(function, types, constants, arch, **options):
 def compile_launch(kernel, args, constants, arch):
     """What ``kernel[grid](*args, **constants)`` would compile on sm_``arch``."""
     constants = dict(constants)
-    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+    names = ("num_warps", "num_stages", "launch_cooperative_grid")
+    options = {name: constants.pop(name) for name in names if name in constants}
     return compile_triton(kernel, " ".join(type_of(a) for a in args), constants, arch, **options)
 
 
