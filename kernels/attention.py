@@ -5,8 +5,8 @@ the score ``r . (x + position)``, and the values stay in image space until the f
 
 split_kernel     prompt to image: one program per split of the image tokens and block of rows, online softmax;
 combine_kernel   merges the splits.
-image_kernel     image to prompt: all heads, residual and LayerNorm in one pass; with NEXT also the splits of a prompt to
-                 image that follows, whose rows do not depend on this pass: the image is read and written once.
+image_kernel     image to prompt: all heads, residual and LayerNorm in one pass; with NEXT also the prompt to image that
+                 follows, whose rows do not depend on this pass, split by split.
 
 Sums, softmax and LayerNorm in float32; products in the type of the image, float32 ones as ``precision`` says. Image
 tokens may lie token by token or, as feature maps do, channel by channel.
@@ -18,18 +18,61 @@ import triton.language as tl
 
 
 @triton.jit
-def mix(query, key, value, hidden, m, w, a, PRECISION: tl.constexpr):
-    """One more tile of an online softmax over the keys, which are the rows of ``key``; ``hidden`` is added."""
-    score = tl.dot(query, tl.trans(key), input_precision=PRECISION) + hidden
-    new = tl.maximum(m, tl.max(score, 1))
-    peak = tl.where(new > -float("inf"), new, 0.0)  # no key so far
-    p, shrink = tl.exp(score - peak[:, None]), tl.exp(m - peak)
-    a = tl.dot(p.to(value.dtype), value, a * shrink[:, None], input_precision=PRECISION)
-    return new, w * shrink + tl.sum(p, 1), a
+def load_tile(image, position, n, c, count, token_stride, channel_stride, C: tl.constexpr, HAS_POSITION: tl.constexpr):
+    """(n, c) of the image, plus its positions."""
+    at, inside = n[:, None] * token_stride + c[None, :] * channel_stride, (n < count)[:, None] & (c < C)[None, :]
+    x = tl.load(image + at, mask=inside, other=0.0)
+    if HAS_POSITION:
+        x += tl.load(position + at, mask=inside, other=0.0)
+    return x
 
 
 @triton.jit
-def store_split(acc, top, weight, part, c, there, m, w, a, C: tl.constexpr):
+def products(
+    rows, row, there, image, position, n, count, token_stride, channel_stride, C: tl.constexpr, BK: tl.constexpr,
+    HAS_POSITION: tl.constexpr, ROWS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of rows (.., C) with image tokens n, BK channels at a time: all of them would fill the registers."""
+    if ROWS_FIRST:
+        score = tl.zeros((row.shape[0], n.shape[0]), tl.float32)
+    else:
+        score = tl.zeros((n.shape[0], row.shape[0]), tl.float32)
+    for first in range(0, C, BK):
+        c = first + tl.arange(0, BK)
+        x = load_tile(image, position, n, c, count, token_stride, channel_stride, C, HAS_POSITION)
+        r = tl.load(rows + row[:, None] * C + c[None, :], mask=there[:, None] & (c < C)[None, :], other=0.0)
+        if ROWS_FIRST:
+            score = tl.dot(r, tl.trans(x), score, input_precision=PRECISION)
+        else:
+            score = tl.dot(x, tl.trans(r), score, input_precision=PRECISION)
+    return score
+
+
+@triton.jit
+def mix_split(
+    image, position, rows, hidden, acc, top, weight, b, split, splits, j, per_split, count, token_stride, channel_stride,
+    row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
+    HAS_POSITION: tl.constexpr, HAS_HIDDEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Softmax-weighted sums of the image tokens of one split, for the rows j of prompt b."""
+    c, there = tl.arange(0, BC), j < row_count
+    m, w = tl.full(j.shape, -float("inf"), tl.float32), tl.zeros(j.shape, tl.float32)
+    a = tl.zeros((j.shape[0], BC), tl.float32)
+    for first in range(split * per_split, tl.minimum((split + 1) * per_split, count), BN):
+        n = first + tl.arange(0, BN)
+        score = products(rows, b * row_count + j, there, image, position, n, count, token_stride, channel_stride,
+                         C, BK, HAS_POSITION, True, PRECISION)  # fmt: skip
+        if HAS_HIDDEN:  # (prompts, prompt tokens, image tokens)
+            place = (b * prompt_tokens + j % prompt_tokens)[:, None] * count + n[None, :]
+            score += tl.load(hidden + place, mask=there[:, None] & (n < count)[None, :], other=0.0)
+        score = tl.where((n < count)[None, :], score, -float("inf"))
+        new = tl.maximum(m, tl.max(score, 1))
+        peak = tl.where(new > -float("inf"), new, 0.0)  # it saw no token so far
+        p, shrink = tl.exp(score - peak[:, None]), tl.exp(m - peak)
+        value = load_tile(image, position, n, c, count, token_stride, channel_stride, C, False)
+        a = tl.dot(p.to(value.dtype), value, a * shrink[:, None], input_precision=PRECISION)
+        m, w = new, w * shrink + tl.sum(p, 1)
+    part = (b * splits + split) * row_count + j
     tl.store(acc + part[:, None] * C + c[None, :], a, mask=there[:, None] & (c < C)[None, :])
     tl.store(top + part, m, mask=there)
     tl.store(weight + part, w, mask=there)
@@ -38,32 +81,16 @@ def store_split(acc, top, weight, part, c, there, m, w, a, C: tl.constexpr):
 @triton.jit
 def split_kernel(
     image, position, rows, hidden, acc, top, weight, count, per_split, token_stride, channel_stride, shared_by,
-    row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BJ: tl.constexpr, BN: tl.constexpr,
+    row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BJ: tl.constexpr, BN: tl.constexpr,
     HAS_POSITION: tl.constexpr, HAS_HIDDEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Softmax-weighted sums of the image tokens of one split, for BJ rows. Grid (splits, row blocks, prompts)."""
-    split, b = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    c, j, tile = tl.arange(0, BC), tl.program_id(1) * BJ + tl.arange(0, BJ), tl.arange(0, BN)
-    row = rows + (b * row_count + j)[:, None] * C + c[None, :]
-    query = tl.load(row, mask=(j < row_count)[:, None] & (c < C)[None, :], other=0.0)
-    image += b // shared_by * count * C
-    m, w = tl.full((BJ,), -float("inf"), tl.float32), tl.zeros((BJ,), tl.float32)
-    a = tl.zeros((BJ, BC), tl.float32)
-    for first in range(split * per_split, tl.minimum((split + 1) * per_split, count), BN):
-        n = first + tile
-        inside = (n < count)[:, None] & (c < C)[None, :]
-        at = n[:, None] * token_stride + c[None, :] * channel_stride
-        value = tl.load(image + at, mask=inside, other=0.0)
-        key = value
-        if HAS_POSITION:
-            key += tl.load(position + at, mask=inside, other=0.0)
-        beyond = tl.where(n < count, 0.0, -float("inf"))[None, :]
-        if HAS_HIDDEN:  # (prompts, prompt tokens, image tokens)
-            place = (b * prompt_tokens + j % prompt_tokens)[:, None] * count + n[None, :]
-            beyond += tl.load(hidden + place, mask=(j < row_count)[:, None] & (n < count)[None, :], other=0.0)
-        m, w, a = mix(query, key, value, beyond, m, w, a, PRECISION)
-    part = (b * tl.num_programs(0) + split) * row_count + j
-    store_split(acc, top, weight, part, c, j < row_count, m, w, a, C)
+    """The rows of all prompts. Grid (splits, row blocks, prompts)."""
+    b, j = tl.program_id(2).to(tl.int64), tl.program_id(1) * BJ + tl.arange(0, BJ)
+    mix_split(
+        image + b // shared_by * count * C, position, rows, hidden, acc, top, weight, b, tl.program_id(0),
+        tl.num_programs(0), j, per_split, count, token_stride, channel_stride, row_count, prompt_tokens,
+        C, BC, BK, BN, HAS_POSITION, HAS_HIDDEN, PRECISION,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -82,24 +109,23 @@ def combine_kernel(acc, top, weight, out, splits, row_count, C: tl.constexpr, BC
 
 @triton.jit
 def attend(
-    query, keys, bias, values, b, first, c, new, length, C: tl.constexpr, H: tl.constexpr, T: tl.constexpr,
-    TP: tl.constexpr, BJ: tl.constexpr, PRECISION: tl.constexpr,
+    image, position, keys, bias, values, b, first, n, length, new, count, token_stride, channel_stride,
+    C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, H: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
+    BJ: tl.constexpr, HAS_POSITION: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds to ``new`` what the heads of BJ columns give, TP columns of each of which T are tokens."""
-    j = first + tl.arange(0, BJ)
+    c, j = tl.arange(0, BC), first + tl.arange(0, BJ)
     head, t = j // TP, j % TP
-    row = (b * H + head) * T + t
-    there = (head < H) & (t < tl.minimum(T, length))
-    inside = there[:, None] & (c < C)[None, :]
-    key = tl.load(keys + row[:, None] * C + c[None, :], mask=inside, other=0.0)
-    score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+    row, there = (b * H + head) * T + t, (head < H) & (t < tl.minimum(T, length))
+    score = products(keys, row, there, image, position, n, count, token_stride, channel_stride, C, BK, HAS_POSITION,
+                     False, PRECISION)  # fmt: skip
     score += tl.load(bias + row, mask=there, other=0.0)[None, :]
     score = tl.where(there[None, :], score, -1e30)
-    p = tl.reshape(score, (score.shape[0], BJ // TP, TP))
+    p = tl.reshape(score, (n.shape[0], BJ // TP, TP))
     p = tl.exp(p - tl.max(p, 2, keep_dims=True))
-    p = p / tl.sum(p, 2, keep_dims=True)
-    p = tl.where(there[None, :], tl.reshape(p, score.shape), 0.0)  # a head that is not there would see all alike
-    value = tl.load(values + row[:, None] * C + c[None, :], mask=inside, other=0.0)
+    p = tl.reshape(p / tl.sum(p, 2, keep_dims=True), (n.shape[0], BJ))
+    p = tl.where(there[None, :], p, 0.0)  # a head that is not there sees all alike
+    value = tl.load(values + row[:, None] * C + c[None, :], mask=there[:, None] & (c < C)[None, :], other=0.0)
     return tl.dot(p.to(value.dtype), value, new, input_precision=PRECISION)
 
 
@@ -107,51 +133,41 @@ def attend(
 def image_kernel(
     image, position, keys, bias, values, lengths, out_bias, norm, out, rows, acc, top, weight, count, per_split,
     token_stride, channel_stride, shared_by, eps,
-    C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, BJ: tl.constexpr,
-    BQ: tl.constexpr, BN: tl.constexpr, HAS_POSITION: tl.constexpr, HAS_LENGTHS: tl.constexpr, RESIDUAL: tl.constexpr,
-    NORM: tl.constexpr, NEXT: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, H: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
+    BJ: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr, BM: tl.constexpr, HAS_POSITION: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr, RESIDUAL: tl.constexpr, NORM: tl.constexpr, NEXT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Image tokens of one split attend to the T prompt tokens of every head. Grid (splits, prompts). ``out`` may be
-    ``image``. ``norm``: weight and bias."""
+    ``image``. ``norm``: weight and bias. With NEXT the rows then attend to what was written, which is still near."""
     split, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    c, tile = tl.arange(0, BC), tl.arange(0, BN)
+    c = tl.arange(0, BC)
     image += b // shared_by * count * C
     out += b * count * C
     length = T
     if HAS_LENGTHS:
         length = tl.load(lengths + b).to(tl.int32)
-    j = tl.arange(0, BQ)
-    m, w = tl.full((BQ,), -float("inf"), tl.float32), tl.zeros((BQ,), tl.float32)
-    a = tl.zeros((BQ, BC if NEXT else 1), tl.float32)
     for first in range(split * per_split, tl.minimum((split + 1) * per_split, count), BN):
-        n = first + tile
-        at, inside = n[:, None] * token_stride + c[None, :] * channel_stride, (n < count)[:, None] & (c < C)[None, :]
-        x = tl.load(image + at, mask=inside, other=0.0)
-        query = x
-        if HAS_POSITION:
-            query += tl.load(position + at, mask=inside, other=0.0)
+        n = first + tl.arange(0, BN)
         new = tl.zeros((BN, BC), tl.float32) + tl.load(out_bias + c, mask=c < C, other=0.0)[None, :]
         for column in range(0, H * TP, BJ):
-            new = attend(query, keys, bias, values, b, column, c, new, length, C, H, T, TP, BJ, PRECISION)
+            new = attend(image, position, keys, bias, values, b, column, n, length, new, count, token_stride,
+                         channel_stride, C, BC, BK, H, T, TP, BJ, HAS_POSITION, PRECISION)  # fmt: skip
         if RESIDUAL:
-            new += x.to(tl.float32)
+            new += load_tile(image, position, n, c, count, token_stride, channel_stride, C, False).to(tl.float32)
         if NORM:
             new = tl.where((c < C)[None, :], new - tl.sum(new, 1, keep_dims=True) / C, 0.0)
             new *= tl.rsqrt(tl.sum(new * new, 1, keep_dims=True) / C + eps)
             new *= tl.load(norm + c, mask=c < C, other=0.0)[None, :]
             new += tl.load(norm + C + c, mask=c < C, other=0.0)[None, :]
-        result = new.to(out.dtype.element_ty)
-        tl.store(out + at, result, mask=inside)
-        if NEXT:
-            asked = tl.load(rows + (b * H * T + j)[:, None] * C + c[None, :], mask=(j < H * T)[:, None], other=0.0)
-            key = result
-            if HAS_POSITION:
-                key += tl.load(position + at, mask=inside, other=0.0)
-            beyond = tl.where(n < count, 0.0, -float("inf"))[None, :]
-            m, w, a = mix(asked, key, result, beyond, m, w, a, PRECISION)
+        at, inside = n[:, None] * token_stride + c[None, :] * channel_stride, (n < count)[:, None] & (c < C)[None, :]
+        tl.store(out + at, new.to(out.dtype.element_ty), mask=inside)
     if NEXT:
-        part = (b * tl.num_programs(0) + split) * (H * T) + j
-        store_split(acc, top, weight, part, c, j < H * T, m, w, a, C)
+        tl.debug_barrier()  # other warps wrote what this one reads
+        for block in range(0, H * T, BQ):
+            mix_split(
+                out, position, rows, rows, acc, top, weight, b, split, tl.num_programs(0), block + tl.arange(0, BQ),
+                per_split, count, token_stride, channel_stride, H * T, T, C, BC, BK, BM, HAS_POSITION, False, PRECISION,
+            )  # fmt: skip
 
 
 # ---------------------------------------------------------------- launch
@@ -207,7 +223,7 @@ def prompt_to_image(
     split_kernel[(splits, triton.cdiv(total, block), prompts)](
         image, image if position is None else position, rows,
         rows if hidden is None else hidden.float().contiguous(), acc, top, weight, count, each, 1, count,
-        prompts // len(image), total, tokens, C=channels, BC=width, BJ=block, BN=32, HAS_POSITION=position is not None,
+        prompts // len(image), total, tokens, C=channels, BC=width, BK=min(64, width), BJ=block, BN=32, HAS_POSITION=position is not None,
         HAS_HIDDEN=hidden is not None, PRECISION=precision or input_precision(image), num_warps=8, num_stages=1,
     )  # fmt: skip
     mixed = torch.empty(prompts, heads, tokens, channels, device=image.device)
@@ -233,9 +249,10 @@ def image_to_prompt(
         image, image if position is None else position, keys, bias.float().contiguous(), values,
         keys if lengths is None else lengths, out_bias, out_bias if norm is None else norm, out, *[unused] * 4,
         count, each, 1, count, prompts // len(image), eps,
-        C=channels, BC=power_of_two(channels), H=heads, T=tokens, TP=columns, BJ=max(32, columns), BQ=16, BN=tile,
-        HAS_POSITION=position is not None, HAS_LENGTHS=lengths is not None, RESIDUAL=residual, NORM=norm is not None,
-        NEXT=False, PRECISION=precision or input_precision(image), num_warps=8, num_stages=1,
+        C=channels, BC=power_of_two(channels), BK=min(64, power_of_two(channels)), H=heads, T=tokens, TP=columns,
+        BJ=max(32, columns), BN=tile, BQ=16, BM=16, HAS_POSITION=position is not None, HAS_LENGTHS=lengths is not None,
+        RESIDUAL=residual, NORM=norm is not None, NEXT=False, PRECISION=precision or input_precision(image),
+        num_warps=8, num_stages=1,
     )  # fmt: skip
     return out
 

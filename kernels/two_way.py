@@ -1,5 +1,5 @@
 """SAM's two-way transformer on a GPU: 2 launches, then for each layer one on the token side and one over the image, and
-a last one for the tokens. From 8 prompts on an image, or with more than 64 rows, a layer passes over the image twice.
+a last one for the tokens, whatever the number of prompts and images.
 
 ``image`` (B', N, C) and ``position`` (N, C) lie token by token, ``keys`` and ``values`` (B', H, N, D) are those of the
 first attention to the image: what is known before there is a prompt. ``matrices`` and ``vectors`` as
@@ -39,19 +39,23 @@ def blocks_of(prompts: int, images: int, tokens: int, device: torch.device) -> B
     return Blocks(rows, fitting * tokens, number, members, min(number, programs // members))
 
 
-class Pass(NamedTuple):
-    """Tiles of the pass over the image: image tokens, columns, warps, and whether the next attention to it is in it."""
+class Tiles(NamedTuple):
+    """Of the pass over the image: image tokens and columns of image to prompt; rows and image tokens of the next prompt
+    to image; channels at a time; warps; stages of the loads' pipelines."""
 
-    tile: int
+    tokens: int
     columns: int
+    rows: int
+    next_tokens: int
+    channels: int
     warps: int
-    following: bool
+    stages: int
 
 
-def pass_of(prompts: int, rows: int, columns: int, dtype: torch.dtype) -> Pass:
-    """One pass where launches count; two with many prompts, where larger tiles read the rows less often."""
-    following = prompts < 8 and rows <= 64
-    return Pass(32, max(64 if dtype != torch.float32 else 32, columns), 16 if following else 8, following)
+def tiles_of(rows: int, columns: int, channels: int, dtype: torch.dtype) -> Tiles:
+    wide = dtype == torch.float32
+    block = max(32 if wide else 64, columns)
+    return Tiles(32, block, min(64, attention.power_of_two(rows)), 32, min(32 if wide else 64, channels), 8, 2)
 
 
 def two_way(
@@ -90,8 +94,8 @@ class Run:
         self.out = image.new_empty(self.prompts, self.pixels, channels)
 
     def hidden(self) -> int:
-        """Columns of the MLP at a time: one such matrix is as large as those of two heads."""
-        return min(64, self.mlp & -self.mlp)
+        """Columns of the MLP at a time."""
+        return min(32, self.mlp & -self.mlp)
 
     def layers(self, eps: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
         sums = self.first(eps[0])
@@ -111,12 +115,13 @@ class Run:
     def first(self, eps: float) -> tuple[torch.Tensor, ...]:
         """Two launches: the first self-attention, and the first attention to the image."""
         b, s = self.blocks, self.sizes
-        common = {"T": s["T"], "H": s["H"], "C": s["C"], "R": b.rows, "PRECISION": self.precision, "num_warps": 8}
+        common = {"T": s["T"], "H": s["H"], "C": s["C"], "R": b.rows, "BK": min(64, s["C"]), "PRECISION": self.precision,
+                  "num_warps": 8, "num_stages": 2}  # fmt: skip
         self_kernel[(s["H"], b.number)](
             self.prompt, self.matrices, self.vectors, self.parts, self.counters, b.each, self.count,
             **common, COUNTERS=self.counters.shape[1],
         )  # fmt: skip
-        splits, each = attention.splits_of(self.pixels, b.number, 64, self.prompt.device)
+        splits, each = attention.splits_of(self.pixels, b.number * s["H"], 64, self.prompt.device)
         sums = attention.partials(self.prompts, splits, self.total, s["D"], self.prompt.device)
         first_kernel[(s["H"], splits, b.number)](
             self.parts, self.prompt, *self.kept, self.matrices, self.vectors, self.tokens, *sums, b.each, self.count,
@@ -131,34 +136,28 @@ class Run:
             *sums, sums[0].shape[1], self.prompt, self.tokens, self.work, self.parts, *self.own(layer), keys, self.bias,
             values, queries, self.counters.view(-1)[STAGES * layer :], b.each, self.count, b.number, b.members, eps,
             **s, M=self.mlp, R=b.rows, W=sums[0].shape[3], S=min(32, triton.next_power_of_2(sums[0].shape[1])),
-            BH=self.hidden(), K=triton.next_power_of_2(len(self.parts)), LAST=last, COUNTERS=self.counters.shape[1],
-            PRECISION=self.precision, num_warps=8, launch_cooperative_grid=True,
+            BK=min(64, s["C"]), BH=self.hidden(), K=triton.next_power_of_2(len(self.parts)), LAST=last, COUNTERS=self.counters.shape[1],
+            PRECISION=self.precision, num_warps=8, num_stages=2, launch_cooperative_grid=True,
         )  # fmt: skip
         if not last:
             self.tokens, self.work = self.work, self.tokens
 
     def pass_over(self, layer: int, eps: float) -> tuple[torch.Tensor, ...]:
-        """The image attends to the tokens and, in the same launch or a second, the tokens to what it has become."""
+        """The image attends to the tokens, then the tokens to what it has become."""
         s, device = self.sizes, self.prompt.device
-        p = pass_of(self.prompts, self.total, self.columns, self.image.dtype)
+        tiles = tiles_of(self.total, self.columns, s["C"], self.image.dtype)
         image = self.out if layer else self.image
         queries, keys, values = self.rows
-        splits, each = attention.splits_of(self.pixels, self.prompts, p.tile, device)
+        splits, each = attention.splits_of(self.pixels, self.prompts, tiles.tokens, device)
         sums = attention.partials(self.prompts, splits, self.total, s["C"], device)
-        common = {"C": s["C"], "BC": s["C"], "HAS_POSITION": True, "PRECISION": self.precision, "num_stages": 1}
         vectors = self.own(layer)[1][6 * self.inner + self.mlp + 6 * s["C"] :]  # bias of the output, then LayerNorm
         attention.image_kernel[(splits, self.prompts)](
             image, self.position, keys, self.bias, values, self.bias, vectors, vectors[s["C"] :], self.out, queries, *sums,
-            self.pixels, each, s["C"], 1, self.prompts // len(image), eps, H=s["H"], T=s["T"], TP=self.columns,
-            BJ=p.columns, BQ=attention.power_of_two(self.total) if p.following else 16, BN=p.tile, HAS_LENGTHS=False,
-            RESIDUAL=True, NORM=True, NEXT=p.following, num_warps=p.warps, **common,
+            self.pixels, each, s["C"], 1, self.prompts // len(image), eps, C=s["C"], BC=s["C"], BK=tiles.channels,
+            H=s["H"], T=s["T"], TP=self.columns, BJ=tiles.columns, BN=tiles.tokens, BQ=tiles.rows, BM=tiles.next_tokens,
+            HAS_POSITION=True, HAS_LENGTHS=False, RESIDUAL=True, NORM=True, NEXT=True, PRECISION=self.precision,
+            num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
-        if not p.following:
-            block = min(64, attention.power_of_two(self.total))
-            attention.split_kernel[(splits, triton.cdiv(self.total, block), self.prompts)](
-                self.out, self.position, queries, queries, *sums, self.pixels, each, s["C"], 1, 1, self.total, s["T"],
-                BJ=block, BN=p.tile, HAS_HIDDEN=False, num_warps=8, **common,
-            )  # fmt: skip
         return sums
 
     def last(self, sums: tuple[torch.Tensor, ...], eps: float) -> torch.Tensor:
@@ -167,6 +166,6 @@ class Run:
             *sums, sums[0].shape[1], self.tokens, self.parts, *self.own(self.depth), out,
             self.counters.view(-1)[STAGES * self.depth :], b.each, self.count, b.number, b.members, eps,
             **s, S=min(32, triton.next_power_of_2(sums[0].shape[1])), K=triton.next_power_of_2(len(self.parts)),
-            COUNTERS=self.counters.shape[1], num_warps=8, launch_cooperative_grid=True,
+            COUNTERS=self.counters.shape[1], num_warps=8, num_stages=2, launch_cooperative_grid=True,
         )  # fmt: skip
         return out

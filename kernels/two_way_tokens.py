@@ -27,13 +27,6 @@ def meet(counter, members):
 
 
 @triton.jit
-def load_rows(x, rows, R: tl.constexpr, C: tl.constexpr):
-    """(R, C) of an array of ``rows`` rows, 0 beyond."""
-    r, c = tl.arange(0, R)[:, None], tl.arange(0, C)[None, :]
-    return tl.load(x + r * C + c, mask=r < rows, other=0.0)
-
-
-@triton.jit
 def store_rows(out, x, rows, R: tl.constexpr, C: tl.constexpr):
     r, c = tl.arange(0, R)[:, None], tl.arange(0, C)[None, :]
     tl.store(out + r * C + c, x.to(out.dtype.element_ty), mask=r < rows)
@@ -46,18 +39,35 @@ def matrix(matrices, first, D: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def project(x, matrices, first, biases, D: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
-    """x (R, C) times D rows of the matrices, plus as many biases: (R, D), float32."""
-    w = matrix(matrices, first, D, C)
-    y = tl.dot(x.to(w.dtype), tl.trans(w), input_precision=PRECISION)
-    return y + tl.load(biases + first + tl.arange(0, D))[None, :]
+def project(
+    x, rows, matrices, first, biases, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr, position=None,
+):  # fmt: skip
+    """(R, D), float32: rows in memory, x (.., C) plus ``position``, times D rows of the matrices, plus as many biases;
+    BK channels at a time, all of them would fill the registers."""
+    r, d = tl.arange(0, R)[:, None], first + tl.arange(0, D)
+    y = tl.zeros((R, D), tl.float32) + tl.load(biases + d)[None, :]
+    for start in range(0, C, BK):
+        c = start + tl.arange(0, BK)[None, :]
+        tile = tl.load(x + r * C + c, mask=r < rows, other=0.0).to(tl.float32)
+        if position is not None:
+            tile += tl.load(position + r * C + c, mask=r < rows, other=0.0).to(tl.float32)
+        w = tl.load(matrices + d[:, None] * C + c)
+        y = tl.dot(tile.to(w.dtype), tl.trans(w), y, input_precision=PRECISION)
+    return y
 
 
 @triton.jit
-def spread(y, matrices, first, D: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
-    """y (R, D) times D rows of the matrices: (R, C), float32."""
-    w = matrix(matrices, first, D, C)
-    return tl.dot(y.to(w.dtype), w, input_precision=PRECISION)
+def spread(
+    y, matrices, first, out, places, there, D: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Writes y (R, D) times D rows of the matrices to the rows ``places`` of ``out`` (.., C)."""
+    y = y.to(matrices.dtype.element_ty)
+    for start in range(0, C, BK):
+        c = start + tl.arange(0, BK)[None, :]
+        w = tl.load(matrices + (first + tl.arange(0, D))[:, None] * C + c)
+        z = tl.dot(y, w, input_precision=PRECISION)
+        tl.store(out + places[:, None] * C + c, z.to(out.dtype.element_ty), mask=there[:, None])
 
 
 @triton.jit
@@ -70,28 +80,40 @@ def normed(x, norm, eps, C: tl.constexpr):
 
 
 @triton.jit
+def added(
+    parts, count, bias, rows, start, H: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr
+):
+    """(R, BK): channels from ``start`` on of H parts and a bias."""
+    r, c = tl.arange(0, R)[:, None], start + tl.arange(0, BK)[None, :]
+    x = tl.zeros((R, BK), tl.float32) + tl.load(bias + c)
+    for part in range(H):
+        x += tl.load(parts + (part * count + r) * C + c, mask=r < rows, other=0.0)
+    return x
+
+
+@triton.jit
 def self_attention(
-    asked, x, head, matrices, vectors, T: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-    PRECISION: tl.constexpr,
+    x, position, head, matrices, vectors, part, rows, T: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+    BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What one head adds to the tokens: (R, C). Rows see those of their own prompt."""
-    q = project(asked, matrices, head * D, vectors, D, C, PRECISION) * (D**-0.5)
-    k = project(asked, matrices, C + head * D, vectors, D, C, PRECISION)
-    v = project(x, matrices, 2 * C + head * D, vectors, D, C, PRECISION)
+    """Writes what one head adds to the tokens x (.., C). Rows see those of their own prompt."""
+    q = project(x, rows, matrices, head * D, vectors, D, C, R, BK, PRECISION, position) * (D**-0.5)
+    k = project(x, rows, matrices, C + head * D, vectors, D, C, R, BK, PRECISION, position)
+    v = project(x, rows, matrices, 2 * C + head * D, vectors, D, C, R, BK, PRECISION)
     dtype = matrices.dtype.element_ty
     score = tl.dot(q.to(dtype), tl.trans(k.to(dtype)), input_precision=PRECISION)
-    prompt = tl.arange(0, R) // T
-    score = tl.where(prompt[:, None] == prompt[None, :], score, -float("inf"))
+    r = tl.arange(0, R)
+    score = tl.where((r // T)[:, None] == (r // T)[None, :], score, -float("inf"))
     p = tl.exp(score - tl.max(score, 1)[:, None])
     p /= tl.sum(p, 1)[:, None]
     y = tl.dot(p.to(dtype), v.to(dtype), input_precision=PRECISION)
-    return spread(y, matrices, 3 * C + head * D, D, C, PRECISION)
+    spread(y, matrices, 3 * C + head * D, part, r, r < rows, D, C, BK, PRECISION)
 
 
 @triton.jit
 def self_kernel(
-    prompt, matrices, vectors, parts, counters, per_block, count,
-    T: tl.constexpr, H: tl.constexpr, C: tl.constexpr, R: tl.constexpr, COUNTERS: tl.constexpr, PRECISION: tl.constexpr,
+    prompt, matrices, vectors, parts, counters, per_block, count, T: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
+    R: tl.constexpr, BK: tl.constexpr, COUNTERS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Self-attention of the first layer, which has no positions: the addends of all heads. Grid (heads, blocks).
     Sets the counters of the kernels behind it to 0."""
@@ -99,30 +121,38 @@ def self_kernel(
     if head == 0:
         tl.store(counters + block * COUNTERS + tl.arange(0, COUNTERS), 0)
     first = block * per_block
-    x = load_rows(prompt + first * C, count - first, R, C)
-    y = self_attention(x, x, head, matrices, vectors, T, C // H, C, R, PRECISION)
-    store_rows(parts + (head * count + first) * C, y, tl.minimum(per_block, count - first), R, C)
+    self_attention(
+        prompt + first * C, None, head, matrices, vectors, parts + (head * count + first) * C,
+        tl.minimum(per_block, count - first), T, C // H, C, R, BK, PRECISION,
+    )  # fmt: skip
 
 
 @triton.jit
 def first_kernel(
-    parts, prompt, keys, values, matrices, vectors, tokens, acc, top, weight, per_block, count, pixels, per_split, shared_by,
-    eps, T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    parts, prompt, keys, values, matrices, vectors, tokens, acc, top, weight, per_block, count, pixels, per_split,
+    shared_by, eps, T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+    BK: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The end of the first self-attention, and one head's attention to one split of the image, whose keys and values
     (images, H, pixels, D) are known before there is a prompt. Grid (heads, splits, blocks)."""
     head, split, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first, splits = block * per_block, tl.num_programs(1)
     rows = tl.minimum(per_block, count - first)
-    x = tl.zeros((R, C), tl.float32) + tl.load(vectors + 3 * C + tl.arange(0, C))[None, :]
-    for part in range(H):
-        x += load_rows(parts + (part * count + first) * C, rows, R, C)
-    x = normed(x, vectors + 4 * C, eps, C)
+    x = added(parts + first * C, count, vectors + 3 * C, rows, 0, H, C, R, C)
+    mean = tl.sum(x, 1) / C
+    scale = tl.rsqrt(tl.sum((x - mean[:, None]) * (x - mean[:, None]), 1) / C + eps)
     if head + split == 0:
-        store_rows(tokens + first * C, x, rows, R, C)
-    x += load_rows(prompt + first * C, rows, R, C).to(tl.float32)
-    q = project(x, matrices + 4 * C * C, head * D, vectors + 6 * C, D, C, PRECISION) * (D**-0.5)
+        store_rows(tokens + first * C, normed(x, vectors + 4 * C, eps, C), rows, R, C)
+    q = tl.zeros((R, D), tl.float32) + tl.load(vectors + 6 * C + head * D + tl.arange(0, D))[None, :]
+    for start in range(0, C, BK):
+        c = start + tl.arange(0, BK)
+        y = added(parts + first * C, count, vectors + 3 * C, rows, start, H, C, R, BK) - mean[:, None]
+        y = y * scale[:, None] * tl.load(vectors + 4 * C + c)[None, :] + tl.load(vectors + 5 * C + c)[None, :]
+        at = (first + tl.arange(0, R))[:, None] * C + c[None, :]
+        y += tl.load(prompt + at, mask=(tl.arange(0, R) < rows)[:, None], other=0.0).to(tl.float32)
+        w = tl.load(matrices + (4 * C + head * D + tl.arange(0, D))[:, None] * C + c[None, :])
+        q = tl.dot(y.to(w.dtype), tl.trans(w), q, input_precision=PRECISION)
+    q *= D**-0.5
     r, d = tl.arange(0, R), tl.arange(0, D)
     place = ((first // T // shared_by).to(tl.int64) * H + head) * pixels
     m, w, a = tl.full((R,), -float("inf"), tl.float32), tl.zeros((R,), tl.float32), tl.zeros((R, D), tl.float32)
@@ -188,15 +218,16 @@ def finish(row, parts, number, residual, bias, norm, out, count, eps, C: tl.cons
 
 @triton.jit
 def mlp(
-    x, member, members, matrices, vectors, M: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BH: tl.constexpr,
-    PRECISION: tl.constexpr,
+    x, rows, member, members, matrices, vectors, part, M: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+    BK: tl.constexpr, BH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What a member's share of the hidden columns gives: (R, C)."""
+    """Writes what a member's share of the hidden columns gives."""
     y = tl.zeros((R, C), tl.float32)
     for first in range(member * BH, M, members * BH):
-        hidden = tl.maximum(project(x, matrices, first, vectors, BH, C, PRECISION), 0.0)
-        y += spread(hidden, matrices, M + first, BH, C, PRECISION)
-    return y
+        hidden = tl.maximum(project(x, rows, matrices, first, vectors, BH, C, R, BK, PRECISION), 0.0)
+        w = matrix(matrices, M + first, BH, C)
+        y = tl.dot(hidden.to(w.dtype), w, y, input_precision=PRECISION)
+    store_rows(part, y, rows, R, C)
 
 
 @triton.jit
@@ -208,32 +239,27 @@ def rows_at(head, first, T: tl.constexpr, H: tl.constexpr, R: tl.constexpr):
 
 @triton.jit
 def image_rows(
-    x, head, matrices, vectors, out, first, rows, T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
-    R: tl.constexpr, PRECISION: tl.constexpr,
+    x, position, head, matrices, vectors, out, first, rows, T: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+    C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes W_k^T q of one head: what the image is multiplied with in place of its keys."""
-    q = project(x, matrices, head * D, vectors, D, C, PRECISION) * (D**-0.5)
-    y = spread(q, matrices, H * D + head * D, D, C, PRECISION)
-    at, inside = rows_at(head, first, T, H, R), tl.arange(0, R) < rows
-    tl.store(out + at[:, None] * C + tl.arange(0, C)[None, :], y.to(out.dtype.element_ty), mask=inside[:, None])
+    q = project(x, rows, matrices, head * D, vectors, D, C, R, BK, PRECISION, position) * (D**-0.5)
+    at, there = rows_at(head, first, T, H, R), tl.arange(0, R) < rows
+    spread(q, matrices, (H + head) * D, out, at, there, D, C, BK, PRECISION)
 
 
 @triton.jit
 def prompt_rows(
-    asked, x, head, matrices, vectors, keys, bias, values, first, rows, T: tl.constexpr, H: tl.constexpr,
-    D: tl.constexpr, C: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
+    x, position, head, matrices, vectors, keys, bias, values, first, rows, T: tl.constexpr, H: tl.constexpr,
+    D: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes W_q^T k, b_q . k and W_o v of one head, for the image to attend to."""
-    I: tl.constexpr = H * D  # noqa: E741
-    k = project(asked, matrices, I + head * D, vectors, D, C, PRECISION) * (D**-0.5)
-    at, inside, c = rows_at(head, first, T, H, R), tl.arange(0, R) < rows, tl.arange(0, C)
-    place, there = at[:, None] * C + c[None, :], inside[:, None]
-    tl.store(bias + at, tl.sum(k * tl.load(vectors + head * D + tl.arange(0, D))[None, :], 1), mask=inside)
-    y = spread(k, matrices, head * D, D, C, PRECISION)
-    tl.store(keys + place, y.to(keys.dtype.element_ty), mask=there)
-    v = project(x, matrices, 2 * I + head * D, vectors, D, C, PRECISION)
-    y = spread(v, matrices, 3 * I + head * D, D, C, PRECISION)
-    tl.store(values + place, y.to(values.dtype.element_ty), mask=there)
+    k = project(x, rows, matrices, (H + head) * D, vectors, D, C, R, BK, PRECISION, position) * (D**-0.5)
+    at, there = rows_at(head, first, T, H, R), tl.arange(0, R) < rows
+    tl.store(bias + at, tl.sum(k * tl.load(vectors + head * D + tl.arange(0, D))[None, :], 1), mask=there)
+    spread(k, matrices, head * D, keys, at, there, D, C, BK, PRECISION)
+    v = project(x, rows, matrices, (2 * H + head) * D, vectors, D, C, R, BK, PRECISION)
+    spread(v, matrices, (3 * H + head) * D, values, at, there, D, C, BK, PRECISION)
 
 
 @triton.jit
@@ -241,7 +267,7 @@ def tokens_kernel(
     acc, top, weight, splits, prompt, tokens, work, parts, matrices, vectors, keys, bias, values, queries, counters,
     per_block, count, blocks, members, eps,
     T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-    W: tl.constexpr, S: tl.constexpr, BH: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, COUNTERS: tl.constexpr,
+    W: tl.constexpr, S: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, COUNTERS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """From the partial sums of prompt to image to the rows of image to prompt, and to the queries of the next prompt to
@@ -265,34 +291,32 @@ def tokens_kernel(
             finish(row, parts, H, tokens, vectors + 3 * I, vectors + NORM, work, count, eps, C, K)
         meet(counter + 1, members)
         if member < shares:
-            x = load_rows(work + first * C, rows, R, C)
-            y = mlp(x, member, shares, matrices + 4 * I * C, vectors + MLP, M, C, R, BH, PRECISION)
-            store_rows(parts + (member * count + first) * C, y, rows, R, C)
+            mlp(work + first * C, rows, member, shares, matrices + 4 * I * C, vectors + MLP,
+                parts + (member * count + first) * C, M, C, R, BK, BH, PRECISION)  # fmt: skip
         meet(counter + 2, members)
         for row in range(first + member, first + rows, members):
             finish(row, parts, shares, work, vectors + MLP + M, vectors + MLP + M + C, tokens, count, eps, C, K)
         meet(counter + 3, members)
+        x, position = tokens + first * C, prompt + first * C
         for job in range(member, 2 * H, members):
-            x = load_rows(tokens + first * C, rows, R, C)
-            asked = x + load_rows(prompt + first * C, rows, R, C).to(tl.float32)
+            head = job % H
             if job < H:
-                prompt_rows(asked, x, job, after_mlp, vectors + TO_PROMPT, keys, bias, values, first, rows,
-                            T, H, D, C, R, PRECISION)  # fmt: skip
+                prompt_rows(x, position, head, after_mlp, vectors + TO_PROMPT, keys, bias, values, first, rows,
+                            T, H, D, C, R, BK, PRECISION)  # fmt: skip
             elif LAST:
-                image_rows(asked, job - H, next_matrices, vectors + NEXT, queries, first, rows, T, H, D, C, R, PRECISION)
+                image_rows(x, position, head, next_matrices, vectors + NEXT, queries, first, rows,
+                           T, H, D, C, R, BK, PRECISION)  # fmt: skip
             else:
-                y = self_attention(asked, x, job - H, next_matrices, vectors + NEXT, T, C // H, C, R, PRECISION)
-                store_rows(parts + ((job - H) * count + first) * C, y, rows, R, C)
+                self_attention(x, position, head, next_matrices, vectors + NEXT, parts + (head * count + first) * C,
+                               rows, T, C // H, C, R, BK, PRECISION)  # fmt: skip
         if not LAST:
             meet(counter + 4, members)
             for row in range(first + member, first + rows, members):
                 finish(row, parts, H, tokens, vectors + NEXT + 3 * C, vectors + NEXT + 4 * C, work, count, eps, C, K)
             meet(counter + 5, members)
             for head in range(member, H, members):
-                x = load_rows(work + first * C, rows, R, C)
-                asked = x + load_rows(prompt + first * C, rows, R, C).to(tl.float32)
-                image_rows(asked, head, next_matrices + 4 * C * C, vectors + NEXT + 6 * C, queries, first, rows,
-                           T, H, D, C, R, PRECISION)  # fmt: skip
+                image_rows(work + first * C, position, head, next_matrices + 4 * C * C, vectors + NEXT + 6 * C, queries,
+                           first, rows, T, H, D, C, R, BK, PRECISION)  # fmt: skip
 
 
 @triton.jit
