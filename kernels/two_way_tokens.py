@@ -75,7 +75,8 @@ def normed(x, norm, eps, C: tl.constexpr):
     """LayerNorm over the last axis of (.., C)."""
     c = tl.arange(0, C)
     x -= (tl.sum(x, 1) / C)[:, None]
-    x *= tl.rsqrt(tl.sum(x * x, 1) / C + eps)[:, None]
+    # The maximum keeps the square apart from the sum: fused, warps that hold the same channel would round differently.
+    x *= tl.rsqrt(tl.sum(tl.maximum(x * x, 0.0), 1) / C + eps)[:, None]
     return x * tl.load(norm + c)[None, :] + tl.load(norm + C + c)[None, :]
 
 
@@ -140,7 +141,7 @@ def first_kernel(
     rows = tl.minimum(per_block, count - first)
     x = added(parts + first * C, count, vectors + 3 * C, rows, 0, H, C, R, C)
     mean = tl.sum(x, 1) / C
-    scale = tl.rsqrt(tl.sum((x - mean[:, None]) * (x - mean[:, None]), 1) / C + eps)
+    scale = tl.rsqrt(tl.sum(tl.maximum((x - mean[:, None]) * (x - mean[:, None]), 0.0), 1) / C + eps)  # as in normed
     if head + split == 0:
         store_rows(tokens + first * C, normed(x, vectors + 4 * C, eps, C), rows, R, C)
     q = tl.zeros((R, D), tl.float32) + tl.load(vectors + 6 * C + head * D + tl.arange(0, D))[None, :]
