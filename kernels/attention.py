@@ -50,8 +50,8 @@ def products(
 
 @triton.jit
 def mix_split(
-    image, position, rows, hidden, acc, top, weight, b, split, splits, j, per_split, count, token_stride, channel_stride,
-    row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
+    image, position, rows, hidden, acc, top, weight, b, split, splits, j, per_split, count, token_stride,
+    channel_stride, row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
     HAS_POSITION: tl.constexpr, HAS_HIDDEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Softmax-weighted sums of the image tokens of one split, for the rows j of prompt b."""
@@ -94,17 +94,29 @@ def split_kernel(
 
 
 @triton.jit
+def merged(acc, top, weight, first, step, splits, W: tl.constexpr, BW: tl.constexpr, S: tl.constexpr):
+    """(BW,): one row of all splits, the first at ``first``, S at a time; 0 where there was nothing to see."""
+    c, peak, total, a = tl.arange(0, BW), -float("inf"), 0.0, tl.zeros((BW,), tl.float32)
+    for start in range(0, splits, S):
+        s = start + tl.arange(0, S)
+        part = first + s.to(tl.int64) * step
+        m = tl.load(top + part, mask=s < splits, other=-float("inf"))
+        new = tl.maximum(peak, tl.max(m, 0))
+        safe = tl.where(new > -float("inf"), new, 0.0)
+        share, shrink = tl.exp(m - safe), tl.exp(peak - safe)
+        total = total * shrink + tl.sum(share * tl.load(weight + part, mask=s < splits, other=0.0), 0)
+        tile = tl.load(acc + part[:, None] * W + c[None, :], mask=(s < splits)[:, None] & (c < W)[None, :], other=0.0)
+        a = a * shrink + tl.sum(tile * share[:, None], 0)
+        peak = new
+    return a / tl.maximum(total, 1e-37)
+
+
+@triton.jit
 def combine_kernel(acc, top, weight, out, splits, row_count, C: tl.constexpr, BC: tl.constexpr, S: tl.constexpr):
-    """Merges the splits of one row; 0 where there was nothing to see. Grid (rows, prompts)."""
-    j, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    c, s = tl.arange(0, BC), tl.arange(0, S)
-    part = (b * splits + s) * row_count + j
-    m = tl.load(top + part, mask=s < splits, other=-float("inf"))
-    peak = tl.max(m, 0)
-    scale = tl.exp(m - tl.where(peak > -float("inf"), peak, 0.0))
-    total = tl.sum(scale * tl.load(weight + part, mask=s < splits, other=0.0), 0)
-    a = tl.load(acc + part[:, None] * C + c[None, :], mask=(s < splits)[:, None] & (c < C)[None, :], other=0.0)
-    tl.store(out + (b * row_count + j) * C + c, tl.sum(a * scale[:, None], 0) / tl.maximum(total, 1e-38), mask=c < C)
+    """Merges the splits of one row. Grid (rows, prompts)."""
+    j, b, c = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.arange(0, BC)
+    a = merged(acc, top, weight, b * splits * row_count + j, row_count, splits, C, BC, S)
+    tl.store(out + (b * row_count + j) * C + c, a, mask=c < C)
 
 
 @triton.jit
@@ -173,6 +185,9 @@ def image_kernel(
 # ---------------------------------------------------------------- launch
 
 
+SPLITS = 32  # merged at a time: 32 sums of 256 channels are 64 registers of 128 threads
+
+
 def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
@@ -190,8 +205,8 @@ def power_of_two(count: int, least: int = 16) -> int:
 
 
 def splits_of(count: int, prompts: int, tile: int, device: torch.device) -> tuple[int, int]:
-    """(number of splits, image tokens of each): programs for half of the multiprocessors, as every program leaves a
-    partial sum of 64 KB; more than one a multiprocessor with many prompts, which have no such choice."""
+    """(number of splits, image tokens of each): programs for half of the multiprocessors, as every one leaves a sum of
+    64 KB behind; more than one a multiprocessor with many prompts, which have no choice."""
     wanted = max(1, multiprocessors(device) // (2 * prompts))
     tiles = triton.cdiv(count, tile)
     each = triton.cdiv(tiles, min(tiles, wanted, 128)) * tile
@@ -210,8 +225,8 @@ def prompt_to_image(
 ) -> torch.Tensor:  # fmt: skip
     """Image tokens mixed by softmax of their products with rows (B, H, T, C): (B, H, T, C), float32.
 
-    ``image`` is (B', C, ...), B' a divisor of B, ``position`` (1, C, ...) the same for all, ``hidden`` (B, T, ...) added
-    to the products of all heads.
+    ``image`` is (B', C, ...), B' a divisor of B, ``position`` (1, C, ...) the same for all, ``hidden`` (B, T, ...)
+    added to the products of all heads.
     """
     prompts, heads, tokens, channels = rows.shape
     image, position, rows = plain(image), plain(position, image), rows.to(image.dtype).contiguous()
@@ -223,12 +238,22 @@ def prompt_to_image(
     split_kernel[(splits, triton.cdiv(total, block), prompts)](
         image, image if position is None else position, rows,
         rows if hidden is None else hidden.float().contiguous(), acc, top, weight, count, each, 1, count,
-        prompts // len(image), total, tokens, C=channels, BC=width, BK=min(64, width), BJ=block, BN=32, HAS_POSITION=position is not None,
-        HAS_HIDDEN=hidden is not None, PRECISION=precision or input_precision(image), num_warps=8, num_stages=1,
+        prompts // len(image), total, tokens, C=channels, BC=width, BK=min(64, width), BJ=block, BN=32,
+        HAS_POSITION=position is not None, HAS_HIDDEN=hidden is not None,
+        PRECISION=precision or input_precision(image), num_warps=8, num_stages=1,
     )  # fmt: skip
     mixed = torch.empty(prompts, heads, tokens, channels, device=image.device)
     combine_kernel[(total, prompts)](
-        acc, top, weight, mixed, splits, total, C=channels, BC=width, S=triton.next_power_of_2(splits), num_warps=4
+        acc,
+        top,
+        weight,
+        mixed,
+        splits,
+        total,
+        C=channels,
+        BC=width,
+        S=min(SPLITS, triton.next_power_of_2(splits)),
+        num_warps=4,
     )
     return mixed
 
@@ -238,13 +263,14 @@ def image_to_prompt(
     out_bias: torch.Tensor, norm: torch.Tensor | None = None, lengths: torch.Tensor | None = None,
     residual: bool = False, eps: float = 0.0, precision: str | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """(B, C, ...): the image's tokens attend to the first ``lengths`` of the tokens (B, H, T, C); ``norm`` is (2, C)."""
+    """(B, C, ...), float32: the image's tokens attend to the first ``lengths`` of the tokens (B, H, T, C); ``norm`` is
+    (2, C)."""
     prompts, heads, tokens, channels = keys.shape
     image, position = plain(image), plain(position, image)
     keys, values = (x.to(image.dtype).contiguous() for x in (keys, values))
     count, columns, tile = image[0, 0].numel(), triton.next_power_of_2(tokens), 16
     splits, each = splits_of(count, prompts, tile, image.device)
-    out, unused = image.new_empty(prompts, *image.shape[1:]), keys
+    out, unused = torch.empty(prompts, *image.shape[1:], device=image.device), keys
     image_kernel[(splits, prompts)](
         image, image if position is None else position, keys, bias.float().contiguous(), values,
         keys if lengths is None else lengths, out_bias, out_bias if norm is None else norm, out, *[unused] * 4,

@@ -29,7 +29,7 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(prompts: int, images: int, tokens: int, device: torch.device) -> Blocks:
-    """As few programs share a weight as there are multiprocessors for: all the programs of a launch must be resident."""
+    """At most one program a multiprocessor: all programs of a launch must be resident, as they wait for each other."""
     on_one = prompts // images  # prompts of one image, which a block does not leave
     most = min(on_one, max(1, ROWS // tokens))
     fitting = next(n for n in range(most, 0, -1) if images == 1 or on_one % n == 0)
@@ -52,10 +52,12 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def tiles_of(rows: int, columns: int, channels: int, dtype: torch.dtype) -> Tiles:
+def tiles_of(rows: int, columns: int, channels: int, dtype: torch.dtype, precision: str) -> Tiles:
+    """The largest that do not spill on sm_80 to sm_120: float32 takes twice the registers of bfloat16, and "tf32x3" has
+    every operand twice."""
     wide = dtype == torch.float32
-    block = max(32 if wide else 64, columns)
-    return Tiles(32, block, min(64, attention.power_of_two(rows)), 32, min(32 if wide else 64, channels), 8, 2)
+    tokens, block = 16 if precision == "tf32x3" else 32, max(32 if wide else 64, columns)
+    return Tiles(tokens, block, min(64, attention.power_of_two(rows)), tokens, min(32 if wide else 64, channels), 8, 2)
 
 
 def two_way(
@@ -64,7 +66,9 @@ def two_way(
     precision: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Tokens (B, T, C) and image tokens (B, N, C) after all layers; B is a multiple of the images."""
-    return Run(prompt, image, position, keys, values, matrices, vectors, heads, width, mlp, depth, precision).layers(eps)
+    return Run(prompt, image, position, keys, values, matrices, vectors, heads, width, mlp, depth, precision).layers(
+        eps
+    )
 
 
 class Run:
@@ -83,6 +87,9 @@ class Run:
         self.sizes = {"T": tokens, "H": heads, "D": width, "C": channels}
         self.total, self.columns = heads * tokens, triton.next_power_of_2(tokens)
         self.blocks = blocks_of(self.prompts, len(image), tokens, device)
+        step = 32 if image.dtype == torch.float32 else 64  # channels of a product at a time, or registers spill
+        self.blocked = {"R": self.blocks.rows, "BK": min(step, channels), "PRECISION": self.precision}
+        self.blocked |= {"num_warps": 8, "num_stages": 2}
         self.shares = min(self.blocks.members, mlp // self.hidden())
         floats = torch.empty(2 + max(heads, self.shares), self.count, channels, device=device)
         self.tokens, self.work, self.parts = floats[0], floats[1], floats[2:]
@@ -104,6 +111,15 @@ class Run:
             sums = self.pass_over(layer, eps[0])
         return self.last(sums, eps[1]), self.out
 
+    def meeting(self, sums: tuple[torch.Tensor, ...]) -> dict[str, int]:
+        """What the kernels take whose programs wait for each other: a cooperative launch is refused, not stuck."""
+        return {
+            "S": min(attention.SPLITS, triton.next_power_of_2(sums[0].shape[1])),
+            "K": triton.next_power_of_2(len(self.parts)),
+            "COUNTERS": self.counters.shape[1],
+            "launch_cooperative_grid": True,
+        }
+
     def own(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Matrices and vectors from the attention to the image of this layer on."""
         channels, inner = self.sizes["C"], self.inner
@@ -115,17 +131,15 @@ class Run:
     def first(self, eps: float) -> tuple[torch.Tensor, ...]:
         """Two launches: the first self-attention, and the first attention to the image."""
         b, s = self.blocks, self.sizes
-        common = {"T": s["T"], "H": s["H"], "C": s["C"], "R": b.rows, "BK": min(64, s["C"]), "PRECISION": self.precision,
-                  "num_warps": 8, "num_stages": 2}  # fmt: skip
         self_kernel[(s["H"], b.number)](
             self.prompt, self.matrices, self.vectors, self.parts, self.counters, b.each, self.count,
-            **common, COUNTERS=self.counters.shape[1],
+            T=s["T"], H=s["H"], C=s["C"], COUNTERS=self.counters.shape[1], **self.blocked,
         )  # fmt: skip
         splits, each = attention.splits_of(self.pixels, b.number * s["H"], 64, self.prompt.device)
         sums = attention.partials(self.prompts, splits, self.total, s["D"], self.prompt.device)
         first_kernel[(s["H"], splits, b.number)](
             self.parts, self.prompt, *self.kept, self.matrices, self.vectors, self.tokens, *sums, b.each, self.count,
-            self.pixels, each, self.prompts // len(self.image), eps, **common, D=s["D"], BN=64,
+            self.pixels, each, self.prompts // len(self.image), eps, **s, **self.blocked, BN=64,
         )  # fmt: skip
         return sums
 
@@ -135,9 +149,7 @@ class Run:
         tokens_kernel[(b.members * b.groups,)](
             *sums, sums[0].shape[1], self.prompt, self.tokens, self.work, self.parts, *self.own(layer), keys, self.bias,
             values, queries, self.counters.view(-1)[STAGES * layer :], b.each, self.count, b.number, b.members, eps,
-            **s, M=self.mlp, R=b.rows, W=sums[0].shape[3], S=min(32, triton.next_power_of_2(sums[0].shape[1])),
-            BK=min(64, s["C"]), BH=self.hidden(), K=triton.next_power_of_2(len(self.parts)), LAST=last, COUNTERS=self.counters.shape[1],
-            PRECISION=self.precision, num_warps=8, num_stages=2, launch_cooperative_grid=True,
+            **s, M=self.mlp, W=sums[0].shape[3], BH=self.hidden(), LAST=last, **self.meeting(sums), **self.blocked,
         )  # fmt: skip
         if not last:
             self.tokens, self.work = self.work, self.tokens
@@ -145,15 +157,16 @@ class Run:
     def pass_over(self, layer: int, eps: float) -> tuple[torch.Tensor, ...]:
         """The image attends to the tokens, then the tokens to what it has become."""
         s, device = self.sizes, self.prompt.device
-        tiles = tiles_of(self.total, self.columns, s["C"], self.image.dtype)
+        tiles = tiles_of(self.total, self.columns, s["C"], self.image.dtype, self.precision)
         image = self.out if layer else self.image
         queries, keys, values = self.rows
         splits, each = attention.splits_of(self.pixels, self.prompts, tiles.tokens, device)
         sums = attention.partials(self.prompts, splits, self.total, s["C"], device)
         vectors = self.own(layer)[1][6 * self.inner + self.mlp + 6 * s["C"] :]  # bias of the output, then LayerNorm
         attention.image_kernel[(splits, self.prompts)](
-            image, self.position, keys, self.bias, values, self.bias, vectors, vectors[s["C"] :], self.out, queries, *sums,
-            self.pixels, each, s["C"], 1, self.prompts // len(image), eps, C=s["C"], BC=s["C"], BK=tiles.channels,
+            image, self.position, keys, self.bias, values, self.bias, vectors, vectors[s["C"] :], self.out, queries,
+            *sums, self.pixels, each, s["C"], 1, self.prompts // len(image), eps, C=s["C"], BC=s["C"],
+            BK=tiles.channels,
             H=s["H"], T=s["T"], TP=self.columns, BJ=tiles.columns, BN=tiles.tokens, BQ=tiles.rows, BM=tiles.next_tokens,
             HAS_POSITION=True, HAS_LENGTHS=False, RESIDUAL=True, NORM=True, NEXT=True, PRECISION=self.precision,
             num_warps=tiles.warps, num_stages=tiles.stages,
@@ -165,7 +178,6 @@ class Run:
         last_kernel[(b.members * b.groups,)](
             *sums, sums[0].shape[1], self.tokens, self.parts, *self.own(self.depth), out,
             self.counters.view(-1)[STAGES * self.depth :], b.each, self.count, b.number, b.members, eps,
-            **s, S=min(32, triton.next_power_of_2(sums[0].shape[1])), K=triton.next_power_of_2(len(self.parts)),
-            COUNTERS=self.counters.shape[1], num_warps=8, num_stages=2, launch_cooperative_grid=True,
+            **s, **self.meeting(sums), num_warps=8, num_stages=2,
         )  # fmt: skip
         return out

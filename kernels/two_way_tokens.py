@@ -14,6 +14,7 @@ Sums, softmax and LayerNorm in float32; products in the type of the matrices, fl
 
 import triton
 import triton.language as tl
+from fastprompt.kernels.attention import merged
 
 
 @triton.jit
@@ -81,9 +82,7 @@ def normed(x, norm, eps, C: tl.constexpr):
 
 
 @triton.jit
-def added(
-    parts, count, bias, rows, start, H: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr
-):
+def added(parts, count, bias, rows, start, H: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BK: tl.constexpr):
     """(R, BK): channels from ``start`` on of H parts and a bias."""
     r, c = tl.arange(0, R)[:, None], start + tl.arange(0, BK)[None, :]
     x = tl.zeros((R, BK), tl.float32) + tl.load(bias + c)
@@ -94,8 +93,8 @@ def added(
 
 @triton.jit
 def self_attention(
-    x, position, head, matrices, vectors, part, rows, T: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-    BK: tl.constexpr, PRECISION: tl.constexpr,
+    x, position, head, matrices, vectors, part, rows, T: tl.constexpr, D: tl.constexpr, C: tl.constexpr,
+    R: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes what one head adds to the tokens x (.., C). Rows see those of their own prompt."""
     q = project(x, rows, matrices, head * D, vectors, D, C, R, BK, PRECISION, position) * (D**-0.5)
@@ -184,20 +183,8 @@ def combine(
     """Merges the splits of one row and head, and adds what it is worth in the tokens. ``W`` is C, or D where the values
     are projected before."""
     head, row = job % H, first + job // H
-    c, d, x = tl.arange(0, C), tl.arange(0, D), tl.arange(0, W)
-    base = (row // T * splits * H + head) * T + row % T
-    peak, total, a = -float("inf"), 0.0, tl.zeros((W,), tl.float32)
-    for start in range(0, splits, S):
-        s = start + tl.arange(0, S)
-        part = base + s * (H * T)
-        m = tl.load(top + part, mask=s < splits, other=-float("inf"))
-        new = tl.maximum(peak, tl.max(m, 0))
-        share, shrink = tl.exp(m - new), tl.exp(peak - new)
-        total = total * shrink + tl.sum(share * tl.load(weight + part, mask=s < splits, other=0.0), 0)
-        tile = tl.load(acc + part[:, None].to(tl.int64) * W + x[None, :], mask=(s < splits)[:, None], other=0.0)
-        a = a * shrink + tl.sum(tile * share[:, None], 0)
-        peak = new
-    a /= total
+    c, d = tl.arange(0, C), tl.arange(0, D)
+    a = merged(acc, top, weight, (row // T * splits * H + head) * T + row % T, H * T, splits, W, W, S)
     if W == C:
         value = tl.sum(matrix(matrices, 2 * H * D + head * D, D, C).to(tl.float32) * a[None, :], 1)
         value += tl.load(vectors + 2 * H * D + head * D + d)
@@ -268,8 +255,8 @@ def tokens_kernel(
     acc, top, weight, splits, prompt, tokens, work, parts, matrices, vectors, keys, bias, values, queries, counters,
     per_block, count, blocks, members, eps,
     T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-    W: tl.constexpr, S: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr, COUNTERS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    W: tl.constexpr, S: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, K: tl.constexpr, LAST: tl.constexpr,
+    COUNTERS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """From the partial sums of prompt to image to the rows of image to prompt, and to the queries of the next prompt to
     image, which do not depend on the image. ``tokens`` (count, C) is read and written. Grid (members times groups), at

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import types
 import unittest.mock
 from pathlib import Path
 from typing import NamedTuple
@@ -94,29 +93,32 @@ class Recorder:
 def triton_launches():
     """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
     import torch
-    from fastprompt.kernels import attention, pruning
+    from fastprompt.kernels import attention, pruning, two_way, two_way_tokens
 
     def empty(*shape, dtype=torch.bfloat16):
         return torch.empty(shape, dtype=dtype, device="meta")
 
     with contextlib.ExitStack() as stack:
         launches = []
-        for module in (attention, pruning):
+        for module in (attention, pruning, two_way_tokens, two_way):
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                recorder = Recorder(getattr(module, name), launches)
+                kernel = getattr(module, name)
+                recorder = kernel if isinstance(kernel, Recorder) else Recorder(kernel, launches)
                 stack.enter_context(unittest.mock.patch.object(module, name, recorder))
+        stack.enter_context(unittest.mock.patch.object(attention, "multiprocessors", return_value=132))
         tokens, scores = empty(1, 4096, 768), empty(1, 4096, dtype=torch.float32)
         pruning.cosine_scores(tokens, empty(1, 8, 768))
         _, _, places = pruning.prune(tokens, scores, 2048)
         pruning.restore(empty(1, 2048, 768), places, tokens)
-        image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
-        shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
-        weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
-        weights |= {f"{name}_bias": empty(shape[0]) for name, shape in shapes.items()}
-        w = types.SimpleNamespace(**weights)
-        attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
-        norm = empty(256), empty(256), 1e-6
-        attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
+        image, rows, vector = empty(1, 256, 64, 64), empty(1, 8, 7, 256), empty(256)
+        attention.prompt_to_image(image, image, rows)
+        attention.image_to_prompt(image, image, rows, rows[..., 0], rows, vector, empty(2, 256), None, True, 1e-6)
+        for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32"), (torch.float32, "tf32x3")):
+            first = len(launches)
+            decoder(two_way, functools.partial(empty, dtype=dtype), precision)
+            del launches[first + 5]  # the second pass over the image is the first again
+    kinds = ["bfloat16", "TF32", "3 x TF32"]
+    stages = ["self-attention", "first attention", "tokens", "image pass", "tokens, last layer", "last attention"]
     names = [
         "token scores, 768 channels",
         "prune, 4096 tokens of 768",
@@ -124,8 +126,21 @@ def triton_launches():
         "prompt to image, 256 channels",
         "prompt to image, combine",
         "image to prompt, 256 channels",
+        *(f"two-way: {stage}, {kind}" for kind in kinds for stage in stages),
     ]
     return dict(zip(names, launches, strict=True))
+
+
+def decoder(two_way, empty, precision):
+    """SAM's two-way transformer, a click."""
+    import torch
+
+    channels, inner, mlp, depth = 256, 128, 2048, 2
+    rows = depth * (4 * channels + 8 * inner + 2 * mlp) + 4 * inner
+    numbers = depth * (6 * inner + mlp + 15 * channels) + 3 * inner + 3 * channels
+    arrays = [empty(1, 7, channels), empty(1, 4096, channels), empty(4096, channels), *[empty(1, 8, 4096, 16)] * 2]
+    vectors = empty(numbers, dtype=torch.float32)
+    two_way.two_way(*arrays, empty(rows, channels), vectors, 8, 16, mlp, depth, [1e-6, 1e-5], precision)
 
 
 def triton_rows(arch):

@@ -40,10 +40,11 @@ def prepare(image: Tensor, position: Tensor, w: TwoWayWeights, dtype: torch.dtyp
     return Image(tokens, place[0], keys, values)
 
 
-def supported(w: TwoWayWeights, tokens: int, channels: int) -> bool:
+def supported(prompt: Tensor, heads: int, width: int, mlp: int) -> bool:
     """Whole tiles: sizes are powers of two from 16 on, the MLP a multiple of 16."""
-    powers = (channels, channels // w.heads, w.width)
-    return tokens <= TOKENS and w.mlp % 16 == 0 and all(n >= 16 and n & (n - 1) == 0 for n in powers)
+    _, tokens, channels = prompt.shape
+    powers = (channels, channels // heads, width)
+    return tokens <= TOKENS and mlp % 16 == 0 and all(n >= 16 and n & (n - 1) == 0 for n in powers)
 
 
 class Reader:
@@ -111,19 +112,32 @@ def _fake(prompt: Tensor, image: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(prompt), image.new_empty(prompt.shape[0], *image.shape[1:])
 
 
-def _gpu(prompt: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    if current_backend() == "reference":
-        return formula(prompt, *rest)
+def _gpu(
+    prompt: Tensor, image: Tensor, position: Tensor, keys: Tensor, values: Tensor, matrices: Tensor, vectors: Tensor,
+    heads: int, width: int, mlp: int, depth: int, eps: list[float],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    arguments = (prompt, image, position, keys, values, matrices, vectors, heads, width, mlp, depth, eps)
+    if current_backend() == "reference" or not supported(prompt, heads, width, mlp):
+        return formula(*arguments)
+    if not prompt.numel():
+        return _fake(prompt, image)
     from fastprompt.kernels import two_way as kernels
 
-    found: tuple[Tensor, Tensor] = kernels.two_way(prompt, *rest)
+    found: tuple[Tensor, Tensor] = kernels.two_way(*arguments)
     return found
 
 
-two_way = define(
+_two_way = define(
     "two_way_gpu(Tensor prompt, Tensor image, Tensor position, Tensor keys, Tensor values, Tensor matrices, "
     "Tensor vectors, int heads, int width, int mlp, int depth, float[] eps) -> (Tensor, Tensor)",
     cpu=formula,
     fake=_fake,
     gpu=_gpu,
 )
+
+
+def two_way(prompt: Tensor, image: Image, model: tuple[Tensor, Tensor], w: TwoWayWeights) -> tuple[Tensor, Tensor]:
+    """Prompt tokens (B, T, C) and image tokens (B, N, C) after all layers; B is a multiple of the images. ``model`` is
+    ``packed(w)``."""
+    found: tuple[Tensor, Tensor] = _two_way(prompt, *image, *model, w.heads, w.width, w.mlp, w.depth, w.eps)
+    return found
