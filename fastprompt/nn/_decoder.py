@@ -1,5 +1,6 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -38,11 +39,11 @@ class DropIn(nn.Module):
                 reason = f"{name} is given"
         own = parameters(self)
         dtypes = {x.dtype for x in (*given, *own)}
-        devices = {x.device for x in (*given, *own)}
-        if len(devices) > 1 or next(iter(devices)).type not in self.devices:
+        kinds = {x.device.type for x in (*given, *own)}
+        if len(kinds) > 1 or not kinds <= set(self.devices):
             reason = "there is no kernel for this device"
-        elif devices != {CPU} and triton_reason():
-            reason = triton_reason()
+        elif kinds == {"cuda"} and not torch.compiler.is_compiling() and without_triton():
+            reason = without_triton()
         elif not dtypes <= {torch.float32, torch.float16, torch.bfloat16}:
             reason = "there is no kernel for this dtype"
         elif torch.compiler.is_compiling() and any(p.dtype != torch.float32 for p in own):
@@ -70,6 +71,12 @@ class DropIn(nn.Module):
     def predict(self, *arguments: Any) -> Any:
         """What the drop-in is for: the arguments in float32 to the results of the host."""
         raise NotImplementedError
+
+
+@functools.cache
+def without_triton() -> str | None:
+    """Why there are no kernels for a GPU."""
+    return triton_reason()
 
 
 Attended = Tensor | low_rank.LowRankTokens  # image tokens after the transformer: (B P, C, H, W) or for the head alone
