@@ -55,9 +55,10 @@ class Tiles(NamedTuple):
 def tiles_of(rows: int, columns: int, channels: int, dtype: torch.dtype, precision: str) -> Tiles:
     """The largest that do not spill on sm_80 to sm_120: float32 takes twice the registers of bfloat16, and "tf32x3" has
     every operand twice."""
-    wide = dtype == torch.float32
-    tokens, block = 16 if precision == "tf32x3" else 32, max(32 if wide else 64, columns)
-    return Tiles(tokens, block, min(64, attention.power_of_two(rows)), tokens, min(32 if wide else 64, channels), 8, 2)
+    wide, thrice = dtype == torch.float32, precision == "tf32x3"
+    tokens, block, most = 16 if thrice else 32, max(32 if wide else 64, columns), 32 if thrice else 64
+    step = min(32 if wide else 64, channels)
+    return Tiles(tokens, block, min(most, attention.power_of_two(rows)), tokens, step, 8, 2)
 
 
 def two_way(
