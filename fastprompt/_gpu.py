@@ -62,6 +62,8 @@ def stream() -> int:
     import torch
 
     return int(torch.cuda.current_stream().cuda_stream)
+
+
 @functools.cache
 def has_triton() -> bool:
     """Whether tensors on a GPU, of which there is one then, find their kernels."""

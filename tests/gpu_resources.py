@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import types
 import unittest.mock
 from pathlib import Path
 from typing import NamedTuple
@@ -111,35 +110,16 @@ def record(modules, calls):
         launches = []
         for module in modules:
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                recorder = Recorder(getattr(module, name), launches)
+                kernel = getattr(module, name)  # modules share some
+                recorder = kernel if isinstance(kernel, Recorder) else Recorder(kernel, launches)
                 stack.enter_context(unittest.mock.patch.object(module, name, recorder))
         names = calls()
     return dict(zip(names, launches, strict=True))
 
 
 def triton_launches():
-    """Launches of common sizes in bfloat16, as the launchers have them."""
-    import torch
-    from fastprompt.kernels import attention
-
-    def empty(*shape, dtype=torch.bfloat16):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    def calls():
-        image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
-        shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
-        weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
-        weights |= {f"{name}_bias": empty(shape[0]) for name, shape in shapes.items()}
-        w = types.SimpleNamespace(**weights)
-        attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
-        norm = empty(256), empty(256), 1e-6
-        attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
-        return "prompt to image, 256 channels", "prompt to image, combine", "image to prompt, 256 channels"
-
-    found = record([attention], calls)
-    for module in families():
-        found |= module.launches(record)
-    return found
+    """{name: (kernel, arguments, constants and options)} of common sizes, as the launchers have them."""
+    return {name: launch for module in families() for name, launch in module.launches(record).items()}
 
 
 def triton_rows(arch):

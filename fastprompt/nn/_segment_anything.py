@@ -52,8 +52,8 @@ class SegmentAnythingDecoder(PackageDecoder):
     def predict(
         self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
-        tokens, attended = self.attend_each(torch.cat([own, sparse], 1), image, dense, position)
+        own = [x.weight.expand(len(sparse), -1, -1) for x in (self.iou_token, self.mask_tokens)]
+        tokens, attended = self.attend_each(torch.cat([*own, sparse], 1), image, dense, position)
         wanted = slice(1, None) if multimask else slice(0, 1)
-        masks = self.masks(attended, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
-        return masks, self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
+        vectors, (scores,) = self.read(tokens, 1, wanted, [(0, self.iou_prediction_head)])
+        return self.head(attended, vectors), scores[:, wanted]

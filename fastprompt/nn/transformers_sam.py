@@ -33,14 +33,13 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         self, image: Tensor, position: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         batch, prompts = image.shape[0], 1 if sparse is None else sparse.shape[1]
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
-        if sparse is not None:
-            tokens = torch.cat([tokens, sparse], 2)
+        own = [x.weight.expand(batch, prompts, -1, -1) for x in (self.iou_token, self.mask_tokens)]
+        tokens = torch.cat(own if sparse is None else [*own, sparse], 2)
         tokens, attended = self.attend(tokens.flatten(0, 1), image, dense, position)
         wanted = slice(1, None) if multimask else slice(0, 1)
-        masks = self.masks(attended, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
-        scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
-        return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
+        vectors, (scores,) = self.read(tokens, 1, wanted, [(0, self.iou_prediction_head)])
+        masks = self.head(attended, vectors)
+        return masks.unflatten(0, (batch, prompts)), scores[:, wanted].unflatten(0, (batch, prompts))
 
 
 class SamPositionalEmbedding(TransformersPositions, host.SamPositionalEmbedding):

@@ -12,7 +12,8 @@ from .kernel import Kernel
 from .source import Module
 
 ROOT = Path(__file__).parent.parent.parent
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")  # of a Triton launch; the other keywords are constants
+# Keywords of a Triton launch; the others are constants.
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_cooperative_grid")
 
 
 def nvcc(*arguments):
