@@ -12,6 +12,12 @@ import torch
 import triton
 import triton.language as tl
 
+# Tokens, channels of a step, warps, stages; 72 KiB of shared memory in either: one table for all from sm_80 on.
+# 32 tokens are 128 programs for SAM's 4096, about one per multiprocessor of a large GPU, and both products are mma;
+# with 64, float32 spills. float32: three products of TF32 take 200 registers with 8 warps and spill with 4. Half
+# precision: with two stages ptxas spills on sm_100.
+TILES = {torch.float32: (32, 32, 8, 2), torch.float16: (32, 64, 8, 3), torch.bfloat16: (32, 64, 8, 3)}
+
 
 @triton.jit
 def gelu(x):
@@ -117,16 +123,14 @@ def mask_head(
     channels_last = own[1] == 1 and own[2] == width * own[3]
     if not channels_last and own[2:] != (width, 1):
         image, own = image.contiguous(), (channels * height * width, height * width, width, 1)
-    # 32 tokens: 128 programs for SAM's 4096, about one per multiprocessor, with both products in mma (wgmma needs 64
-    # rows, and float32 spills with them). Half precision: three stages, with two ptxas spills on sm_100.
-    block, single = 32, image.dtype == torch.float32
+    block, step, warps, stages = TILES[image.dtype]
     mask_head_kernel[(triton.cdiv(height * width, block) * batch,)](
         image, vectors, conv1, bias1, norm_weight, norm_bias, conv2, bias2,
         out if detail1 is None else detail1, out if detail2 is None else detail2, out,
         own[0], own[3] if channels_last else own[1], masks, height, width,
         1 if detail1 is None else batch // len(detail1), eps,
-        C=channels, M=middle, D=depth, BM=power(middle), BD=power(depth), BN=block, BC=32 if single else 64,
+        C=channels, M=middle, D=depth, BM=power(middle), BD=power(depth), BN=block, BC=step,
         CHANNELS_LAST=channels_last, HAS_DETAIL=detail1 is not None, PRECISION=precision or precision_of(image),
-        num_warps=8, num_stages=2 if single else 3,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

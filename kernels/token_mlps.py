@@ -79,7 +79,7 @@ def last_kernel(
     at = tl.arange(0, BP)[:, None] * BW + j[None, :]
     parts += mine * blocks * BP * BW
     tl.store(parts + tl.program_id(0) * BP * BW + at, part)
-    tl.debug_barrier()  # all of the part is written before the program says so
+    tl.debug_barrier()  # all of the part is written before the program says so; Triton 3.8 waits of its own accord
     if tl.atomic_add(arrived + mine, 1, sem="acq_rel") == blocks - 1:
         total = tl.zeros((BP, BW), tl.float32)
         for n in range(blocks):

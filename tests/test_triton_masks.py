@@ -22,7 +22,9 @@ def on_ptx(monkeypatch):
     def install(arch, **launch):
         for module in KERNELS:
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                monkeypatch.setattr(module, name, OnPtx(getattr(module, name), arch, **launch))
+                kernel = getattr(module, name)
+                kernel = kernel.kernel if isinstance(kernel, OnPtx) else kernel
+                monkeypatch.setattr(module, name, OnPtx(kernel, arch, **launch))
 
     return install
 
