@@ -16,6 +16,8 @@ import unittest.mock
 from pathlib import Path
 from typing import NamedTuple
 
+import gpu_resources_relative
+
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs/gpu_resources.md"
 ARCHS = [75, 80, 87, 89, 90, 100, 120]
@@ -131,7 +133,8 @@ def triton_launches():
 def triton_rows(arch):
     from ptx.build import compile_launch
 
-    for name, (kernel, args, constants) in triton_launches().items():
+    launches = triton_launches() | gpu_resources_relative.launches(arch, Recorder)
+    for name, (kernel, args, constants) in launches.items():
         compiled = compile_launch(kernel, args, constants, arch)
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"
