@@ -209,7 +209,7 @@ def attention(
     kind = "list" if coordinates is not None else "window" if window[0] else "grid"
     tile, (first, second) = forward_tile(arch, q.element_size(), width, kind), parts_of(width)
     common = {"HEADS": heads, "HEIGHT": size[0], "WIDTH": size[1], "D": width, "D0": first, "D1": second}
-    common |= {"BQ": tile.queries, "BR": 32, "PRECISION": precision}
+    common |= {"BQ": tile.queries, "BR": 16 if q.element_size() == 4 else 32, "PRECISION": precision}
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
     if coordinates is not None:
         one_hot = max(size) <= 64 and arch >= 80

@@ -304,16 +304,16 @@ def grid_gradient(q, k, v, rel_h, rel_w, _, grad, far, log_weight, delta, made, 
 
 def list_gradient(q, k, v, rel_h, rel_w, places, grad, far, log_weight, delta, made, far_grad, scale, arch, common):
     batch, count, heads, width = q.shape
-    tile = backward_tile(arch, q.element_size(), width, "list")
     place_step = 0 if len(places) == 1 else 2 * count
-    extents = {f"B{name[0]}": max(16, triton.next_power_of_2(common[name])) for name in ("HEIGHT", "WIDTH")}
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    given = q, k, v, places, grad, far, log_weight, delta
-    steps = (*q.stride()[:3], place_step, scale, count)
+    common = common | {f"B{name[0]}": max(16, triton.next_power_of_2(common[name])) for name in ("HEIGHT", "WIDTH")}
+    given, steps = (q, k, v, places, grad, far, log_weight, delta), (*q.stride()[:3], place_step, scale, count)
+    tile = backward_tile(arch, q.element_size(), width, "listed keys")
     listed_keys_kernel[(triton.cdiv(count, tile.keys) * heads * batch,)](
-        *given, *made[1:], *steps, BQ=tile.queries, BN=tile.keys, **extents, **common, **options
-    )
+        *given, *made[1:], *steps, BQ=tile.queries, BN=tile.keys, **common, num_warps=tile.warps,
+        num_stages=tile.stages,
+    )  # fmt: skip
+    tile = backward_tile(arch, q.element_size(), width, "listed queries")
     listed_queries_kernel[(triton.cdiv(count, tile.queries) * heads * batch,)](
-        *given, rel_h, rel_w, made[0], far_grad, *steps, BQ=tile.queries, BN=tile.keys, BR=32, **extents, **common,
-        **options,
+        *given, rel_h, rel_w, made[0], far_grad, *steps, BQ=tile.queries, BN=tile.keys, BR=32, **common,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

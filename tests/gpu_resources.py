@@ -65,7 +65,7 @@ def resident_blocks(row):
 
 
 def families():
-    """The modules beside this one that know the kernels of a family: ``launches(record)``, ``cuda_rows(arch)``."""
+    """The modules beside this one that know the kernels of a family: ``launches(record, arch)``, ``cuda_rows(arch)``."""
     sys.path.insert(0, str(HERE))
     return [importlib.import_module(path.stem) for path in sorted(HERE.glob("gpu_resources_*.py"))]
 
@@ -117,15 +117,15 @@ def record(modules, calls):
     return dict(zip(names, launches, strict=True))
 
 
-def triton_launches():
-    """{name: (kernel, arguments, constants and options)} of common sizes, as the launchers have them."""
-    return {name: launch for module in families() for name, launch in module.launches(record).items()}
+def triton_launches(arch):
+    """{name: (kernel, arguments, constants and options)} of common sizes, as the launchers have them on sm_``arch``."""
+    return {name: launch for module in families() for name, launch in module.launches(record, arch).items()}
 
 
 def triton_rows(arch):
     from ptx.build import compile_launch
 
-    for name, (kernel, args, constants) in triton_launches().items():
+    for name, (kernel, args, constants) in triton_launches(arch).items():
         compiled = compile_launch(kernel, args, constants, arch)
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"

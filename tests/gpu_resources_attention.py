@@ -22,7 +22,7 @@ def empty(*shape, dtype=torch.bfloat16):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def launches(record):
+def launches(record, arch):
     with unittest.mock.patch.object(attention, "multiprocessors", return_value=132):
         found = record([attention], operators)
         for kind, (dtype, precision) in KINDS.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import gpu_resources
 
 
-def launches(record):
+def launches(record, arch):
     """The Triton launches of common sizes."""
     import torch
     from fastprompt.kernels import clicks, guidance, regions

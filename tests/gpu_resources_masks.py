@@ -8,7 +8,7 @@ def empty(*shape, dtype):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def launches(record):
+def launches(record, arch):
     def calls():
         names = []
         for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):

@@ -56,7 +56,7 @@ def prunes():
     )
 
 
-def launches(record):
+def launches(record, arch):
     found = {}
     for module, calls in ((pooling, pools), (similarity, maps), (similarity, priors), (pruning, prunes)):
         found |= record([module], calls)

@@ -122,7 +122,7 @@ def _on_gpu(
         return reference_on_gpu(call)
     if q.numel() == 0:
         return _fake(q)
-    given = (*alike(q, k, v), rel_h, rel_w, in_grid(coordinates), pad_key, pad_value)
+    given = (*alike(call.cell, q, k, v), rel_h, rel_w, in_grid(coordinates), pad_key, pad_value)
     return _gpu.kernels("relative_position").attention(*given, call.size, call.window, scale, *target(q))
 
 
@@ -153,13 +153,12 @@ def reference_on_gpu(call: Call) -> tuple[Tensor, Tensor]:
     return out.to(call.q.dtype).contiguous(), log_weight
 
 
-def alike(*rows: Tensor) -> tuple[Tensor, ...]:
+def alike(cell: tuple[int, int], *rows: Tensor) -> tuple[Tensor, ...]:
     """q, k, v with the same strides, as the kernels take them."""
     first = rows[0]
     if any(x.stride() != first.stride() for x in rows) or first.stride(-1) != 1:
         rows = tuple(x.contiguous() for x in rows)
-    tokens = first.shape[1]
-    if tokens * max(rows[0].stride(1), first.shape[2] * first.shape[3]) > LARGEST:
+    if first.shape[1] * max(rows[0].stride(1), first.shape[2] * first.shape[3], sum(cell)) > LARGEST:
         raise ValueError(f"q must hold fewer than 2^31 numbers an image on a GPU, got shape {tuple(first.shape)}")
     return rows
 
@@ -228,7 +227,14 @@ def _backward_on_gpu(
     if kernels is None or (coordinates is not None and not kernels.takes_lists(arch, pair(size))):
         at = within(places(coordinates, size, q.device), pair(size))
         return gradient_of_formula(grad, tensors, at, size, scale)
-    rows = (*alike(q, k, v), rel_h.contiguous(), rel_w.contiguous(), in_grid(coordinates), out.contiguous(), log_weight)
+    rows = (
+        *alike(pair(size), q, k, v),
+        rel_h.contiguous(),
+        rel_w.contiguous(),
+        in_grid(coordinates),
+        out.contiguous(),
+        log_weight,
+    )
     found: tuple[Tensor, ...] = kernels.gradient(grad.contiguous(), *rows, pair(size), scale, arch, precision)
     return found
 
