@@ -15,6 +15,7 @@ tokens may lie token by token or, as feature maps do, channel by channel.
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 
 @triton.jit
@@ -78,7 +79,7 @@ def mix_split(
     tl.store(weight + part, w, mask=there)
 
 
-@triton.jit
+@jit
 def split_kernel(
     image, position, rows, hidden, acc, top, weight, count, per_split, token_stride, channel_stride, shared_by,
     row_count, prompt_tokens, C: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, BJ: tl.constexpr, BN: tl.constexpr,
@@ -111,7 +112,7 @@ def merged(acc, top, weight, first, step, splits, W: tl.constexpr, BW: tl.conste
     return a / tl.maximum(total, 1e-37)
 
 
-@triton.jit
+@jit
 def combine_kernel(acc, top, weight, out, splits, row_count, C: tl.constexpr, BC: tl.constexpr, S: tl.constexpr):
     """Merges the splits of one row. Grid (rows, prompts)."""
     j, b, c = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.arange(0, BC)
@@ -141,7 +142,7 @@ def attend(
     return tl.dot(p.to(value.dtype), value, new, input_precision=PRECISION)
 
 
-@triton.jit
+@jit
 def image_kernel(
     image, position, keys, bias, values, lengths, out_bias, norm, out, rows, acc, top, weight, count, per_split,
     token_stride, channel_stride, shared_by, eps,

@@ -7,6 +7,7 @@ pixel in the order of the rows. Programs meet in one atomic maximum of integers,
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 PLACES = 30  # bits of a pixel's number: images have at most 32766 pixels on a side
 
@@ -32,7 +33,7 @@ def smaller(a, b):
     return tl.minimum(a, b)
 
 
-@triton.jit
+@jit
 def click_columns_kernel(
     pred, target, rows, state, height, width, tiles, threshold, ignore,
     FLOATS: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
@@ -74,7 +75,7 @@ def click_columns_kernel(
         tl.store(state + 2 * b + 1, tl.zeros((), tl.int64))
 
 
-@triton.jit
+@jit
 def best_click_kernel(
     rows, clicked, state, out, clicks, height, width, tiles, programs, BX: tl.constexpr, STEPS: tl.constexpr,
     PLACES: tl.constexpr,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 DISK, EUCLIDEAN, TANH, GAUSSIAN = range(4)
 AT_ONCE = 4  # channels, and scales, of a launch: they are arguments, so that another radius compiles nothing
@@ -45,7 +46,7 @@ def encoded(square, scale, clip, divisor, E: tl.constexpr):
     return tl.where(t <= 87.0, tl.exp(-tl.minimum(t, 87.0)), 0.0)
 
 
-@triton.jit(do_not_specialize=["label0", "label1", "label2", "label3"])
+@jit(do_not_specialize=["label0", "label1", "label2", "label3"])
 def click_map_kernel(
     points, labels, out, ranges, count, height, width, pixels, tiles_x, tiles, label_stride, image_stride,
     label0, label1, label2, label3, scale0, scale1, scale2, scale3, reach, clip, divisor, missing,
@@ -98,7 +99,7 @@ def click_map_kernel(
             tl.store(at + 1, tl.max(tl.where(known, value, -float("inf"))))
 
 
-@triton.jit
+@jit
 def stretch_kernel(out, ranges, tiles, pixels, blocks, maps, image_stride, EMPTY: tl.constexpr, BN: tl.constexpr,
                    BLOCK: tl.constexpr):  # fmt: skip
     """BLOCK pixels of one map from its least and largest value to [0, 1]. Grid (blocks x maps x images)."""
@@ -117,7 +118,7 @@ def stretch_kernel(out, ranges, tiles, pixels, blocks, maps, image_stride, EMPTY
     tl.store(at, tl.where(low <= high, value, EMPTY), mask=p < pixels)
 
 
-@triton.jit
+@jit
 def box_map_kernel(
     corners, out, count, height, width, tiles_x, tiles, image_stride, offset, low, high,
     DISTANCE: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,

@@ -11,6 +11,7 @@ Sums, LayerNorm and GELU in float32; products in the type of the image, float32 
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 # Tokens, channels of a step, warps, stages; 72 KiB of shared memory in either: one table for all from sm_80 on.
 # 32 tokens are 128 programs for SAM's 4096, about one per multiprocessor of a large GPU, and both products are mma;
@@ -37,7 +38,7 @@ def write(
         tl.store(out + tl.cast(k, tl.int64) * 16 * height * width + at, pixels, mask=inside[:, None])
 
 
-@triton.jit
+@jit
 def mask_head_kernel(
     image, vectors, conv1, bias1, norm_weight, norm_bias, conv2, bias2, detail1, detail2, out,
     prompt_stride, stride, masks, height, width, shared_by, eps,

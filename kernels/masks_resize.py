@@ -10,6 +10,7 @@ import functools
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 from fastprompt.ops._resize import taps
 
@@ -17,7 +18,7 @@ COUNTS = 7  # over threshold, over threshold + offset, over threshold - offset, 
 FAR = tl.constexpr(1 << 30)
 
 
-@triton.jit
+@jit
 def resize_kernel(
     logits, row_index, row_weight, column_index, column_weight, out, counts, height, width, rows, columns, threshold,
     offset, ROW_TAPS: tl.constexpr, COLUMN_TAPS: tl.constexpr, KIND: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
@@ -62,7 +63,7 @@ def resize_kernel(
     tl.store(counts + 6, tl.max(tl.where(over, y, 0)))
 
 
-@triton.jit
+@jit
 def facts_kernel(counts, area, box, stability, tiles, BT: tl.constexpr):
     """What the tiles of one mask counted, in one place. Grid (masks)."""
     mask = tl.program_id(0).to(tl.int64)

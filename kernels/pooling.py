@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 FEATURES, MASK, AVERAGE = 0, 1, 2  # what is resized, in the order of fastprompt.ops.pooling.RESIZES
 LIMIT = 1 << 31  # offsets and positions are 32-bit integers
@@ -70,7 +71,7 @@ def tap_weight(line, tap, step, shift, unit, limit, RESIZE: tl.constexpr):
 PLACES = [f"{name}_{axis}" for axis in "yx" for name in Axis._fields]  # not worth a compilation each
 
 
-@triton.jit(do_not_specialize=["masks", *PLACES])
+@jit(do_not_specialize=["masks", *PLACES])
 def weights_kernel(
     mask, weights, masks, height, width, mask_height, mask_width, step_y, shift_y, unit_y, limit_y, taps_y,
     step_x, shift_x, unit_x, limit_x, taps_x, threshold,
@@ -114,7 +115,7 @@ def weights_kernel(
         tl.store(at + masks * height * width, outer, mask=column < width)
 
 
-@triton.jit
+@jit
 def mean_kernel(
     features, weights, out, rows, channels, pixels, eps, empty, BR: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr
 ):

@@ -8,12 +8,13 @@ result depends on who comes first: every program finds what concerns it in all i
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 MOST_TOKENS = 16384  # all of an image's are in the registers of a program: no spills up to here
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # rows are moved, whatever they are
 
 
-@triton.jit
+@jit
 def scores_kernel(
     tokens, prompts, scores, count, prompt_count, prompt_stride, image_stride, row_stride,
     C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -65,7 +66,7 @@ def samples_before(x, samples, left):
     return (2 * samples.to(tl.int64) * x + left - 1) // (2 * left)
 
 
-@triton.jit
+@jit
 def prune_kernel(
     tokens, scores, always, limits, out, indices, count, rows, kept, samples, image_stride, row_stride,
     C: tl.constexpr, ALL: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
@@ -125,7 +126,7 @@ def prune_kernel(
             tl.store(out + n[:, None] * C + c[None, :], nothing, mask=padding[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@jit
 def gather_kernel(
     rows, index, out, count, kept, image_stride, row_stride, C: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr
 ):
@@ -142,7 +143,7 @@ def gather_kernel(
         tl.store(out + (b * kept + k)[:, None] * C + c[None, :], value, mask=inside)
 
 
-@triton.jit
+@jit
 def scatter_kernel(
     rows, base, index, out, count, kept, rows_image, rows_row, base_image, base_row, out_image, out_row,
     C: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr, HAS_BASE: tl.constexpr,
@@ -174,7 +175,7 @@ def scatter_kernel(
         tl.store(out + target + c, value, mask=inside)
 
 
-@triton.jit
+@jit
 def merge_kernel(tokens, size, target, out, count, kept, C: tl.constexpr, ALL: tl.constexpr, BC: tl.constexpr):
     """Means, weighted by size, of the tokens that come to place j, one by one in their order. Grid (places, images)."""
     j, b = tl.program_id(0), tl.program_id(1).to(tl.int64)

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from fastprompt.kernels.guidance import is_click
+from fastprompt.kernels.jit import jit
 
 
 @triton.jit
@@ -21,7 +22,7 @@ def pixels_of(points, labels, n, count, wanted, height, width):
     return tl.where(mine & is_click(x, y), tl.where(inside, at, -2), -1)
 
 
-@triton.jit
+@jit
 def superpixel_sums_kernel(region, sums, width, pixels, blocks, BLOCK: tl.constexpr):
     """Adds up x, y and 1 of every superpixel, in integers: any order gives the same. Grid (blocks x images)."""
     block, b = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
@@ -42,7 +43,7 @@ def centroid(sums, known):
     return x / size, y / size
 
 
-@triton.jit(do_not_specialize=["label0", "label1", "label2", "label3"])
+@jit(do_not_specialize=["label0", "label1", "label2", "label3"])
 def superpixel_map_kernel(
     region, sums, points, labels, out, count, height, width, pixels, blocks, channels, first_channel, clip,
     label0, label1, label2, label3, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -72,7 +73,7 @@ def superpixel_map_kernel(
     tl.store(place, tl.where(bad, float("nan"), value), mask=p < pixels)
 
 
-@triton.jit(do_not_specialize=["label0", "label1", "label2", "label3"])
+@jit(do_not_specialize=["label0", "label1", "label2", "label3"])
 def proposal_votes_kernel(
     member, points, labels, votes, count, proposals, height, width, pixels, channels, first_channel,
     label0, label1, label2, label3, CHANNELS: tl.constexpr, BN: tl.constexpr,
@@ -93,7 +94,7 @@ def proposal_votes_kernel(
     tl.store(votes + (b * channels + first_channel + channel) * proposals + proposal, value)
 
 
-@triton.jit
+@jit
 def proposal_map_kernel(member, votes, out, proposals, pixels, blocks, channels, BLOCK: tl.constexpr):
     """Votes of the proposals that BLOCK pixels are in. Grid (blocks x channels x images)."""
     block, m = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)

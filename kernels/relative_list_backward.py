@@ -1,8 +1,8 @@
 """Gradient of relative-position attention between tokens of a list on a GPU, which relative_position_backward launches.
 The one-hot places of the keys pick the biases of a query, and collect their gradients, as matrix products."""
 
-import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 from fastprompt.kernels.relative_parts import (
     LOG2E,
     block_of,
@@ -17,7 +17,7 @@ from fastprompt.kernels.relative_parts import (
 )
 
 
-@triton.jit
+@jit
 def listed_keys_kernel(
     q, k, v, coordinates, grad, far, log_weight, delta, key_grad, value_grad, image_step, token_step, head_step,
     place_step, scale, count,
@@ -63,7 +63,7 @@ def listed_keys_kernel(
     write_rows(value_grad + rows, token * (HEADS * D), there, dv, dv1, D, D0, D1)
 
 
-@triton.jit
+@jit
 def listed_queries_kernel(
     q, k, v, coordinates, grad, far, log_weight, delta, rel_h, rel_w, query_grad, far_grad, image_step, token_step,
     head_step, place_step, scale, count,

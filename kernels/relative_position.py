@@ -18,6 +18,7 @@ import math
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 from fastprompt.kernels.relative_parts import (
     LOG2E,
     block_of,
@@ -76,7 +77,7 @@ def weight_outside(far_h, h_step, far_w, rows, columns, CELL_H: tl.constexpr, CE
     return log_add(below, log_sum(far_h, h_step, 0, rows, 16) + outside_w)
 
 
-@triton.jit
+@jit
 def grid_kernel(
     q, k, v, rel_h, rel_w, pad_key, pad_value, far, out, log_weight, image_step, token_step, head_step, scale,
     HEADS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CELL_H: tl.constexpr, CELL_W: tl.constexpr,
@@ -137,7 +138,7 @@ def grid_kernel(
     tl.store(log_weight + (image * HEADS + head) * count + token, (best + tl.log2(total)) / LOG2E, mask=valid)
 
 
-@triton.jit
+@jit
 def list_kernel(
     q, k, v, rel_h, rel_w, coordinates, far, out, log_weight, image_step, token_step, head_step, place_step, scale,
     count,

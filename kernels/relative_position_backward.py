@@ -12,6 +12,7 @@ tables' rows, weighted with the sums of ds over the keys at each row and column.
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 from fastprompt.kernels.relative_list_backward import listed_keys_kernel, listed_queries_kernel
 from fastprompt.kernels.relative_parts import (
     LOG2E,
@@ -38,7 +39,7 @@ def place_in(coordinates, token, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, LIST
     return y, x
 
 
-@triton.jit
+@jit
 def prepare_kernel(
     q, rel_h, rel_w, coordinates, grad, out, far, delta, count, image_step, token_step, head_step, place_step,
     HEADS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
@@ -83,7 +84,7 @@ def turned_bias(s, far_h, far_w, token, count, row, column, HEIGHT: tl.constexpr
     return s
 
 
-@triton.jit
+@jit
 def keys_kernel(
     q, k, v, grad, far, log_weight, delta, key_grad, value_grad, image_step, token_step, head_step, scale,
     HEADS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
@@ -149,7 +150,7 @@ def add_sums(ds, data, step, row, last, again, valid, ROWS: tl.constexpr, COLS: 
     return right
 
 
-@triton.jit
+@jit
 def queries_kernel(
     q, k, v, rel_h, rel_w, grad, far, log_weight, delta, query_grad, far_grad, image_step, token_step, head_step,
     scale,
@@ -222,7 +223,7 @@ def table_sums(
     write_rows(sums, j * D, j < 2 * EXTENT - 1, x, x1, D, D0, D1)
 
 
-@triton.jit
+@jit
 def tables_kernel(
     q, coordinates, far_grad, sums, count, image_step, token_step, head_step, place_step,
     HEADS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,

@@ -11,6 +11,7 @@ Lengths and sums in float32; products of float16 and bfloat16 as they are, of fl
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 LIMIT = 1 << 31  # offsets within an image are 32-bit integers
 MOST_ROWS = 256  # of a softmax: one program holds all of a pixel
@@ -18,7 +19,7 @@ MOST_PIXELS = 16384  # of a support: every program counts its mask, in registers
 SPLITS = 16  # of the support's pixels: 57 tiles of a query of 60 x 60 are too few programs
 
 
-@triton.jit
+@jit
 def similarity_kernel(
     features, rows, out, pixels, row_count, row_stride, scale, eps, temperature,
     C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr,
@@ -72,7 +73,7 @@ def similarity_kernel(
         tl.store(out + image * pixels + n, place, mask=n < pixels)
 
 
-@triton.jit
+@jit
 def pack_kernel(
     support, mask, packed, lengths, counts, pixels,
     C: tl.constexpr, ALL: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
@@ -99,7 +100,7 @@ def pack_kernel(
     tl.store(counts + pair, before + own, mask=tl.program_id(0) == tl.num_programs(0) - 1)
 
 
-@triton.jit
+@jit
 def product_kernel(
     query, packed, lengths, counts, partial, pixels, support_pixels, shots, eps,
     C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
@@ -134,7 +135,7 @@ def product_kernel(
     tl.store(partial + (pair * splits + split) * pixels + n, most, mask=n < pixels)
 
 
-@triton.jit
+@jit
 def unit_kernel(partial, out, pixels, eps, S: tl.constexpr, ALL: tl.constexpr):
     """Largest of the S splits, then from 0 to 1 over the image; NaN if one is. Grid (pairs)."""
     pair = tl.program_id(0).to(tl.int64)

@@ -10,6 +10,7 @@ Sums in float32; products in the type of the tokens, float32 ones as ``precision
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 from fastprompt.kernels.masks import power, precision_of
 
 
@@ -42,7 +43,7 @@ def hidden(
     return tl.where(total < 0, 0.0, total)
 
 
-@triton.jit
+@jit
 def layer_kernel(
     x, row, starts, weights, biases, out, arrived, prompts,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, BP: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
@@ -60,7 +61,7 @@ def layer_kernel(
         tl.store(arrived + tl.program_id(2) * tl.num_programs(1) + k, 0)
 
 
-@triton.jit
+@jit
 def last_kernel(
     x, row, starts, weights, biases, last_weights, last_biases, widths, outs, parts, arrived, prompts,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, BP: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, BW: tl.constexpr,

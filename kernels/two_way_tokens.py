@@ -15,6 +15,7 @@ Sums, softmax and LayerNorm in float32; products in the type of the matrices, fl
 import triton
 import triton.language as tl
 from fastprompt.kernels.attention import merged
+from fastprompt.kernels.jit import jit
 
 
 @triton.jit
@@ -110,7 +111,7 @@ def self_attention(
     spread(y, matrices, 3 * C + head * D, part, r, r < rows, D, C, BK, PRECISION)
 
 
-@triton.jit
+@jit
 def self_kernel(
     prompt, matrices, vectors, parts, counters, per_block, count, T: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
     R: tl.constexpr, BK: tl.constexpr, COUNTERS: tl.constexpr, PRECISION: tl.constexpr,
@@ -127,7 +128,7 @@ def self_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@jit
 def first_kernel(
     parts, prompt, keys, values, matrices, vectors, tokens, acc, top, weight, per_block, count, pixels, per_split,
     shared_by, eps, T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
@@ -250,7 +251,7 @@ def prompt_rows(
     spread(v, matrices, (3 * H + head) * D, values, at, there, D, C, BK, PRECISION)
 
 
-@triton.jit
+@jit
 def tokens_kernel(
     acc, top, weight, splits, prompt, tokens, work, parts, matrices, vectors, keys, bias, values, queries, counters,
     per_block, count, blocks, members, eps,
@@ -307,7 +308,7 @@ def tokens_kernel(
                            first, rows, T, H, D, C, R, BK, PRECISION)  # fmt: skip
 
 
-@triton.jit
+@jit
 def last_kernel(
     acc, top, weight, splits, tokens, parts, matrices, vectors, out, counters, per_block, count, blocks, members, eps,
     T: tl.constexpr, H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, S: tl.constexpr, K: tl.constexpr,

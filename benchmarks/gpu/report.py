@@ -79,7 +79,9 @@ def main() -> int:
     parser.add_argument("families", nargs="*", default=FAMILIES, help="; ".join(FAMILIES))
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--seconds", type=float, default=1.5, help="that a case may take; three rounds at least")
-    parser.add_argument("--without", nargs="*", default=[], metavar="WORD", help="leave out peers with it in their name")
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="WORD", help="leave out peers with it in their name"
+    )
     options = parser.parse_args()
     results: dict[str, Any] = {"about": about(), "cases": []}
     print(results["about"])
