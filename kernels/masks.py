@@ -75,7 +75,8 @@ def mask_head_kernel(
     shift = tl.load(norm_bias + m, mask=m < M, other=0.0).to(tl.float32)
     d, s = column // 4, column % 4
     left, right = tl.split(tl.reshape(up, (BN, BM, 2, 2)))
-    (u0, u2), (u1, u3) = tl.split(left), tl.split(right)
+    u0, u2 = tl.split(left)
+    u1, u3 = tl.split(right)
     for quarter in range(4):  # sub-pixel (sy, sx) of the first convolution; not unrolled: a third of the instructions
         sy, sx = quarter // 2, quarter % 2
         u = tl.where(sy == 0, tl.where(sx == 0, u0, u1), tl.where(sx == 0, u2, u3))
