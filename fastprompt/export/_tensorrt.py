@@ -117,8 +117,9 @@ def tensorrt(
     library = Library(plugins, model, precision)
     lowering.check(model)
     found = _profiles.ranges(model, profile)
-    lowering.check_pruning(model, found, library.has)
-    lowered, lines = lowering.lowered(library.annotated(found), library.has)
+    annotated = library.annotated(found)
+    lowering.check_pruning(annotated, found, library.why_not)
+    lowered, lines = lowering.lowered(annotated, library.why_not)
     lowering.check(lowered)
     if precision in ("float16", "bfloat16"):
         from fastprompt.export._precision import cast_model

@@ -19,8 +19,9 @@ REFUSED = {
 }
 
 
-def lowered(model: Any, has_plugin: Callable[[Any], bool]) -> tuple[Any, list[str]]:
-    """A copy in which our nodes without a plugin are standard ONNX, and a line on each kind of node.
+def lowered(model: Any, why_not: Callable[[Any], str | None]) -> tuple[Any, list[str]]:
+    """A copy in which our nodes without a plugin are standard ONNX, and a line on each kind of node. ``why_not``: why
+    a node has no plugin, None where it has one.
 
     ValueError where a node has neither a plugin nor a form in standard ONNX."""
     import onnx
@@ -32,10 +33,10 @@ def lowered(model: Any, has_plugin: Callable[[Any], bool]) -> tuple[Any, list[st
     functions = [f for f in made.functions if f.domain != DOMAIN]
     lines: dict[str, int] = {}
     for node in our_nodes(made.graph):
-        plugin = has_plugin(node)
-        text = f"{node.op_type}: plugin {'found' if plugin else 'not found, function form used'}"
+        reason = why_not(node)
+        text = f"{node.op_type}: plugin" if reason is None else f"{node.op_type}: function form, {reason}"
         lines[text] = lines.get(text, 0) + 1
-        if not plugin:
+        if reason is not None:
             function = body(node, opset)
             function.name, function.domain = f"{node.op_type}_{len(functions)}", BODIES
             node.op_type, node.domain = function.name, BODIES
@@ -79,7 +80,7 @@ def check(model: Any) -> None:
             raise ValueError(f"onnx has a TopK of {onnx.numpy_helper.to_array(kept).max()}: TensorRT takes at most {TOPK}")
 
 
-def check_pruning(model: Any, found: dict[str, Range], has_plugin: Callable[[Any], bool]) -> None:
+def check_pruning(model: Any, found: dict[str, Range], why_not: Callable[[Any], str | None]) -> None:
     """ValueError: PruneTokens that keeps more tokens than there are, or than TensorRT's TopK takes."""
     import onnx.shape_inference
 
@@ -89,10 +90,11 @@ def check_pruning(model: Any, found: dict[str, Range], has_plugin: Callable[[Any
         if node.op_type != "PruneTokens":
             continue
         count = node_attributes(node)["count"]
-        if count > TOPK and not has_plugin(node):
+        reason = why_not(node)
+        if count > TOPK and reason is not None:
             raise ValueError(
                 f"onnx keeps {count} tokens in PruneTokens, and TensorRT's TopK takes at most {TOPK}: keep fewer, or use "
-                "the plugin (docs/tensorrt.md)"
+                f"the plugin (function form, {reason})"
             )
         axis = shapes[node.input[0]][1] if len(shapes.get(node.input[0], ())) > 1 else None
         if axis is not None and axis.dim_param in found and found[axis.dim_param].smallest < count:

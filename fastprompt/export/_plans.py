@@ -1,0 +1,219 @@
+"""What a plugin launches for a node: kernels as PTX, and shapes, scratch memory, grids and arguments as functions of the
+sizes of its inputs. csrc/export/tensorrt/plan.h reads it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastprompt.export import _aot
+
+SEPARATOR = "\n// next module\n"
+TYPES = {1: "f32", 6: "i32", 7: "i64", 9: "bool", 10: "f16", 16: "bf16"}  # ONNX's numbers
+POINTERS = {"f32": "*fp32", "i32": "*i32", "i64": "*i64", "bool": "*u8", "f16": "*fp16", "bf16": "*bf16"}
+SPLITS = 32  # of an image's pixels: one prompt alone would fill 1 of 132 multiprocessors
+
+
+class Size:
+    """An expression of sizes, in postfix order: ``Size.of(0, 1) // 2`` is half of axis 1 of input 0."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = str(text)
+
+    @staticmethod
+    def of(place: int, axis: int) -> "Size":
+        return Size(f"{place}.{axis}")
+
+    def _with(self, other: Any, sign: str) -> "Size":
+        return Size(f"{self.text},{other},{sign}")
+
+    def __add__(self, other: Any) -> "Size":
+        return self._with(other, "+")
+
+    def __sub__(self, other: Any) -> "Size":
+        return self._with(other, "-")
+
+    def __mul__(self, other: Any) -> "Size":
+        return self._with(other, "*")
+
+    def __floordiv__(self, other: Any) -> "Size":
+        return self._with(other, "~")
+
+    def up(self, other: Any) -> "Size":
+        """The quotient rounded up."""
+        return self._with(other, "/")
+
+    def least(self, other: Any) -> "Size":
+        return self._with(other, "<")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Tensor(NamedTuple):
+    """An input: what is known of it before it is run."""
+
+    type: str  # as in TYPES
+    largest: tuple[int | None, ...]  # sizes; None: unknown
+    fixed: tuple[bool, ...]
+
+    def known(self, axis: int) -> int | None:
+        """The size where it is always the same."""
+        return self.largest[axis] if len(self.largest) > axis and self.fixed[axis] else None
+
+    @property
+    def absent(self) -> bool:
+        """One element stands for what is not given."""
+        return all(self.fixed) and all(n == 1 for n in self.largest)
+
+
+class Launch(NamedTuple):
+    kernel: _aot.Kernel
+    grid: tuple[Any, Any, Any]
+    arguments: list[str]
+
+
+class Plan(NamedTuple):
+    inputs: list[str]
+    outputs: list[tuple[str, list[Any]]]
+    scratch: list[Any]  # bytes
+    launches: list[Launch]
+
+    @property
+    def text(self) -> str:
+        lines = [f"inputs {' '.join(self.inputs)}"]
+        lines += [f"output {kind} {' '.join(map(str, shape))}" for kind, shape in self.outputs]
+        lines += [f"scratch {size}" for size in self.scratch]
+        for k, grid, arguments in self.launches:
+            lines.append(f"launch {k.name} {k.threads} {k.shared} {' '.join(map(str, [*grid, *arguments]))}")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def ptx(self) -> str:
+        return SEPARATOR.join(launch.kernel.ptx for launch in self.launches)
+
+
+class NoPlan(Exception):
+    """Why a node gets no kernels of its own."""
+
+
+def need(holds: bool, why: str) -> None:
+    if not holds:
+        raise NoPlan(why)
+
+
+def power(n: int) -> int:
+    return max(16, 1 << (n - 1).bit_length())
+
+
+def pointers(tensors: list[str]) -> str:
+    return " ".join(POINTERS[x] for x in tensors)
+
+
+def number(x: Any) -> str:
+    return f"n{x}"
+
+
+def cosine(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
+    from fastprompt.kernels import pruning
+
+    tokens, prompts = given
+    channels = tokens.known(2)
+    need(channels is not None and tokens.type == prompts.type != "i64", "the channels must be fixed")
+    batch, count, others = Size.of(0, 0), Size.of(0, 1), Size.of(1, 1)
+    stride = (Size.of(1, 0) - 1).least(1) * others * channels  # 0: one set of prompts for all images
+    constants = {"C": channels, "BN": 32, "BP": 16, "BC": 32}
+    types = pointers([tokens.type, prompts.type, tokens.type]) + " i32" * 3
+    kernel = _aot.compiled(pruning.scores_kernel, types, constants, warps=4)
+    arguments = ["i0", "i1", "o0", number(count), number(others), number(stride)]
+    launch = Launch(kernel, (count.up(32), batch, 1), arguments)
+    return Plan([tokens.type, prompts.type], [(tokens.type, [batch, count])], [], [launch])
+
+
+def prune(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
+    from fastprompt.kernels import pruning
+
+    tokens, scores, always = given
+    channels, most, kept = tokens.known(2), tokens.largest[1], attributes["count"]
+    need(channels is not None and most is not None, "the channels must be fixed, and the tokens have a range")
+    need(most <= 16384, f"at most 16384 tokens, got {most}")  # type: ignore[operator]
+    need(scores.type == "f32" and always.type == "bool", "scores must be float32 and always bool")
+    batch, count = Size.of(0, 0), Size.of(0, 1)
+    everyone = max(32, power(most))  # type: ignore[arg-type]
+    stride = Size(0) if always.absent else (Size.of(2, 0) - 1).least(1) * count
+    constants = {"C": channels, "ALL": everyone, "BN": 32, "BC": 64, "HAS_ALWAYS": not always.absent}
+    types = pointers([tokens.type, "f32", "bool", tokens.type, "i64", "i32"]) + " i32" * 3
+    warps = 4 if everyone <= 2048 else 8 if everyone <= 8192 else 16  # no spills
+    kernel = _aot.compiled(pruning.prune_kernel, types, constants, warps)
+    arguments = ["i0", "i1", "i2", "o0", "o1", "s0", number(count), number(kept), number(stride)]
+    launch = Launch(kernel, (count.up(32), batch, 1), arguments)
+    outputs = [(tokens.type, [batch, kept, channels]), ("i64", [batch, kept])]
+    return Plan([tokens.type, "f32", "bool"], outputs, [batch * count * 4], [launch])
+
+
+def attention_sizes(image: Tensor, rows: Tensor, position: Tensor) -> tuple[int, int, int]:
+    """Channels, heads and the most prompt tokens."""
+    channels, heads, tokens = image.known(1), rows.known(1), rows.largest[2]
+    need(channels is not None and heads is not None and tokens is not None, "channels and heads must be fixed")
+    need(position.absent or position.known(0) == 1, "position must be one for all images")
+    need(channels <= 512, f"at most 512 channels, got {channels}")  # type: ignore[operator]
+    return channels, heads, tokens  # type: ignore[return-value]
+
+
+def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
+    from fastprompt.kernels import nodes
+
+    image, position, query, bias, lengths = given
+    channels, heads, _ = attention_sizes(image, query, position)
+    types, wide = [x.type for x in given], power(channels)
+    need(len({*types[:4]}) == 1 and types[4] == "i64", "all inputs must be of one type")
+    pixels, prompts, tokens = Size.of(0, 2) * Size.of(0, 3), Size.of(2, 0), Size.of(2, 2)
+    rows = tokens * heads
+    per_split = pixels.up(SPLITS).up(32) * 32
+    splits = pixels.up(per_split)
+    bias_stride = Size(0) if bias.absent else (Size.of(3, 0) - 1).least(1) * tokens * pixels
+    constants = {"C": channels, "BC": wide, "H": heads, "BJ": 64 if wide < 512 else 32, "BN": 32}
+    constants |= {"HAS_POSITION": not position.absent, "HAS_BIAS": not bias.absent, "PRECISION": precision}
+    kernel = _aot.compiled(
+        nodes.to_image_kernel, pointers([*types, *["f32"] * 3]) + " i32" * 6, constants, warps=8
+    )
+    sizes = (pixels, tokens, per_split, prompts // Size.of(0, 0), bias_stride, (Size.of(4, 0) - 1).least(1))
+    first = Launch(
+        kernel, (splits, rows.up(constants["BJ"]), prompts),
+        ["i0", "i1", "i2", "i3", "i4", "s0", "s1", "s2", *map(number, sizes)],
+    )  # fmt: skip
+    merge = _aot.compiled(
+        nodes.merge_kernel, pointers(["f32"] * 3 + [types[0]]) + " i32 i32",
+        {"C": channels, "BC": wide, "S": SPLITS}, warps=4,
+    )  # fmt: skip
+    second = Launch(merge, (rows, prompts, 1), ["s0", "s1", "s2", "o0", number(splits), number(rows)])
+    each = prompts * SPLITS * rows * 4
+    outputs = [(types[0], [prompts, heads, tokens, channels])]
+    return Plan(types, outputs, [each * channels, each, each], [first, second])
+
+
+def image_to_prompt(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
+    from fastprompt.kernels import nodes
+
+    image, position, key, bias, value, out_bias, lengths = given
+    channels, heads, most = attention_sizes(image, key, position)
+    types = [x.type for x in given]
+    need(len({*types[:6]}) == 1 and types[6] == "i64", "all inputs must be of one type")
+    need(most <= 128, f"at most 128 prompt tokens, got {most}")
+    pixels, prompts, tokens = Size.of(0, 2) * Size.of(0, 3), Size.of(2, 0), Size.of(2, 2)
+    constants = {"C": channels, "BC": power(channels), "H": heads, "BT": power(most), "BN": 32}
+    constants |= {"HAS_POSITION": not position.absent, "PRECISION": precision}
+    signature = pointers(types) + " i32" * 4 + " " + pointers([types[0]])
+    kernel = _aot.compiled(nodes.to_prompt_kernel, signature, constants, warps=8, stages=1)
+    sizes = (pixels, tokens, prompts // Size.of(0, 0), (Size.of(6, 0) - 1).least(1))
+    launch = Launch(
+        kernel, (pixels.up(32), prompts, 1), [*(f"i{n}" for n in range(7)), *map(number, sizes), "o0"]
+    )
+    return Plan(types, [(types[0], [prompts, channels, Size.of(0, 2), Size.of(0, 3)])], [], [launch])
+
+
+PLANS: dict[str, Callable[[list[Tensor], dict[str, Any], str], Plan]] = {
+    "CosineScores": cosine,
+    "PruneTokens": prune,
+    "PromptToImageAttention": prompt_to_image,
+    "ImageToPromptAttention": image_to_prompt,
+}
+HALVES = {"PromptToImageAttention", "ImageToPromptAttention"}  # that take float16 and bfloat16 as products do

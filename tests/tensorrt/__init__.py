@@ -1,0 +1,70 @@
+"""Builds the plugin library, a host for it and a stand-in for the CUDA driver; a missing tool skips the test by name."""
+
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = tempfile.TemporaryDirectory()
+WARNINGS = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
+
+
+def folder_of(package):
+    found = importlib.util.find_spec(package)
+    if found is None:
+        pytest.skip(f"{package.replace('_libs', '-cu13-libs').replace('_', '-')} is not installed")
+    return Path(found.origin).parent
+
+
+def includes():
+    """Headers of TensorRT and of CUDA."""
+    nvcc = shutil.which("nvcc")
+    if not nvcc:
+        pytest.skip("nvcc is not installed")
+    cuda = Path(nvcc).resolve().parent.parent / "include"
+    return [f"-isystem{folder_of('kernel_lens') / 'include/tensorrt'}", f"-isystem{cuda}"]
+
+
+def command(*arguments, **options):
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@functools.cache
+def library():
+    """libfastprompt_tensorrt.so, as cmake/tensorrt.cmake builds it."""
+    includes()
+    import pybind11
+
+    build = Path(FOLDER.name) / "build"
+    generator = ["-GNinja"] if shutil.which("ninja") else []
+    settings = ["FASTPROMPT_TENSORRT=ON", f"Python_EXECUTABLE={sys.executable}", f"pybind11_DIR={pybind11.get_cmake_dir()}"]
+    command("cmake", "-S", ROOT, "-B", build, *generator, *(f"-D{s}" for s in settings))
+    said = command("cmake", "--build", build, "--target", "fastprompt_tensorrt")
+    assert "warning" not in said, said
+    return build / "libfastprompt_tensorrt.so"
+
+
+@functools.cache
+def host():
+    lean = next(folder_of("tensorrt_lean_libs").glob("libnvinfer_lean.so.10*"))
+    program = Path(FOLDER.name) / "host"
+    source = Path(__file__).with_name("host.cpp")
+    command("g++", *WARNINGS, *includes(), source, "-o", program, lean, f"-Wl,-rpath,{lean.parent}")
+    return program
+
+
+@functools.cache
+def driver():
+    """The folder of the stand-in for libcuda.so.1."""
+    target = Path(FOLDER.name) / "driver/libcuda.so.1"
+    target.parent.mkdir()
+    command("g++", *WARNINGS, "-shared", "-fPIC", Path(__file__).with_name("driver.cpp"), "-o", target)
+    return target.parent
