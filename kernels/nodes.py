@@ -91,3 +91,73 @@ def to_prompt_kernel(
         mixed = tl.load(value + row[None, :] * C + c[:, None], mask=there[None, :] & (c < C)[:, None], other=0.0)
         new = tl.dot(mixed, p, new, input_precision=PRECISION)
     tl.store(out + b * C * count + at, new, mask=inside)
+
+
+@triton.jit
+def position_kernel(
+    q, rel_h, rel_w, bias_y, bias_x,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, WY: tl.constexpr, WX: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """q . rel[q's place - k's place] for all places k of an axis, in windows of WY x WX: one line of queries, which have
+    that place in common. Grid (rows and columns, heads, images)."""
+    line, h, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    along_y = line < ROWS  # a row of queries: the places of keys along y
+    line = tl.where(along_y, line, line - ROWS)
+    window, length = tl.where(along_y, WY, WX), tl.where(along_y, COLUMNS, ROWS)
+    first, step = tl.where(along_y, line * COLUMNS, line), tl.where(along_y, 1, COLUMNS)
+    d, k = tl.arange(0, BD), tl.arange(0, BK)
+    place = line % window - k + window - 1
+    table = rel_h if along_y else rel_w
+    out = bias_y if along_y else bias_x
+    used = (k < window)[None, :] & (d < D)[:, None]
+    rel = tl.load(table + place[None, :] * D + d[:, None], mask=used, other=0.0)
+    for start in range(0, length, BQ):
+        i = start + tl.arange(0, BQ)
+        n = b * ROWS * COLUMNS + first + i * step
+        there = i < length
+        x = tl.load(q + (n * H + h)[:, None] * D + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0)
+        score = tl.dot(x, rel, input_precision=PRECISION)
+        tl.store(out + (n * H + h)[:, None] * window + k[None, :], score, mask=there[:, None] & (k < window)[None, :])
+
+
+@triton.jit
+def window_kernel(
+    q, k, v, pad_key, pad_value, bias_y, bias_x, out, scale,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, WY: tl.constexpr, WX: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, BQ: tl.constexpr, BX: tl.constexpr, HAS_PAD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """BQ queries of a window attend to its keys, a row of them at a time. Keys outside the image are pad_key and
+    pad_value. Grid (tiles of queries, windows, images and heads)."""
+    across: tl.constexpr = (COLUMNS + WX - 1) // WX
+    h, b = tl.program_id(2) % H, (tl.program_id(2) // H).to(tl.int64) * ROWS * COLUMNS
+    top, left = tl.program_id(1) // across * WY, tl.program_id(1) % across * WX
+    i, d, kx = tl.program_id(0) * BQ + tl.arange(0, BQ), tl.arange(0, BD), tl.arange(0, BX)
+    y, x = top + i // WX, left + i % WX
+    there = (i < WY * WX) & (y < ROWS) & (x < COLUMNS)
+    row = (b + y * COLUMNS + x) * H + h
+    at = row[:, None] * D + d[None, :]
+    query = tl.load(q + at, mask=there[:, None] & (d < D)[None, :], other=0.0)
+    by_x = tl.load(bias_x + row[:, None] * WX + kx[None, :], mask=there[:, None] & (kx < WX)[None, :], other=0.0)
+    m, w = tl.full((BQ,), -float("inf"), tl.float32), tl.zeros((BQ,), tl.float32)
+    a = tl.zeros((BQ, BD), tl.float32)
+    for ky in range(WY):
+        inside = (kx < WX) & (left + kx < COLUMNS) & (top + ky < ROWS)
+        key_at = ((b + (top + ky) * COLUMNS + left + kx) * H + h)[:, None] * D + d[None, :]
+        loaded = inside[:, None] & (d < D)[None, :]
+        key = tl.load(k + key_at, mask=loaded, other=0.0)
+        value = tl.load(v + key_at, mask=loaded, other=0.0)
+        if HAS_PAD:
+            outside = ((kx < WX) & ~inside)[:, None] & (d < D)[None, :]
+            pad_at = h * D + d[None, :] + 0 * kx[:, None]
+            key = tl.where(inside[:, None], key, tl.load(pad_key + pad_at, mask=outside, other=0.0))
+            value = tl.where(inside[:, None], value, tl.load(pad_value + pad_at, mask=outside, other=0.0))
+        score = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale + by_x
+        score += tl.load(bias_y + row * WY + ky, mask=there, other=0.0)[:, None]
+        score = tl.where((kx < WX)[None, :], score, -float("inf"))
+        new_m = tl.maximum(m, tl.max(score, 1))
+        p, shrink = tl.exp(score - new_m[:, None]), tl.exp(m - new_m)
+        w = w * shrink + tl.sum(p, 1)
+        a = tl.dot(p.to(value.dtype), value, a * shrink[:, None], input_precision=PRECISION)
+        m = new_m
+    tl.store(out + at, a / w[:, None], mask=there[:, None] & (d < D)[None, :])

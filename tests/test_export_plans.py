@@ -29,6 +29,7 @@ FREE = {
     "CosineScores": [(0, 0), (0, 1), (1, 0), (1, 1)],
     "PruneTokens": [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)],
     "PromptToImageAttention": [(0, 0), (0, 2), (2, 0), (2, 2), (3, 0), (3, 1), (4, 0)],
+    "RelativePositionAttention": [(0, 0), (1, 0), (2, 0)],
     "ImageToPromptAttention": [(0, 0), (0, 3), (2, 0), (2, 2), (3, 0), (3, 2), (4, 0), (4, 2), (6, 0)],
 }
 

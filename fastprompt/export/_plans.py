@@ -210,10 +210,43 @@ def image_to_prompt(given: list[Tensor], attributes: dict[str, Any], precision: 
     return Plan(types, [(types[0], [prompts, channels, Size.of(0, 2), Size.of(0, 3)])], [], [launch])
 
 
+def relative_position(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
+    from fastprompt.kernels import nodes
+
+    q, k, v, rel_h, rel_w, pad_key, pad_value = given
+    heads, width = q.known(2), q.known(3)
+    need(heads is not None and width is not None, "heads and their width must be fixed")
+    need(len({x.type for x in given}) == 1 and width <= 128, "all inputs must be of one type, heads of at most 128")  # type: ignore[operator]
+    (rows, columns), (wy, wx), kind = attributes["size"], attributes["window"], q.type
+    need(max(wy, wx) <= 128, "windows of at most 128 x 128")
+    windows = -(-rows // wy) * -(-columns // wx)
+    sizes = {"ROWS": rows, "COLUMNS": columns, "WY": wy, "WX": wx, "H": heads, "D": width, "BD": power(width)}  # type: ignore[arg-type]
+    sizes |= {"PRECISION": precision}
+    lines = _aot.compiled(
+        nodes.position_kernel, pointers([kind] * 3 + ["f32"] * 2), {**sizes, "BQ": 64, "BK": power(max(wy, wx))},
+        warps=4,
+    )  # fmt: skip
+    tile = 64 if wy * wx >= 64 else 16
+    constants = {**sizes, "BQ": tile, "BX": power(wx), "HAS_PAD": not pad_key.absent}
+    attend = _aot.compiled(
+        nodes.window_kernel, pointers([kind] * 5 + ["f32"] * 2 + [kind]) + " fp32", constants, warps=4
+    )
+    images = Size.of(0, 0)
+    grid = (-(-wy * wx // tile), windows, images * heads)
+    first = Launch(lines, (rows + columns, heads, images), ["i0", "i3", "i4", "s0", "s1"])
+    second = Launch(
+        attend, grid, ["i0", "i1", "i2", "i5", "i6", "s0", "s1", "o0", f"f{attributes['scale']!r}"]
+    )  # fmt: skip
+    scratch = [images * (4 * rows * columns * heads * w) for w in (wy, wx)]  # type: ignore[operator]
+    return Plan([kind] * 7, [(kind, [images, rows * columns, heads, width])], scratch, [first, second])
+
+
 PLANS: dict[str, Callable[[list[Tensor], dict[str, Any], str], Plan]] = {
     "CosineScores": cosine,
     "PruneTokens": prune,
     "PromptToImageAttention": prompt_to_image,
     "ImageToPromptAttention": image_to_prompt,
+    "RelativePositionAttention": relative_position,
 }
-HALVES = {"PromptToImageAttention", "ImageToPromptAttention"}  # that take float16 and bfloat16 as products do
+# Nodes that take float16 and bfloat16 as products do.
+HALVES = {"PromptToImageAttention", "ImageToPromptAttention", "RelativePositionAttention"}
