@@ -70,11 +70,16 @@ def executed(lines, plan, inputs):
     workspace = np.full(int(of_kind(lines, "workspace")[0][0]), 255, np.uint8)
     buffers = {(1 + n) << 32: x for n, x in enumerate(inputs)} | {(101 + n) << 32: x for n, x in enumerate(outputs)}
     kernels = {k.name: k for k in map(Kernel, plan.ptx.split(SEPARATOR))}
-    for name, *rest in of_kind(lines, "launch"):
+    for launch, (name, *rest) in zip(plan.launches, of_kind(lines, "launch"), strict=True):
         numbers = [int(x) for x in rest]
-        arguments = [argument(x, buffers, workspace) for x in numbers[5:]]
+        pairs = zip(launch.arguments, numbers[5:], strict=True)
+        arguments = [as_float(x) if text[0] == "f" else argument(x, buffers, workspace) for text, x in pairs]
         kernels[name].launch(numbers[:3], numbers[3], arguments, numbers[4], check_blocks=True)
     return outputs
+
+
+def as_float(bits):
+    return float(np.uint32(bits).view(np.float32))
 
 
 def argument(value, buffers, workspace):

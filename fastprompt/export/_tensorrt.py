@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,10 +154,14 @@ def check(precision: str, target: str | None) -> str:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     candidates = TARGETS if target is None else {target: TARGETS[target]}
     for name, (module, _) in candidates.items():
-        if importlib.util.find_spec(module) or (name == "tensorrt-rtx" and importlib.util.find_spec("tensorrt_rtx")):
+        if installed(module) or (name == "tensorrt-rtx" and installed("tensorrt_rtx")):
             return name
     ways = ", or ".join(way for _, way in candidates.values())
     raise ImportError(f"{' or '.join(candidates)} is not installed: {ways}")
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def wanted(capabilities: str | Sequence[str], target: str, precision: str) -> tuple[str, ...]:
@@ -193,4 +197,4 @@ def build(model: Any, job: dict[str, Any], timeout: float | None) -> dict[str, A
     return result
 
 
-__all__ = ["Built", "Callable", "tensorrt"]
+__all__ = ["Built", "tensorrt"]

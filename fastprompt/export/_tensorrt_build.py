@@ -31,9 +31,14 @@ def parsed(trt: Any, builder: Any, logger: Any, path: str) -> Any:
     network = builder.create_network(0 if flags is None else 1 << int(flags))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(path):
-        errors = [parser.get_error(n) for n in range(parser.num_errors)]
-        raise RuntimeError("; ".join(f"{e.desc()} (node {e.node_name() or e.node()})" for e in errors))
+        raise RuntimeError("; ".join(said(parser.get_error(n)) for n in range(parser.num_errors)))
     return network
+
+
+def said(error: Any) -> str:
+    """The parser takes an operator that it does not know for a plugin that is missing."""
+    place = f"{error.node_operator()} (node {error.node()} {error.node_name()})".replace(" )", ")")
+    return f"unknown operator {place}" if "Plugin not found" in error.desc() else f"{place}: {error.desc()}"
 
 
 def configured(trt: Any, builder: Any, job: dict[str, Any]) -> Any:

@@ -61,6 +61,7 @@ def body(node: Any, opset: int) -> Any:
 
 def check(model: Any) -> None:
     """ValueError: an opset or a dtype that no version of TensorRT takes, TopK over its limit."""
+    import numpy as np
     import onnx
 
     opset = {o.domain: o.version for o in model.opset_import}.get("", 0)
@@ -72,12 +73,19 @@ def check(model: Any) -> None:
         if kind not in TYPES:
             known = ", ".join(names(x).lower() for x in sorted(TYPES))
             raise ValueError(f"onnx has {value.name} of type {names(kind).lower()}; TensorRT has {known}")
-    constants = {x.name: x for x in model.graph.initializer}
-    constants |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.attribute}
+    constants = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer if x.data_type == 7}
+    constants |= {n.output[0]: constant(n) for n in model.graph.node if n.op_type == "Constant"}
     for node in model.graph.node:
         kept = constants.get(node.input[1]) if node.op_type == "TopK" else None
-        if kept is not None and kept.ByteSize() and onnx.numpy_helper.to_array(kept).max(initial=0) > TOPK:
-            raise ValueError(f"onnx has a TopK of {onnx.numpy_helper.to_array(kept).max()}: TensorRT takes at most {TOPK}")
+        if kept is not None and np.max(kept, initial=0) > TOPK:
+            raise ValueError(f"onnx has a TopK of {np.max(kept)}: TensorRT takes at most {TOPK}")
+
+
+def constant(node: Any) -> Any:
+    import onnx
+
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def check_pruning(model: Any, found: dict[str, Range], why_not: Callable[[Any], str | None]) -> None:

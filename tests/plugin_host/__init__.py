@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,11 +26,11 @@ def folder_of(package):
 
 def includes():
     """Headers of TensorRT and of CUDA."""
-    nvcc = shutil.which("nvcc")
-    if not nvcc:
+    if not shutil.which("nvcc"):
         pytest.skip("nvcc is not installed")
-    cuda = Path(nvcc).resolve().parent.parent / "include"
-    return [f"-isystem{folder_of('kernel_lens') / 'include/tensorrt'}", f"-isystem{cuda}"]
+    said = subprocess.run(["nvcc", "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=True)
+    cuda = re.findall(r'INCLUDES="-I(.*?)"', said.stderr)
+    return [f"-isystem{folder}" for folder in (folder_of("kernel_lens") / "include/tensorrt", *cuda)]
 
 
 def command(*arguments, **options):
