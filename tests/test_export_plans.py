@@ -46,3 +46,128 @@ def test_a_plan_gives_what_torch_gives(name, order):
     plan = plan_of(name, case.inputs, case.attributes)
     got = plan_runner.run(plan.text, plan.ptx, case.inputs, order=order, check_blocks=True)
     assert cases.compare(name, got) < 1e-5
+
+
+def draw(seed, *shape, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+NOTHING = np.zeros((1, 1, 1, 1), np.float32)
+ENDLESS = np.array([2**62])
+
+
+def attention(to_prompt, *, images=1, each=2, heads=3, tokens=5, channels=24, sides=(5, 9), position=True, bias=True,
+              lengths=None, dtype=np.float32):  # fmt: skip
+    """Inputs of an attention node."""
+    n = images * each
+    image = draw(0, images, channels, *sides, dtype=dtype)
+    place = draw(1, 1, channels, *sides, dtype=dtype) if position else NOTHING.astype(dtype)
+    rows = (draw(2, n, heads, tokens, channels) * 0.3).astype(dtype)
+    ends = ENDLESS if lengths is None else np.array(lengths)
+    if to_prompt:
+        value = (draw(3, n, heads, tokens, channels) * 0.3).astype(dtype)
+        return [image, place, rows, draw(4, n, heads, tokens, dtype=dtype), value, draw(5, channels, dtype=dtype), ends]
+    added = np.where(draw(6, n, tokens, *sides) > 1.2, -np.inf, 0.5).astype(dtype) if bias else NOTHING.astype(dtype)
+    return [image, place, rows, added, ends]
+
+
+def wanted(name, inputs, attributes):
+    """By the body of the node, in float64 of the rounded inputs where onnx's evaluator takes it, else float32."""
+    from onnx.reference import ReferenceEvaluator
+
+    from fastprompt.export._functions import function_of
+
+    arrays = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
+    evaluator = ReferenceEvaluator(function_of(name, attributes))
+    return evaluator.run(None, dict(zip(evaluator.input_names, arrays, strict=True)), attributes=attributes)
+
+
+ATTENTION = {
+    "one pixel, one token": {"each": 1, "heads": 1, "tokens": 1, "channels": 16, "sides": (1, 1)},
+    "nothing given": {"position": False, "bias": False},
+    "several splits": {"sides": (9, 250), "channels": 16, "heads": 1, "each": 1, "tokens": 2},
+    "lengths": {"images": 2, "each": 1, "lengths": [2, 5]},
+    "more rows than a block": {"heads": 8, "tokens": 11, "channels": 40, "each": 1},
+    "half": {"dtype": np.float16, "channels": 32},
+}
+
+
+@pytest.mark.parametrize("options", ATTENTION.values(), ids=ATTENTION)
+@pytest.mark.parametrize("name", ["PromptToImageAttention", "ImageToPromptAttention"])
+def test_attention_at_other_sizes(name, options):
+    inputs = attention(name == "ImageToPromptAttention", **options)
+    given = [n for n in tensors(inputs, FREE[name])]
+    given = [_plans.Tensor(x.type, a.shape, (True,) * a.ndim) if a.size == 1 else x for x, a in zip(given, inputs)]
+    plan = _plans.PLANS[name](given, {}, "tf32x3")
+    got = plan_runner.run(plan.text, plan.ptx, inputs, check_blocks=True)[0]
+    want = wanted(name, inputs, {})[0]
+    np.testing.assert_allclose(got, want, rtol=0, atol=(4e-3 if got.dtype == np.float16 else 2e-5) * abs(want).max())
+
+
+WINDOWS = [  # images, heads, width, size, window, padding given
+    (1, 1, 16, (1, 1), (1, 1), False),
+    (1, 2, 24, (5, 18), (5, 18), False),
+    (2, 1, 16, (7, 9), (3, 4), True),
+    (1, 1, 16, (6, 8), (3, 4), True),
+    (1, 1, 16, (4, 70), (4, 70), False),
+]
+
+
+@pytest.mark.parametrize("case", WINDOWS, ids=str)
+def test_relative_position_at_other_sizes(case):
+    images, heads, width, size, window, padded = case
+    count, attributes = size[0] * size[1], {"size": list(size), "window": list(window), "scale": width**-0.5}
+    inputs = [draw(n, images, count, heads, width) for n in range(3)]
+    inputs += [draw(3 + k, 2 * n - 1, width) * 0.3 for k, n in enumerate(window)]
+    inputs += [draw(5 + k, heads, width) if padded else np.zeros((1, 1), np.float32) for k in range(2)]
+    inputs = [x.astype(np.float32) for x in inputs]
+    plan = plan_of("RelativePositionAttention", inputs, attributes, "tf32x3")
+    got = plan_runner.run(plan.text, plan.ptx, inputs, check_blocks=True)[0]
+    np.testing.assert_allclose(got, wanted("RelativePositionAttention", inputs, attributes)[0], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("CosineScores", {0: {"fixed": (True, True, False)}}, "the channels must be fixed"),
+        ("PruneTokens", {0: {"largest": (2, 20000, 16)}}, "at most 16384 tokens, got 20000"),
+        ("PruneTokens", {1: {"type": "f16"}}, "scores must be float32"),
+        ("PromptToImageAttention", {1: {"largest": (4, 32, 5, 7)}}, "position must be one for all images"),
+        ("ImageToPromptAttention", {2: {"largest": (4, 2, 200, 32)}}, "at most 128 prompt tokens, got 200"),
+        ("ImageToPromptAttention", {3: {"type": "f16"}}, "all inputs must be of one type"),
+        ("RelativePositionAttention", {0: {"largest": (2, 35, 2, 160)}}, "heads of at most 128"),
+    ],
+)
+def test_what_has_no_plan(name, change, why):
+    case = cases.found(name)
+    given = tensors(case.inputs, FREE[name])
+    for place, fields in change.items():
+        given[place] = given[place]._replace(**fields)
+    with pytest.raises(_plans.NoPlan, match=why):
+        _plans.PLANS[name](given, case.attributes, "ieee")
+
+
+# ---------------------------------------------------------------- PTX
+
+
+def test_ptx_without_what_only_triton_knows():
+    from fastprompt.kernels import pruning
+
+    constants = {"C": 16, "BN": 32, "BP": 16, "BC": 32}
+    made = _aot.compiled(pruning.scores_kernel, "*fp32 *fp32 *fp32 i32 i32 i32", constants, warps=4)
+    assert made.threads == 128
+    assert "scores_kernel_param_5" in made.ptx
+    assert "scores_kernel_param_6" not in made.ptx
+    assert ".version 8.0" in made.ptx
+    assert not [line for line in made.ptx.split("\n") if "/" in line and not line.strip().startswith("//")]  # no paths
+    text = ".entry k(\n\t.param .u64 k_param_0,\n\t.param .u64 k_param_1\n)\n{ ld.param.u64 %r, [k_param_1]; }"
+    with pytest.raises(ValueError, match="k reads k_param_1, which only Triton's own launcher gives"):
+        _aot.without_hidden_parameters(text, "k", 1)
+
+
+def test_a_plan_with_a_wrong_size_is_caught():
+    """The kernels trust the plan: one token too many lies outside."""
+    case = cases.found("CosineScores")
+    plan = plan_of("CosineScores", case.inputs, {})
+    with pytest.raises(Fault, match="out of bounds"):
+        plan_runner.run(plan.text.replace("n0.1 ", "n0.1,1,+ "), plan.ptx, case.inputs)

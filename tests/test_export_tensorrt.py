@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -131,6 +132,13 @@ def test_nodes_without_a_plugin_are_standard_onnx(flavor):
     assert [n.domain for n in model.graph.node][:1] == ([""] if flavor == "inlined" else ["fastprompt"])  # not changed
 
 
+def test_merging_without_a_scatter_that_adds():
+    model = cases.model("MergeTokens", "portable")
+    made, _ = _tensorrt_model.lowered(model, lambda node: "no plugin library was given")
+    assert not [n for n in made.graph.node if n.op_type == "ScatterElements"]
+    assert cases.compare("MergeTokens", run(made, cases.feeds("MergeTokens"))) < 1e-5
+
+
 def test_a_node_without_plugin_and_form_is_named():
     model = cases.model("GeodesicDistance", "plugin")
     next(a for a in model.graph.node[0].attribute if a.name == "method").s = b"raster"
@@ -203,6 +211,48 @@ def test_an_engine_and_what_it_says(tmp_path):
         built.fits(x=(2,))
     with pytest.raises(ValueError, match="y is no input of this engine: x"):
         built.fits(y=(2, 4))
+
+
+@pytest.fixture(scope="module")
+def sam(tmp_path_factory):
+    """A file of every part of both hosts."""
+    pytest.importorskip("onnxscript", reason="needs the package onnxscript")
+    pytest.importorskip("transformers", reason="needs the package transformers")
+    import test_export
+
+    made = {}
+
+    def get(host, part):
+        if (host, part) not in made:
+            torch.manual_seed(0)
+            path = tmp_path_factory.mktemp("sam") / f"{host}_{part}.onnx"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch's exporter
+                fp.export.onnx(test_export.MODELS[host](), path, part=part)
+            made[host, part] = path
+        return made[host, part]
+
+    return get
+
+
+@rtx
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+@pytest.mark.parametrize("host", ["transformers", "segment_anything"])
+def test_engines_of_sam(sam, tmp_path, host, part, precision):
+    built = fp.export.tensorrt(
+        sam(host, part), tmp_path / "sam.plan", target="tensorrt-rtx", capabilities=CAPABILITIES, precision=precision
+    )
+    if part == "decoder":
+        assert built.profile == {"prompts": (1, 8, 64), "points": (1, 3, 10)}
+        built.fits(points=(64, 10, 2), labels=(1, 1))
+        assert built.nodes == [
+            f"1 x {x}: function form, no plugin library was given" for x in ("TwoWayTransformer", "MaskHead")
+        ]
+        assert built.notes == []
+    else:
+        assert built.profile == {"batch": (1, 1, 4)}
+    assert built.size > 1e6
 
 
 @rtx

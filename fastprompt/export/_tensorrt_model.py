@@ -4,6 +4,7 @@ precedence is; and what they would refuse, said before they are asked."""
 from collections.abc import Callable
 from typing import Any
 
+from fastprompt.export import _tokens
 from fastprompt.export._functions import function_of, node_attributes, our_nodes
 from fastprompt.export._inspect import TOPK
 from fastprompt.export._operators import DOMAIN
@@ -11,6 +12,7 @@ from fastprompt.export._profiles import Range, dynamic_axes
 
 OLDEST = 17  # opset: LayerNormalization; bodies need 18
 BODIES = "fastprompt.body"  # domain of the functions that are about to be inlined
+BODIES_FOR_TENSORRT = {"MergeTokens": _tokens.MERGE_BY_PRODUCT}
 TYPES = {1, 2, 3, 6, 7, 9, 10, 16}  # float32, uint8, int8, int32, int64, bool, float16, bfloat16
 REFUSED = {
     "NonZero": "its size depends on the numbers: TensorRT needs an output allocator and a bound",
@@ -52,7 +54,7 @@ def lowered(model: Any, why_not: Callable[[Any], str | None]) -> tuple[Any, list
 
 def body(node: Any, opset: int) -> Any:
     try:
-        return function_of(node.op_type, node_attributes(node), opset)
+        return function_of(node.op_type, node_attributes(node), opset, BODIES_FOR_TENSORRT.get(node.op_type))
     except ValueError as error:
         raise ValueError(
             f"onnx has a node {node.op_type} that has no plugin here and no form in standard ONNX: {error}"

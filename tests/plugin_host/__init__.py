@@ -24,13 +24,19 @@ def folder_of(package):
     return Path(found.origin).parent
 
 
+def headers():
+    """Of TensorRT: those that TENSORRT_INCLUDE_DIR names, or those in the wheel."""
+    given = os.environ.get("TENSORRT_INCLUDE_DIR")
+    return Path(given) if given else folder_of("kernel_lens") / "include/tensorrt"
+
+
 def includes():
     """Headers of TensorRT and of CUDA."""
     if not shutil.which("nvcc"):
         pytest.skip("nvcc is not installed")
     said = subprocess.run(["nvcc", "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=True)
     cuda = re.findall(r'INCLUDES="-I(.*?)"', said.stderr)
-    return [f"-isystem{folder}" for folder in (folder_of("kernel_lens") / "include/tensorrt", *cuda)]
+    return [f"-isystem{folder}" for folder in (headers(), *cuda)]
 
 
 def command(*arguments, **options):
@@ -47,7 +53,8 @@ def library():
 
     build = Path(FOLDER.name) / "build"
     generator = ["-GNinja"] if shutil.which("ninja") else []
-    settings = ["FASTPROMPT_TENSORRT=ON", f"Python_EXECUTABLE={sys.executable}", f"pybind11_DIR={pybind11.get_cmake_dir()}"]
+    settings = ["FASTPROMPT_TENSORRT=ON", f"TENSORRT_INCLUDE_DIR={headers()}", f"Python_EXECUTABLE={sys.executable}"]
+    settings.append(f"pybind11_DIR={pybind11.get_cmake_dir()}")
     command("cmake", "-S", ROOT, "-B", build, *generator, *(f"-D{s}" for s in settings))
     said = command("cmake", "--build", build, "--target", "fastprompt_tensorrt")
     assert "warning" not in said, said
@@ -56,7 +63,11 @@ def library():
 
 @functools.cache
 def host():
-    lean = next(folder_of("tensorrt_lean_libs").glob("libnvinfer_lean.so.10*"))
+    """Headers of one major version with a library of another crash."""
+    major = re.search(r"define \w+_MAJOR\w* (\d+)", (headers() / "NvInferVersion.h").read_text()).group(1)
+    lean = next(folder_of("tensorrt_lean_libs").glob(f"libnvinfer_lean.so.{major}*"), None)
+    if lean is None:
+        pytest.skip(f"tensorrt-lean-cu13-libs of version {major} is not installed")
     program = Path(FOLDER.name) / "host"
     source = Path(__file__).with_name("host.cpp")
     command("g++", *WARNINGS, *includes(), source, "-o", program, lean, f"-Wl,-rpath,{lean.parent}")
