@@ -1,5 +1,5 @@
-"""Attention as the nodes of exported files have it, for engines that carry their kernels: images lie channels first, and
-what a call does not give is a tensor of one element. No launcher: fastprompt/export/_plans.py says what is launched.
+"""Attention as the nodes of exported files have it, for engines that carry their kernels: images lie channels first,
+and what a call does not give is a tensor of one element. No launcher: fastprompt/export/_plans.py says what to launch.
 
 Sums and softmax in float32; products in the type of the image, float32 ones as PRECISION says.
 """
@@ -99,8 +99,8 @@ def position_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WY: tl.constexpr, WX: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
     BD: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """q . rel[q's place - k's place] for all places k of an axis, in windows of WY x WX: one line of queries, which have
-    that place in common. Grid (rows and columns, heads, images)."""
+    """q . rel[q's place - k's place] for all places k of an axis, in windows of WY x WX: one line of queries, which
+    have that place in common. Grid (rows and columns, heads, images)."""
     line, h, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     along_y = line < ROWS  # a row of queries: the places of keys along y
     line = tl.where(along_y, line, line - ROWS)

@@ -9,13 +9,13 @@ pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("triton", reason="triton is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
-import export_cases as cases  # noqa: E402
-import plugin_contract as contract  # noqa: E402
-import plugin_host  # noqa: E402
-from test_export_plans import plan_of  # noqa: E402
+import export_cases as cases
+import plugin_contract as contract
+import plugin_host
+from test_export_plans import plan_of
 
-from fastprompt.export import _plans, _plugins  # noqa: E402
-from fastprompt.export._operators import OPERATORS  # noqa: E402
+from fastprompt.export import _plans, _plugins
+from fastprompt.export._operators import OPERATORS
 
 CARRIED = [n for n in cases.CASES if n.partition(",")[0] in _plans.PLANS]
 

@@ -12,12 +12,12 @@ pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("triton", reason="triton is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
-import export_cases as cases  # noqa: E402
-from ptx import Kernel  # noqa: E402
-from test_export_plans import FREE, tensors  # noqa: E402
+import export_cases as cases
+from ptx import Kernel
+from test_export_plans import FREE, tensors
 
-from fastprompt.export import _qdp  # noqa: E402
-from fastprompt.export._plans import NoPlan  # noqa: E402
+from fastprompt.export import _qdp
+from fastprompt.export._plans import NoPlan
 
 
 class TensorDesc:
@@ -84,5 +84,7 @@ def test_what_is_no_single_launch(trtp):
 
 def test_without_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ImportError, match=r"quick deployable plugins need TensorRT 10\.9 or newer: pip install tensorrt"):
+    with pytest.raises(
+        ImportError, match=r"quick deployable plugins need TensorRT 10\.9 or newer: pip install tensorrt"
+    ):
         _qdp.register("CosineScores", [], {})

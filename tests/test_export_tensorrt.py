@@ -79,7 +79,9 @@ def test_wrong_use(monkeypatch, tmp_path, model, options, error, text):
 
 def test_nothing_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(_tensorrt, "installed", lambda name: False)
-    with pytest.raises(ImportError, match="tensorrt or tensorrt-rtx is not installed: pip install tensorrt, or pip inst"):
+    with pytest.raises(
+        ImportError, match="tensorrt or tensorrt-rtx is not installed: pip install tensorrt, or pip inst"
+    ):
         fp.export.tensorrt(small(), tmp_path / "x.plan")
     with pytest.raises(ImportError, match="tensorrt-rtx is not installed: pip install tensorrt-rtx-cu13-libs"):
         fp.export.tensorrt(small(), tmp_path / "x.plan", target="tensorrt-rtx")
@@ -113,7 +115,9 @@ def test_pruning_that_tensorrt_cannot_do():
     none = lambda node: "no plugin library was given"  # noqa: E731
     with pytest.raises(ValueError, match=r"onnx keeps 4000 tokens in PruneTokens, .* at most 3840"):
         _tensorrt_model.check_pruning(pruning(4000), ranges, none)
-    with pytest.raises(ValueError, match="profile of tokens must start at 9 or more, which PruneTokens keeps, got 8:16:32"):
+    with pytest.raises(
+        ValueError, match="profile of tokens must start at 9 or more, which PruneTokens keeps, got 8:16:32"
+    ):
         _tensorrt_model.check_pruning(pruning(9), ranges, none)
     _tensorrt_model.check_pruning(pruning(8), ranges, none)
 
@@ -142,7 +146,9 @@ def test_merging_without_a_scatter_that_adds():
 def test_a_node_without_plugin_and_form_is_named():
     model = cases.model("GeodesicDistance", "plugin")
     next(a for a in model.graph.node[0].attribute if a.name == "method").s = b"raster"
-    with pytest.raises(ValueError, match="onnx has a node GeodesicDistance that has no plugin here and no form in stand"):
+    with pytest.raises(
+        ValueError, match="onnx has a node GeodesicDistance that has no plugin here and no form in stand"
+    ):
         _tensorrt_model.lowered(model, lambda node: "no plugin library was given")
 
 
@@ -270,7 +276,8 @@ def ordinary(tmp_path, monkeypatch):
     looks at nothing but the nodes: with a plugin the one of RTX ends the process."""
     folder = tmp_path / "site"
     folder.mkdir()
-    (folder / "tensorrt.py").write_text(textwrap.dedent("""
+    (folder / "tensorrt.py").write_text(
+        textwrap.dedent("""
         import json, os
         from fastprompt.export._tensorrt_build import load
         globals().update({k: v for k, v in vars(load("tensorrt-rtx")).items() if not k.startswith("__")})
@@ -304,7 +311,8 @@ def ordinary(tmp_path, monkeypatch):
             def add_optimization_profile(self, profile): pass
             def set_flag(self, flag): pass
             def clear_flag(self, flag): said["cleared"] = str(flag)
-    """))
+    """)
+    )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setattr(_tensorrt, "installed", lambda name: name == "tensorrt")
 
@@ -341,14 +349,18 @@ def test_nodes_become_plugins_of_tensorrt(ordinary):
     assert said["loaded"] == said["serialized"] == [str(library)]
     assert said["in0"] == [[1, 4, 16], [1, 64, 16], [4, 4096, 16]]
     assert "TF32" in said["cleared"]
-    assert said["nodes"] == [["fastprompt", "CosineScores", {"plugin_namespace": "fastprompt", "plugin_version": "1.ptx"}]]
+    assert said["nodes"] == [
+        ["fastprompt", "CosineScores", {"plugin_namespace": "fastprompt", "plugin_version": "1.ptx"}]
+    ]
     built, said = ordinary(fixed_but("GeodesicDistance", {(0, 0): "batch", (1, 0): "batch"}), plugins=library)
     assert built.nodes == ["1 x GeodesicDistance: plugin"]
     assert [kind for _, kind, _ in said["nodes"]] == ["Cast", "Cast", "GeodesicDistance"]
     built, said = ordinary(fixed_but("GeodesicDistance, volume", {}), plugins=library)
     assert built.nodes == ["1 x GeodesicDistance: function form, the plugin takes pictures, of depth 1"]
     assert {domain for domain, _, _ in said["nodes"]} == {""}
-    built, _ = ordinary(cases.model("MatchTokens", "portable"), plugins=library, profile=",".join(f"din0_{k}=16" for k in range(3)))
+    built, _ = ordinary(
+        cases.model("MatchTokens", "portable"), plugins=library, profile=",".join(f"din0_{k}=16" for k in range(3))
+    )
     assert built.nodes == ["1 x MatchTokens: function form, not found in the plugin library"]
 
 

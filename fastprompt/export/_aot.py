@@ -32,7 +32,9 @@ def compiled(
     made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     scratch = getattr(made.metadata, "global_scratch_size", 0)
     if scratch:
-        raise ValueError(f"{made.metadata.name} needs {scratch} bytes of Triton's own scratch memory: no plugin has them")
+        raise ValueError(
+            f"{made.metadata.name} needs {scratch} bytes of Triton's own scratch memory: no plugin has them"
+        )
     count = sum(kind != "constexpr" for kind in signature.values())
     text = without_hidden_parameters(without_lines(made.asm["ptx"]), made.metadata.name, count)
     return Kernel(made.metadata.name, text, 32 * warps, made.metadata.shared)
@@ -40,12 +42,12 @@ def compiled(
 
 def without_lines(ptx: str) -> str:
     """No source lines: they hold paths of the machine that compiled."""
-    kept = re.sub(r"\n\t\.section\t\.debug_\w+\n\t\{.*?\n\t\}", "", ptx, flags=re.DOTALL)
+    kept = re.sub(r"\n\t\.section\t\.debug_\w+\s*\{.*?\}", "", ptx, flags=re.DOTALL)
     return "\n".join(line for line in kept.split("\n") if not re.match(r"\s*(\.(loc|file)\s|//)", line))
 
 
 def without_hidden_parameters(ptx: str, name: str, count: int) -> str:
-    """Triton's launcher passes two pointers behind the arguments; nobody else does, and no kernel of ours reads them."""
+    """Triton's launcher passes two pointers behind the arguments; others do not, and no kernel of ours reads them."""
     declared = re.findall(rf"\.param [^,)]*\b{name}_param_\d+", ptx)
     for text in declared[count:]:
         parameter = text.split()[-1]

@@ -1,5 +1,5 @@
-"""What a plugin launches for a node: kernels as PTX, and shapes, scratch memory, grids and arguments as functions of the
-sizes of its inputs. csrc/export/tensorrt/plan.h reads it."""
+"""What a plugin launches for a node: kernels as PTX, and shapes, scratch memory, grids and arguments as functions of
+the sizes of its inputs. csrc/export/tensorrt/plan.h reads it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -149,19 +149,25 @@ def prune(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Pl
     return Plan([tokens.type, "f32", "bool"], outputs, [batch * count * 4], [launch])
 
 
+def need_registers(kind: str, precision: str, width: int | None) -> None:
+    """Products of three tf32 parts hold rows three times: wide ones do not fit into registers."""
+    why = "float32 rows of more than 64 numbers spill registers: precision='tf32' or a half has kernels"
+    need(kind != "f32" or precision == "tf32" or (width or 0) <= 64, why)
+
+
 def attention_sizes(image: Tensor, rows: Tensor, position: Tensor) -> tuple[int, int, int]:
     """Channels, heads and the most prompt tokens."""
     channels, heads, tokens = image.known(1), rows.known(1), rows.largest[2]
     need(channels is not None and heads is not None and tokens is not None, "channels and heads must be fixed")
     need(position.absent or position.known(0) == 1, "position must be one for all images")
-    need(channels <= 512, f"at most 512 channels, got {channels}")  # type: ignore[operator]
+    need(channels <= 256, f"at most 256 channels, got {channels}")  # type: ignore[operator]
     return channels, heads, tokens  # type: ignore[return-value]
 
 
 def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
     from fastprompt.kernels import nodes
 
-    image, position, query, bias, lengths = given
+    image, position, query, bias = given[:4]
     channels, heads, _ = attention_sizes(image, query, position)
     types, wide = [x.type for x in given], power(channels)
     need(len({*types[:4]}) == 1 and types[4] == "i64", "all inputs must be of one type")
@@ -170,14 +176,15 @@ def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: 
     per_split = pixels.up(SPLITS).up(32) * 32
     splits = pixels.up(per_split)
     bias_stride = Size(0) if bias.absent else (Size.of(3, 0) - 1).least(1) * tokens * pixels
-    constants = {"C": channels, "BC": wide, "H": heads, "BJ": 64 if wide < 512 else 32, "BN": 32}
+    need_registers(types[0], precision, channels)
+    block, warps, stages = (32, 8 if wide > 64 else 4, 1) if types[0] == "f32" else (64, 8, 2)
+    constants: dict[str, Any] = {"C": channels, "BC": wide, "H": heads, "BJ": block, "BN": 32}
     constants |= {"HAS_POSITION": not position.absent, "HAS_BIAS": not bias.absent, "PRECISION": precision}
-    kernel = _aot.compiled(
-        nodes.to_image_kernel, pointers([*types, *["f32"] * 3]) + " i32" * 6, constants, warps=8
-    )
+    signature = pointers([*types, *["f32"] * 3]) + " i32" * 6
+    kernel = _aot.compiled(nodes.to_image_kernel, signature, constants, warps, stages)
     sizes = (pixels, tokens, per_split, prompts // Size.of(0, 0), bias_stride, (Size.of(4, 0) - 1).least(1))
     first = Launch(
-        kernel, (splits, rows.up(constants["BJ"]), prompts),
+        kernel, (splits, rows.up(block), prompts),
         ["i0", "i1", "i2", "i3", "i4", "s0", "s1", "s2", *map(number, sizes)],
     )  # fmt: skip
     merge = _aot.compiled(
@@ -193,27 +200,27 @@ def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: 
 def image_to_prompt(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
     from fastprompt.kernels import nodes
 
-    image, position, key, bias, value, out_bias, lengths = given
+    image, position, key = given[:3]
     channels, heads, most = attention_sizes(image, key, position)
     types = [x.type for x in given]
     need(len({*types[:6]}) == 1 and types[6] == "i64", "all inputs must be of one type")
     need(most <= 128, f"at most 128 prompt tokens, got {most}")
     pixels, prompts, tokens = Size.of(0, 2) * Size.of(0, 3), Size.of(2, 0), Size.of(2, 2)
-    constants = {"C": channels, "BC": power(channels), "H": heads, "BT": power(most), "BN": 32}
+    need_registers(types[0], precision, channels)
+    warps = 8 if types[0] == "f32" and channels > 64 else 4
+    constants: dict[str, Any] = {"C": channels, "BC": power(channels), "H": heads, "BT": power(most), "BN": 32}
     constants |= {"HAS_POSITION": not position.absent, "PRECISION": precision}
     signature = pointers(types) + " i32" * 4 + " " + pointers([types[0]])
-    kernel = _aot.compiled(nodes.to_prompt_kernel, signature, constants, warps=8, stages=1)
+    kernel = _aot.compiled(nodes.to_prompt_kernel, signature, constants, warps, stages=1)
     sizes = (pixels, tokens, prompts // Size.of(0, 0), (Size.of(6, 0) - 1).least(1))
-    launch = Launch(
-        kernel, (pixels.up(32), prompts, 1), [*(f"i{n}" for n in range(7)), *map(number, sizes), "o0"]
-    )
+    launch = Launch(kernel, (pixels.up(32), prompts, 1), [*(f"i{n}" for n in range(7)), *map(number, sizes), "o0"])
     return Plan(types, [(types[0], [prompts, channels, Size.of(0, 2), Size.of(0, 3)])], [], [launch])
 
 
 def relative_position(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
     from fastprompt.kernels import nodes
 
-    q, k, v, rel_h, rel_w, pad_key, pad_value = given
+    q, pad_key = given[0], given[5]
     heads, width = q.known(2), q.known(3)
     need(heads is not None and width is not None, "heads and their width must be fixed")
     need(len({x.type for x in given}) == 1 and width <= 128, "all inputs must be of one type, heads of at most 128")  # type: ignore[operator]
@@ -223,10 +230,11 @@ def relative_position(given: list[Tensor], attributes: dict[str, Any], precision
     sizes = {"ROWS": rows, "COLUMNS": columns, "WY": wy, "WX": wx, "H": heads, "D": width, "BD": power(width)}  # type: ignore[arg-type]
     sizes |= {"PRECISION": precision}
     lines = _aot.compiled(
-        nodes.position_kernel, pointers([kind] * 3 + ["f32"] * 2), {**sizes, "BQ": 64, "BK": power(max(wy, wx))},
+        nodes.position_kernel, pointers([kind] * 3 + ["f32"] * 2), {**sizes, "BQ": 32, "BK": power(max(wy, wx))},
         warps=4,
     )  # fmt: skip
-    tile = 64 if wy * wx >= 64 else 16
+    need_registers(kind, precision, width)
+    tile = 16 if wy * wx < 32 else 32 if kind == "f32" or width > 64 else 64  # type: ignore[operator]
     constants = {**sizes, "BQ": tile, "BX": power(wx), "HAS_PAD": not pad_key.absent}
     attend = _aot.compiled(
         nodes.window_kernel, pointers([kind] * 5 + ["f32"] * 2 + [kind]) + " fp32", constants, warps=4
@@ -237,7 +245,7 @@ def relative_position(given: list[Tensor], attributes: dict[str, Any], precision
     second = Launch(
         attend, grid, ["i0", "i1", "i2", "i5", "i6", "s0", "s1", "o0", f"f{attributes['scale']!r}"]
     )  # fmt: skip
-    scratch = [images * (4 * rows * columns * heads * w) for w in (wy, wx)]  # type: ignore[operator]
+    scratch = [images * (4 * rows * columns * heads * w) for w in (wy, wx)]
     return Plan([kind] * 7, [(kind, [images, rows * columns, heads, width])], scratch, [first, second])
 
 

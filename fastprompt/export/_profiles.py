@@ -41,7 +41,9 @@ def parse(text: str) -> dict[str, Range]:
     for item in filter(None, text.replace(" ", "").split(",")):
         name, _, sizes = item.partition("=")
         if not re.fullmatch(r"\d+(:\d+:\d+)?", sizes):
-            raise ValueError(f"profile must be like 'prompts=1:8:64,points=1:3:10', smallest:usual:largest, got {item!r}")
+            raise ValueError(
+                f"profile must be like 'prompts=1:8:64,points=1:3:10', smallest:usual:largest, got {item!r}"
+            )
         numbers = [int(x) for x in sizes.split(":")]
         found[name] = Range(*(numbers if len(numbers) == 3 else numbers * 3))
         if not 1 <= found[name].smallest <= found[name].usual <= found[name].largest:

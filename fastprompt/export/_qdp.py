@@ -1,5 +1,5 @@
-"""Our single-launch operators as Quick Deployable Plugins (``tensorrt.plugin``, TensorRT 10.9 and newer): for networks that
-are built in Python. The kernels go into the engine as PTX, which then needs neither Python nor Triton.
+"""Our single-launch operators as Quick Deployable Plugins (``tensorrt.plugin``, TensorRT 10.9 and newer): for networks
+that are built in Python. The kernels go into the engine as PTX, which then needs neither Python nor Triton.
 
 Such a plugin has inputs, 32-bit sizes and outputs, in this order, and no memory of its own: scratch memory of a plan
 becomes one more output. Parameters of the kernels are put into that order.
@@ -24,7 +24,7 @@ class Quick(NamedTuple):
 
 
 def evaluated(expression: Any, inputs: list[Any], plugin: Any) -> Any:
-    """A postfix expression over the shapes of ``inputs``. ``plugin``: the module, for what Python has no operator for."""
+    """A postfix expression over the shapes of ``inputs``. ``plugin``: the module, for what has no sign in Python."""
     apply = {
         "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "~": lambda a, b: a // b,
         "/": plugin.cdiv, "<": plugin.min, ">": plugin.max,

@@ -1,4 +1,4 @@
-"""``fastprompt.export.tensorrt``: an engine from an ONNX file, or the reason why there is none before TensorRT is asked."""
+"""``fastprompt.export.tensorrt``: an engine from an ONNX file, or why there is none, before TensorRT is asked."""
 
 import importlib.util
 import json
@@ -53,7 +53,8 @@ class Built(NamedTuple):
         lines = [
             f"engine      {self.path}, {self.size / 2**20:.1f} MB",
             f"built with  {self.target} {self.version} for {', '.join(self.capabilities) or 'this GPU'}",
-            f"precision   {self.precision}" + ("" if "32" in self.precision[-3:] else "; LayerNorm and softmax float32"),
+            f"precision   {self.precision}"
+            + ("" if "32" in self.precision[-3:] else "; LayerNorm and softmax float32"),
         ]
         lines += [f"axis        {name} {sizes}" for name, sizes in self.profile.items()]
         lines += [f"nodes       {text}" for text in self.nodes]
@@ -74,8 +75,8 @@ def tensorrt(
 ) -> Built:
     r"""Build an engine of TensorRT or TensorRT-RTX from an ONNX file, with profiles for all its dynamic axes.
 
-    Every node of ours becomes a plugin, where ``plugins`` has one, or the standard ONNX that it means. The build runs in
-    a process of its own. TensorRT builds for the GPU of this machine; TensorRT-RTX builds without one as well.
+    Every node of ours becomes a plugin, where ``plugins`` has one, or the standard ONNX that it means. The build runs
+    in a process of its own. TensorRT builds for the GPU of this machine; TensorRT-RTX builds without one as well.
 
     Args:
         onnx: path of a file of :func:`onnx`, any flavor, or of any other ONNX file; or a ``ModelProto``.
@@ -95,8 +96,9 @@ def tensorrt(
         :class:`Built`. ``built.fits(points=points.shape)`` says before a call whether the engine takes it.
 
     Raises:
-        ValueError: naming the argument, what it was and what is expected: an axis that is not the model's, an opset that
-            is too old, a dtype that TensorRT does not have, a TopK over its limit, a node with neither plugin nor form.
+        ValueError: naming the argument, what it was and what is expected: an axis that is not the model's, an opset
+            that is too old, a dtype that TensorRT does not have, a TopK over its limit, a node with neither plugin nor
+            form.
         ImportError: neither TensorRT nor TensorRT-RTX is installed.
         RuntimeError: TensorRT refuses the model, with its messages.
 
@@ -141,9 +143,7 @@ def tensorrt(
         for v in model.graph.input
     }  # fmt: skip
     size, notes = os.path.getsize(engine), lowering.notes(lowered)
-    return Built(
-        os.fspath(engine), size, target, result["version"], precision, names, found, inputs, lines, notes
-    )
+    return Built(os.fspath(engine), size, target, result["version"], precision, names, found, inputs, lines, notes)
 
 
 def check(precision: str, target: str | None) -> str:
@@ -172,7 +172,9 @@ def wanted(capabilities: str | Sequence[str], target: str, precision: str) -> tu
         if name not in CAPABILITIES:
             raise ValueError(f"capabilities must be of {', '.join(CAPABILITIES)}, got {name!r}")
     if "sm_75" in names and precision != "float16":
-        raise ValueError(f"precision must be 'float16' for sm_75 (TensorRT-RTX has no other products), got {precision!r}")
+        raise ValueError(
+            f"precision must be 'float16' for sm_75 (TensorRT-RTX has no other products), got {precision!r}"
+        )
     return names
 
 

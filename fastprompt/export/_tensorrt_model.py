@@ -103,8 +103,8 @@ def check_pruning(model: Any, found: dict[str, Range], why_not: Callable[[Any], 
         reason = why_not(node)
         if count > TOPK and reason is not None:
             raise ValueError(
-                f"onnx keeps {count} tokens in PruneTokens, and TensorRT's TopK takes at most {TOPK}: keep fewer, or use "
-                f"the plugin (function form, {reason})"
+                f"onnx keeps {count} tokens in PruneTokens, and TensorRT's TopK takes at most {TOPK}: keep fewer, or "
+                f"use the plugin (function form, {reason})"
             )
         axis = shapes[node.input[0]][1] if len(shapes.get(node.input[0], ())) > 1 else None
         if axis is not None and axis.dim_param in found and found[axis.dim_param].smallest < count:

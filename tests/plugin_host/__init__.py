@@ -34,7 +34,9 @@ def includes():
     """Headers of TensorRT and of CUDA."""
     if not shutil.which("nvcc"):
         pytest.skip("nvcc is not installed")
-    said = subprocess.run(["nvcc", "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["nvcc", "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=True
+    )
     cuda = re.findall(r'INCLUDES="-I(.*?)"', said.stderr)
     return [f"-isystem{folder}" for folder in (headers(), *cuda)]
 

@@ -1,5 +1,5 @@
-// What TensorRT does with a plugin, on a machine without a GPU: the registry is that of TensorRT-lean, the rest is here.
-// The headers must be of the major version of the library.
+// What TensorRT does with a plugin, on a machine without a GPU: the registry is that of TensorRT-lean, the rest is
+// here. The headers must be of the major version of the library.
 //
 //   host libfastprompt_tensorrt.so < job
 //
@@ -222,7 +222,8 @@ void run(IPluginV3* plugin, const std::vector<PluginTensorDesc>& in, const std::
   for (size_t n = 0; n < in.size(); ++n) inputs.push_back(reinterpret_cast<void*>((1 + n) << 32));
   for (size_t n = 0; n < out.size(); ++n) outputs.push_back(reinterpret_cast<void*>((101 + n) << 32));
   void* workspace = reinterpret_cast<void*>(1000l << 32);
-  const int changed = runtime->onShapeChange(in.data(), static_cast<int>(in.size()), out.data(), static_cast<int>(out.size()));
+  const int changed =
+      runtime->onShapeChange(in.data(), static_cast<int>(in.size()), out.data(), static_cast<int>(out.size()));
   std::printf("onShapeChange %d\n", changed);
   const int done = runtime->enqueue(in.data(), out.data(), inputs.data(), outputs.data(), workspace, nullptr);
   std::printf("enqueue %d\n", done);
@@ -243,7 +244,8 @@ int main(int argc, char** argv) {
   expect(!std::strcmp(found->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE"), "kind of the creator");
   auto* creator = static_cast<IPluginCreatorV3One*>(found);
   const PluginFieldCollection* names = creator->getFieldNames();
-  for (int n = 0; n < names->nbFields; ++n) std::printf("field %s %d\n", names->fields[n].name, int(names->fields[n].type));
+  for (int n = 0; n < names->nbFields; ++n)
+    std::printf("field %s %d\n", names->fields[n].name, int(names->fields[n].type));
 
   const PluginFieldCollection given{static_cast<int32_t>(job.fields.size()), job.fields.data()};
   IPluginV3* plugin = creator->createPlugin("node", &given, TensorRTPhase::kBUILD);

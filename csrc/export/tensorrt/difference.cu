@@ -1,8 +1,7 @@
-#include "export/tensorrt/difference.h"
-
 #include <algorithm>
 
 #include "common/cuda.cuh"
+#include "export/tensorrt/difference.h"
 
 namespace fastprompt::tensorrt {
 namespace {

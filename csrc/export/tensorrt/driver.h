@@ -17,8 +17,8 @@ class Modules {
   Modules(const Modules&) = delete;
   Modules& operator=(const Modules&) = delete;
 
-  void launch(const std::string& kernel, const unsigned (&grid)[3], unsigned threads, unsigned shared,
-              void** arguments, CUstream stream);
+  void launch(const std::string& kernel, const unsigned (&grid)[3], unsigned threads, unsigned shared, void** arguments,
+              CUstream stream);
 
  private:
   CUfunction function(const std::string& kernel, unsigned shared);

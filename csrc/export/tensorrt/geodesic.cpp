@@ -1,11 +1,10 @@
 // GeodesicDistance of pictures: the kernels of csrc/geodesic, with their bits.
-#include "geodesic/cuda.h"
-
 #include <cmath>
 #include <limits>
 
 #include "export/tensorrt/difference.h"
 #include "export/tensorrt/plugin.h"
+#include "geodesic/cuda.h"
 
 using namespace nvinfer1;
 

@@ -126,9 +126,8 @@ const IDimensionExpr* Expression::symbol(const DimsExprs* in, IExprBuilder& buil
     need(axis < in[input].nbDims, "an input has too few axes");
     return in[input].d[axis];
   };
-  return evaluate<Symbol>(
-      [&](int64_t n) { return build.constant(n); }, size,
-      [&](char c, Symbol a, Symbol b) { return build.operation(operation_of(c), *a, *b); });
+  return evaluate<Symbol>([&](int64_t n) { return build.constant(n); }, size,
+                          [&](char c, Symbol a, Symbol b) { return build.operation(operation_of(c), *a, *b); });
 }
 
 int32_t Expression::highest_input() const {
@@ -171,7 +170,9 @@ void check(const Plan& plan) {
     if (launch.threads == 0 || launch.threads > 1024) malformed("threads");
     for (const Argument& a : launch.arguments) {
       known(a.value);
-      const size_t places = a.kind == 'i' ? plan.inputs.size() : a.kind == 'o' ? plan.outputs.size() : plan.scratch.size();
+      const size_t places = a.kind == 'i'   ? plan.inputs.size()
+                            : a.kind == 'o' ? plan.outputs.size()
+                                            : plan.scratch.size();
       if (a.kind != 'n' && a.kind != 'f' && (a.place < 0 || a.place >= static_cast<int32_t>(places)))
         malformed("a buffer that does not exist");
     }

@@ -58,7 +58,8 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
       operator_->shapes(in, out, build);
     });
   }
-  bool supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* io, int32_t, int32_t) noexcept override {
+  bool supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* io, int32_t,
+                                 int32_t) noexcept override {
     const PluginTensorDesc& desc = io[position].desc;
     const auto types = operator_->types();
     return position < static_cast<int32_t>(types.size()) && desc.type == types[position] &&

@@ -1,5 +1,5 @@
-// One class for all our plugins of TensorRT (IPluginV3). What differs is an Operator, which is made from the fields: the
-// attributes of the ONNX node when a network is built, what the engine holds of them when it is loaded.
+// One class for all our plugins of TensorRT (IPluginV3). What differs is an Operator, which is made from the fields:
+// the attributes of the ONNX node when a network is built, what the engine holds of them when it is loaded.
 #pragma once
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
