@@ -76,6 +76,8 @@ def attention(to_prompt, *, images=1, each=2, heads=3, tokens=5, channels=24, si
         value = (draw(3, n, heads, tokens, channels) * 0.3).astype(dtype)
         return [image, place, rows, draw(4, n, heads, tokens, dtype=dtype), value, draw(5, channels, dtype=dtype), ends]
     added = np.where(draw(6, n, tokens, *sides) > 1.2, -np.inf, 0.5).astype(dtype) if bias else NOTHING.astype(dtype)
+    if bias:
+        added[:, -1] = -np.inf  # a token that may look at nothing
     return [image, place, rows, added, ends]
 
 
@@ -91,7 +93,7 @@ def wanted(name, inputs, attributes):
 
 
 ATTENTION = {
-    "one pixel, one token": {"each": 1, "heads": 1, "tokens": 1, "channels": 16, "sides": (1, 1)},
+    "one pixel, one token": {"bias": False, "each": 1, "heads": 1, "tokens": 1, "channels": 16, "sides": (1, 1)},
     "nothing given": {"position": False, "bias": False},
     "several splits": {"sides": (9, 250), "channels": 16, "heads": 1, "each": 1, "tokens": 2},
     "lengths": {"images": 2, "each": 1, "lengths": [2, 5]},
