@@ -7,13 +7,13 @@ RUNTIMES = {
     "portable": {
         "ONNX Runtime": "runs it as standard ONNX; our kernels with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "does not expand functions: needs fastprompt.export.openvino_extension(), or flavor='inlined'",
-        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; by itself, it depends",
+        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; bare: it depends",
         "onnx.reference": "runs it",
     },
     "plugin": {
         "ONNX Runtime": "only with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "only with fastprompt.export.openvino_extension()",
-        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; by itself, plugins only",
+        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; bare: plugins only",
         "onnx.reference": "cannot run it",
     },
     "inlined": {
