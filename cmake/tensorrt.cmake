@@ -29,6 +29,7 @@ target_link_libraries(fastprompt_tensorrt PRIVATE CUDA::cudart_static ${CMAKE_DL
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/tensorrt.map
        "{ global: getCreators; setLoggerFinder; fastprompt_plugins; local: *; };\n")
-  target_link_options(fastprompt_tensorrt PRIVATE -Wl,--version-script=${CMAKE_CURRENT_BINARY_DIR}/tensorrt.map)
+  target_link_options(fastprompt_tensorrt PRIVATE -Wl,--version-script=${CMAKE_CURRENT_BINARY_DIR}/tensorrt.map
+                                                     -Wl,--no-undefined) # or it would fail where it is loaded
 endif()
 install(TARGETS fastprompt_tensorrt DESTINATION fastprompt)
