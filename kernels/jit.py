@@ -18,7 +18,7 @@ def kind(x: Any) -> Any:
 
 
 class Kernel(triton.JITFunction):
-    """``kernel[grid](*arguments, **constants)`` as Triton has it, but for where the time goes from the second launch on.
+    """``kernel[grid](*arguments, **constants)`` as Triton has it, but for where the time of a second launch goes.
 
     Triton 3.6 took some 50 us of an H100's host for a launch: it asks the environment, and turns all options into text
     to look the compiled kernel up. Here the arguments' kinds and the constants are the key, and the compiled kernel is

@@ -32,6 +32,9 @@ def all_cases(families: list[str]) -> Iterator[tuple[str, Case]]:
 
 def measure(case: Case, seconds: float, without: list[str]) -> dict[str, Any]:
     """The figures of one case, in microseconds."""
+    import torch
+
+    torch.set_float32_matmul_precision("highest")  # or what the case sets
     ours, peers, expected = case.make()
     peers = {name: peer for name, peer in peers.items() if not any(word in name for word in without)}
     got = ours()

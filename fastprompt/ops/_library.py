@@ -43,7 +43,10 @@ def on_its_device(kernel: Fn) -> Fn:
 
     @functools.wraps(kernel)
     def launch(*args: Any) -> Any:
-        with torch.cuda.device(next(x.device for x in args if isinstance(x, Tensor))):
+        device = next(x.device for x in args if isinstance(x, Tensor))
+        if device.index == torch.cuda.current_device():
+            return kernel(*args)
+        with torch.cuda.device(device):
             return kernel(*args)
 
     return launch

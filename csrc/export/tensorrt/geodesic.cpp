@@ -46,9 +46,10 @@ class GeodesicOperator final : public Operator {
     a_.v = fields.number("v"), a_.limit = fields.number("limit");
     const std::vector<float> spacing = fields.numbers("spacing");
     need(spacing.size() == 2, "spacing must be two numbers: the plugin takes pictures");
+    a_.nz = 1, a_.spacing[0] = 1, a_.volume = false;
     for (int k = 0; k < 2; ++k) {
       need(spacing[k] > 0 && std::isfinite(spacing[k]), "spacing must be positive and finite");
-      a_.spacing[k] = spacing[k];
+      a_.spacing[k + 1] = spacing[k];
     }
   }
 
