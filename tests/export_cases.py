@@ -11,6 +11,7 @@ import torch
 from fastprompt.export._functions import attach
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN
 from fastprompt.ops import _torch_attention as attention
+from fastprompt.ops import _torch_decoder as decoder
 from fastprompt.ops import _torch_euclidean as euclidean
 from fastprompt.ops import _torch_geodesic as geodesic
 from fastprompt.ops import _torch_masks as masks
@@ -76,17 +77,37 @@ def prompts(projected, to_prompt):
     return case(attention.prompt_to_image, inputs, {}, given)
 
 
-def transformer():
-    c, inner, mlp, depth = 32, 32, 48, 2
+def transformer_weights(c=32, inner=32, mlp=48, depth=2):
     sizes = {"attention": [(inner, c), (inner,), (inner, c), (inner,), (inner, c), (inner,), (c, inner), (c,)]}
     sizes |= {"norm": [(c,), (c,)], "mlp": [(mlp, c), (mlp,), (c, mlp), (c,)]}
     layer = ["attention", "norm", "attention", "norm", "mlp", "norm", "attention", "norm"]
     shapes = [s for part in [*layer * depth, "attention", "norm"] for s in sizes[part]]
-    weights = [draw(*s, seed=n, scale=0.2) for n, s in enumerate(shapes)]
-    image, position, prompt = draw(2, c, 5, 7, seed=90), draw(1, c, 5, 7, seed=91), draw(4, 3, c, seed=92)
-    numbers = {"heads": 2, "width": 16, "depth": depth, "channels": c, "eps": 1e-5, "final_eps": 1e-6}
-    given = (image, position, prompt, weights, 2, 16, depth, [1e-5, 1e-6])
-    return case(two_way.transformer, (image, position, prompt, *weights), numbers, given)
+    return [draw(*s, seed=n, scale=0.2) for n, s in enumerate(shapes)]
+
+
+NUMBERS = {"heads": 2, "width": 16, "depth": 2, "channels": 32, "eps": 1e-5, "final_eps": 1e-6}
+
+
+def transformer():
+    image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, 3, 32, seed=92)
+    weights = transformer_weights()
+    given = (image, position, prompt, weights, 2, 16, 2, [1e-5, 1e-6])
+    return case(two_way.transformer, (image, position, prompt, *weights), NUMBERS, given)
+
+
+def mask_decoder(dense, detailed=False, tokens=5):
+    """Two images, four prompts of which rows 1 to 3 are of masks; ``dense`` is of all, of each image or each prompt."""
+    image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, tokens, 32, seed=92)
+    weights = transformer_weights()
+    head = [
+        draw(*s, seed=n, scale=0.3) for n, s in enumerate([(32, 16, 2, 2), (16,), (16,), (16,), (16, 8, 2, 2), (8,)])
+    ]
+    mlps = [draw(*s, seed=n, scale=0.2) for n, s in enumerate([(16, 32), (16,), (8, 16), (8,)] * 3)]
+    detail = (draw(2, 16, 10, 14), draw(2, 8, 20, 28)) if detailed else (None, None)
+    given = (image, dense, position, prompt, weights, head, *detail, mlps, 2, 16, 2, 1, 2, [1e-5, 1e-6, 1e-6])
+    details = detail if detailed else (none(1, 1, 1, 1),) * 2
+    numbers = {**NUMBERS, "head_eps": 1e-6, "first": 1, "masks": 3, "layers": 2}
+    return case(decoder.decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given)
 
 
 def head(detailed):
@@ -166,6 +187,11 @@ def scatter(with_base):
 
 CASES = {
     "TwoWayTransformer": transformer,
+    "MaskDecoder": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93)),
+    "MaskDecoder, details": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93), detailed=True),
+    "MaskDecoder, many tokens": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93), tokens=70),
+    "MaskDecoder, a mask for each image": lambda: mask_decoder(draw(2, 32, 5, 7, seed=93)),
+    "MaskDecoder, a mask for each prompt": lambda: mask_decoder(draw(4, 32, 5, 7, seed=93), detailed=True),
     "MaskHead": lambda: head(False),
     "MaskHead, details": lambda: head(True),
     "ResizeMasks": lambda: resize("uint8"),
@@ -199,7 +225,7 @@ def found(name):
 
 
 ALWAYS_FLOAT32 = ("ResizeMasks", "ResizeLogits", "EuclideanDistanceTransform", "GeodesicDistance")  # their results
-CONSTANTS = {"MaskHead": range(2, 8)}  # inputs that are weights in every model; OpenVINO has no convolution by others
+CONSTANTS = {"MaskHead": range(2, 8), "MaskDecoder": [*range(4, 92), *range(94, 106)]}  # inputs that are weights in every model; OpenVINO has no convolution by others
 
 
 def feeds(name):

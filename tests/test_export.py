@@ -109,7 +109,7 @@ def runs(path, registered):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_decoder_gives_what_its_host_gives(exported, name):
     model, path, found = exported(name, "decoder")
-    assert found.nodes == {"TwoWayTransformer": 1, "MaskHead": 1}
+    assert found.nodes == {"MaskDecoder": 1}
     assert len(found.errors) == 4
     assert max(found.errors.values()) < 1e-5
     image = torch.randn(1, 256, SIZE, SIZE)
@@ -143,7 +143,7 @@ def test_a_decoder_has_nothing_that_tensorrt_refuses(exported, name):
     assert not any(x.data_location for x in model.graph.initializer)  # one file
     found = fp.export.inspect(path)
     assert found.flavor == "portable"
-    assert found.functions == ["MaskHead", "TwoWayTransformer"]
+    assert found.functions == ["MaskDecoder"]
     assert found.inputs["points"] == "float (prompts, points, 2)"
     assert found.notes == []
     assert "register(options)" in str(found)

@@ -13,6 +13,7 @@ from onnxscript import opset20 as op
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN, VERSION
 from fastprompt.ops import (
     _torch_attention,
+    _torch_decoder,
     _torch_encoder,
     _torch_euclidean,
     _torch_geodesic,
@@ -77,6 +78,17 @@ def two_way(
 ):  # fmt: skip
     sizes = {"heads": heads, "width": width, "depth": depth, "channels": int(prompt.shape[2])}
     return node("TwoWayTransformer", image, position, prompt, *weights, **sizes, eps=eps[0], final_eps=eps[1])
+
+
+def mask_decoder(
+    image, dense, position, prompt, weights, head, detail1=None, detail2=None, mlps=(), heads: int = 0, width: int = 0,
+    depth: int = 0, first: int = 0, layers: int = 0, eps: Sequence[float] = (),
+):  # fmt: skip
+    details = (nothing(4) if x is None else x for x in (detail1, detail2))
+    sizes = {"heads": heads, "width": width, "depth": depth, "channels": int(prompt.shape[2])}
+    sizes |= {"first": first, "layers": layers, "masks": len(mlps) // (2 * layers)}
+    given = (image, dense, position, prompt, *weights, *head, *details, *mlps)
+    return node("MaskDecoder", *given, **sizes, eps=eps[0], final_eps=eps[1], head_eps=eps[2])
 
 
 def token_mlps(tokens, rows: Sequence[int], weights, layers: int):
@@ -223,6 +235,7 @@ def merge_rows(tokens, size, kept, target):
 
 TABLE: dict[Any, Any] = {
     _torch_two_way.transformer: two_way,
+    _torch_decoder.decoder: mask_decoder,
     _torch_mlp.token_mlps: token_mlps,
     _torch_encoder.normalised_linear: normalised_linear,
     _torch_encoder.residual_mlp: residual_mlp,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastprompt.export import _attention, _distance, _masks, _tokens
+from fastprompt.export import _attention, _decoder, _distance, _masks, _tokens
 
 DOMAIN = "fastprompt"
 VERSION = 1
@@ -18,20 +18,30 @@ class Operator(NamedTuple):
     serves every call; kernels read such a tensor as "absent".
     """
 
-    inputs: str  # names; "…" behind the last: as many as the model's transformer has weights
+    inputs: str  # names; "…" behind the last: weights, as many as the model has, named by ``weights``
     outputs: str
     attributes: dict[str, str]  # kind of each: int, float, ints, floats or string
     body: Callable[[dict[str, Any]], str]  # of the attributes of a node
+    weights: Callable[[dict[str, Any]], list[str]] | None = None
 
 
+TRANSFORMER = {"depth": "int", "heads": "int", "width": "int", "channels": "int", "eps": "float", "final_eps": "float"}
 RESIZING = {"size": "ints", "frame": "ints", "crop": "ints", "threshold": "float", "offset": "float"}
 
 OPERATORS: dict[str, Operator] = {
     "TwoWayTransformer": Operator(
         "image position prompt …",
         "tokens attended",
-        {"depth": "int", "heads": "int", "width": "int", "channels": "int", "eps": "float", "final_eps": "float"},
+        TRANSFORMER,
         _attention.two_way,
+        lambda a: _attention.weight_names(a["depth"]),
+    ),
+    "MaskDecoder": Operator(
+        "image dense position prompt …",
+        "tokens masks",
+        {**TRANSFORMER, "head_eps": "float", "first": "int", "masks": "int", "layers": "int"},
+        _decoder.decoder,
+        _decoder.decoder_names,
     ),
     "MaskHead": Operator(
         "image vectors conv1 bias1 norm_weight norm_bias conv2 bias2 detail1 detail2",

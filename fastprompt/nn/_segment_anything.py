@@ -53,7 +53,6 @@ class SegmentAnythingDecoder(PackageDecoder):
         self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
-        tokens, attended = self.attend_each(torch.cat([own, sparse], 1), image, dense, position)
         wanted = slice(1, None) if multimask else slice(0, 1)
-        masks = self.masks(attended, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
+        tokens, masks = self.decode(torch.cat([own, sparse], 1), image, dense, position, 1, wanted)
         return masks, self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]

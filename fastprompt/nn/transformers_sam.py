@@ -36,9 +36,8 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
         if sparse is not None:
             tokens = torch.cat([tokens, sparse], 2)
-        tokens, attended = self.attend(tokens.flatten(0, 1), image, dense, position)
         wanted = slice(1, None) if multimask else slice(0, 1)
-        masks = self.masks(attended, tokens[:, 1 : 1 + self.num_mask_tokens], wanted)
+        tokens, masks = self.decode(tokens.flatten(0, 1), image, dense, position, 1, wanted)
         scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
 
