@@ -83,6 +83,15 @@ int32_t run(fastprompt_node& node, const Host& host) {
 
 }  // namespace
 
+const char* fastprompt_node_name(int32_t n) {
+  size_t rest = static_cast<size_t>(n);
+  for (const auto* kernels : kAllKernels) {
+    if (rest < kernels->size()) return (*kernels)[rest].name;
+    rest -= kernels->size();
+  }
+  return nullptr;
+}
+
 fastprompt_node* fastprompt_node_new(const char* name) {
   for (const auto* kernels : kAllKernels)
     for (const Kernel& kernel : *kernels)

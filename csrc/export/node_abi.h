@@ -36,6 +36,9 @@ struct fastprompt_host {
   int32_t (*parallel)(void* self, size_t tasks, void (*task)(void*, size_t), void* of);
 };
 
+/* Of operator n; null behind the last. */
+FASTPROMPT_API const char* fastprompt_node_name(int32_t n);
+
 /* One node, and what it keeps from call to call. Null: there is no operator of that name. May be run by several threads
  * at a time, and must not be changed then. */
 struct fastprompt_node;

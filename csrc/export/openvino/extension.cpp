@@ -1,5 +1,5 @@
-// Nodes of domain fastprompt for OpenVINO. The kernels are those of the library that also serves ONNX Runtime, loaded at
-// run time; this file knows names and attributes only by asking it.
+// Nodes of domain fastprompt for OpenVINO. The kernels are those of the library that also serves ONNX Runtime, loaded
+// at run time; this file knows names and attributes only by asking it.
 #include <dlfcn.h>
 
 #include <array>
@@ -25,6 +25,7 @@ using Tensor = fastprompt_tensor;
 // ---------------------------------------------------------------- the library
 
 struct Library {
+  decltype(&fastprompt_node_name) name;
   decltype(&fastprompt_node_new) create;
   decltype(&fastprompt_node_delete) destroy;
   decltype(&fastprompt_node_ints) set_ints;
@@ -46,6 +47,7 @@ const Library& library() {
       function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(handle, name));
       OPENVINO_ASSERT(function, "fastprompt: ", path, " is of another version: it has no ", name);
     };
+    load(l.name, "fastprompt_node_name");
     load(l.create, "fastprompt_node_new"), load(l.destroy, "fastprompt_node_delete");
     load(l.set_ints, "fastprompt_node_ints"), load(l.set_floats, "fastprompt_node_floats");
     load(l.set_text, "fastprompt_node_text"), load(l.attributes, "fastprompt_node_attributes");
@@ -154,11 +156,12 @@ struct Call {
   // The threads of the stream that runs the model. A task waits for others: no thread may take up work of elsewhere.
   static int32_t parallel(void*, size_t tasks, void (*task)(void*, size_t), void* of) try {
     tbb::this_task_arena::isolate([&] {
-      tbb::parallel_for(tbb::blocked_range<size_t>(0, tasks, 1),
-                        [&](const tbb::blocked_range<size_t>& range) {
-                          for (size_t k = range.begin(); k < range.end(); ++k) task(of, k);
-                        },
-                        tbb::simple_partitioner());
+      tbb::parallel_for(
+          tbb::blocked_range<size_t>(0, tasks, 1),
+          [&](const tbb::blocked_range<size_t>& range) {
+            for (size_t k = range.begin(); k < range.end(); ++k) task(of, k);
+          },
+          tbb::simple_partitioner());
     });
     return 0;
   } catch (const std::exception&) {
@@ -213,8 +216,8 @@ class OurNode : public ov::op::Op {
 
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
     Call call{outputs, inputs};
-    const fastprompt_host host{&call,       static_cast<int32_t>(inputs.size()), Call::threads(), Call::input,
-                               Call::output, Call::parallel};
+    const fastprompt_host host{
+        &call, static_cast<int32_t>(inputs.size()), Call::threads(), Call::input, Call::output, Call::parallel};
     Error error{};
     OPENVINO_ASSERT(library().run(made_->node(), &host, error.data()) == 0, error.data());
     return true;
@@ -227,6 +230,20 @@ class OurNode : public ov::op::Op {
 
 // ---------------------------------------------------------------- extensions
 
+template <class T>
+T value_of(const ov::frontend::NodeContext& context, const std::string& name, const T&) {
+  return context.get_attribute<T>(name);
+}
+
+// The frontend has double numbers in a list.
+std::vector<float> value_of(const ov::frontend::NodeContext& context, const std::string& name,
+                            const std::vector<float>&) {
+  const ov::Any found = context.get_attribute_as_any(name);
+  if (!found.is<std::vector<double>>()) return found.as<std::vector<float>>();
+  const auto& numbers = found.as<std::vector<double>>();
+  return {numbers.begin(), numbers.end()};
+}
+
 // From an ONNX node.
 ov::OutputVector convert(const ov::DiscreteTypeInfo& type, const ov::frontend::NodeContext& context) {
   auto made = std::make_shared<Made>(type.name);
@@ -234,7 +251,7 @@ ov::OutputVector convert(const ov::DiscreteTypeInfo& type, const ov::frontend::N
     std::visit(
         [&, key = name](auto& x) {
           // An empty list has no type, and so no value.
-          if (context.has_attribute(key)) x = context.get_attribute<std::decay_t<decltype(x)>>(key);
+          if (context.has_attribute(key)) x = value_of(context, key, x);
         },
         value);
   ov::OutputVector inputs;
@@ -260,15 +277,13 @@ class FromFile : public ov::BaseOpExtension {
   const ov::DiscreteTypeInfo& type_;
 };
 
-constexpr const char* kNames[] = {FASTPROMPT_NAMES};
-
 std::vector<ov::Extension::Ptr> extensions() {
   static const std::vector<ov::DiscreteTypeInfo> all = [] {
     std::vector<ov::DiscreteTypeInfo> made;
-    for (const char* name : kNames) made.emplace_back(name, "fastprompt", &ov::op::Op::get_type_info_static());
+    for (int32_t n = 0; const char* name = library().name(n); ++n)
+      made.emplace_back(name, "fastprompt", &ov::op::Op::get_type_info_static());
     return made;
   }();
-  library();  // says at once what is wrong
   std::vector<ov::Extension::Ptr> found;
   for (const ov::DiscreteTypeInfo& type : all) {
     found.push_back(std::make_shared<FromFile>(type));
