@@ -14,7 +14,10 @@ from fastprompt.ops import _torch_attention as attention
 from fastprompt.ops import _torch_decoder as decoder
 from fastprompt.ops import _torch_euclidean as euclidean
 from fastprompt.ops import _torch_geodesic as geodesic
+from fastprompt.ops import _torch_guidance as guidance
 from fastprompt.ops import _torch_masks as masks
+from fastprompt.ops import _torch_memory as memory
+from fastprompt.ops import _torch_pooling as pooling
 from fastprompt.ops import _torch_pruning as pruning
 from fastprompt.ops import _torch_relative as relative
 from fastprompt.ops import _torch_two_way as two_way
@@ -157,6 +160,55 @@ def transform():
     return case(euclidean._transform, (mask,), {"spacing": [2.0, 1.0, 0.5]}, (mask, [2.0, 1.0, 0.5]))
 
 
+def clicks(code, scales=(4.0,), stretch=False, missing=INF, clip=INF, divisor=1.0):
+    """Two images: clicks of both labels, at a border and outside; an empty slot of each kind; none of label 1."""
+    nan = float("nan")
+    points = torch.tensor([[[3.0, 4.0], [10.0, 0.0], [-1.0, -1.0], [12.0, 20.0]], [[2.0, 2.0], [nan, 1.0], [5.0, 8.0], [-1.0, -1.0]]])  # fmt: skip
+    labels = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1]])
+    numbers = {"size": [9, 11], "channels": [1, 0], "code": code, "scales": list(scales), "clip": clip}
+    numbers |= {"divisor": divisor, "stretch": int(stretch), "missing": missing}
+    given = (points, labels, [1, 0], [9, 11], code, list(scales), clip, divisor, stretch, missing)
+    return case(guidance._click_map, (points, labels), numbers, given)
+
+
+def boxes(distance):
+    nan = float("nan")
+    corners = torch.tensor([[[2.0, 1.0, 6.0, 5.0], [9.0, 8.0, 4.0, 3.0]], [[nan, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]]])
+    numbers = {"size": [9, 11], "distance": int(distance), "offset": 0.5, "low": -1.0, "high": 4.0}
+    given = (corners, [9, 11], distance, 0.5, -1.0, 4.0)
+    return case(guidance.box_map, (corners,), numbers, given)
+
+
+def pool(resize, align_corners=False, background=False, threshold=None, dtype=torch.float32):
+    features, mask = draw(2, 5, 6, 4), (draw(2, 3, 12, 8, seed=1) > 0.3).to(dtype)
+    mask[0, 0] = 0
+    numbers = {"resize": resize, "align_corners": int(align_corners), "background": int(background)}
+    numbers |= {"hard": int(threshold is not None), "threshold": threshold or 0.0, "eps": 1e-4, "empty": 0.25}
+    given = (features, mask, resize, align_corners, background, threshold, 1e-4, 0.25)
+    return case(pooling.masked_pool, (features, mask), numbers, given)
+
+
+def similar(kind, sharpest=0.0):
+    features, rows = draw(2, 24, 35), draw(1, 11, 24, seed=1)
+    numbers = {"scale": 2.0, "eps": 1e-6, "temperature": 10.0, "sharpest": sharpest}
+    if kind == 2:
+        given = (features, rows, 2.0, 1e-6, 10.0, sharpest)
+        return case(pooling.similarity_argmax, (features, rows), numbers, given)
+    given = (features, rows, 2.0, 1e-6, 10.0, kind, sharpest)
+    return case(pooling.similarity_map, (features, rows), numbers | {"softmax": int(kind == 1)}, given)
+
+
+def prior():
+    query, support, mask = draw(2, 24, 35), draw(4, 24, 20, seed=1), torch.rand(4, 20) * (draw(4, 20, seed=2) > 0)
+    mask[3] = 0
+    return case(pooling.most_similar, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
+
+
+def read():
+    q, k, v = draw(2, 7, 2, 16), draw(2, 9, 2, 16, seed=1), draw(2, 9, 2, 32, seed=2)
+    return case(memory.memory_read, (q, k, v), {"scale": 0.25}, (q, k, v, 0.25))
+
+
 def prune():
     tokens, scores = draw(2, 12, 16), draw(2, 12, seed=1).round()  # ties
     scores[0, 3] = float("nan")
@@ -207,6 +259,23 @@ CASES = {
     "GeodesicDistance": distance,
     "GeodesicDistance, signed": lambda: distance("signed_seed", "geodistk", walls=True, v=20.0),
     "GeodesicDistance, volume": lambda: distance("nonzero", "geodistk_fm", spacing=(2.0, 1.0, 1.0), limit=9.0, depth=3),
+    "ClickMap, disks": lambda: clicks(0, (4.0, 9.0)),
+    "ClickMap, distances": lambda: clicks(1, clip=6.0, divisor=6.0),
+    "ClickMap, tanh": lambda: clicks(2, (0.4,), missing=1e6),
+    "ClickMap, gaussians": lambda: clicks(3, (0.1, 0.02), stretch=True),
+    "ClickMap, stretched": lambda: clicks(1, clip=20.0, stretch=True, missing=1e6),
+    "BoxMap": lambda: boxes(False),
+    "BoxMap, distances": lambda: boxes(True),
+    "MaskedPool, features enlarged": lambda: pool(0),
+    "MaskedPool, corners aligned": lambda: pool(0, align_corners=True, background=True),
+    "MaskedPool, mask made small": lambda: pool(1, threshold=0.4, dtype=torch.uint8),
+    "MaskedPool, mask averaged": lambda: pool(2, background=True, dtype=torch.uint8),
+    "SimilarityMap": lambda: similar(0),
+    "SimilarityMap, softmax": lambda: similar(1),
+    "SimilarityMap, denoised": lambda: similar(0, 0.9),
+    "SimilarityArgmax": lambda: similar(2),
+    "PriorSimilarity": prior,
+    "MemoryRead": read,
     "CosineScores": lambda: case(
         pruning.cosine_scores, (draw(2, 12, 16), draw(2, 3, 16, seed=1)), {}, (draw(2, 12, 16), draw(2, 3, 16, seed=1))
     ),
@@ -224,8 +293,18 @@ def found(name):
     return CASES[name]()
 
 
-ALWAYS_FLOAT32 = ("ResizeMasks", "ResizeLogits", "EuclideanDistanceTransform", "GeodesicDistance")  # their results
-CONSTANTS = {"MaskHead": range(2, 8), "MaskDecoder": [*range(4, 92), *range(94, 106)]}  # inputs that are weights in every model; OpenVINO has no convolution by others
+ALWAYS_FLOAT32 = (
+    "ClickMap",
+    "BoxMap",
+    "ResizeMasks",
+    "ResizeLogits",
+    "EuclideanDistanceTransform",
+    "GeodesicDistance",
+)  # their results
+CONSTANTS = {
+    "MaskHead": range(2, 8),
+    "MaskDecoder": [*range(4, 92), *range(94, 106)],
+}  # inputs that are weights in every model; OpenVINO has no convolution by others
 
 
 def feeds(name):
@@ -278,4 +357,6 @@ def compare(name, got):
     return worst
 
 
-assert {name.partition(",")[0] for name in CASES} == set(OPERATORS)
+assert {name.partition(",")[0] for name in CASES} == set(OPERATORS), set(OPERATORS) ^ {
+    n.partition(",")[0] for n in CASES
+}

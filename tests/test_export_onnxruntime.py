@@ -64,7 +64,9 @@ def test_every_dtype(name, dtype):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("name", ["TwoWayTransformer", "MaskDecoder", "MaskHead", "RelativePositionAttention", "GeodesicDistance"])
+@pytest.mark.parametrize(
+    "name", ["TwoWayTransformer", "MaskDecoder", "MaskHead", "RelativePositionAttention", "GeodesicDistance"]
+)
 def test_threads_of_the_session(name, threads):
     own = session(cases.model(name, "plugin"), threads)
     for _ in range(3):

@@ -11,9 +11,10 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("torch", reason="needs the package torch")
-openvino = pytest.importorskip("openvino", reason="needs the package openvino")
+pytest.importorskip("openvino", reason="needs the package openvino")
 
 import export_cases as cases
+import openvino
 from test_export_matrix import openvino_extension
 
 import fastprompt as fp

@@ -144,7 +144,7 @@ void Node::finish() {
     for (size_t k = 0; k < p.values.size(); ++k) static_cast<int32_t*>(p.to)[k] = static_cast<int32_t>(p.values[k]);
 }
 
-const std::vector<const std::vector<Kernel>*> kAllKernels = {&kDecoderKernels, &kAttentionKernels, &kMaskKernels,
-                                                             &kDistanceKernels, &kTokenKernels};
+const std::vector<const std::vector<Kernel>*> kAllKernels = {&kDecoderKernels,  &kAttentionKernels, &kMaskKernels,
+                                                             &kDistanceKernels, &kMapKernels,       &kTokenKernels};
 
 }  // namespace fastprompt

@@ -112,7 +112,8 @@ inline Type type_of(char letter, Type floats) {
   return letter == 'T' ? floats : letter == 'i' ? Type::i64 : letter == 'u' ? Type::u8 : Type::f32;
 }
 
-extern const std::vector<Kernel> kDecoderKernels, kAttentionKernels, kMaskKernels, kDistanceKernels, kTokenKernels;
+extern const std::vector<Kernel> kDecoderKernels, kAttentionKernels, kMaskKernels, kDistanceKernels, kMapKernels,
+    kTokenKernels;
 extern const std::vector<const std::vector<Kernel>*> kAllKernels;
 
 }  // namespace fastprompt

@@ -49,7 +49,11 @@ TARGETS = {
     "tensorrt": ("portable", 'trtexec --loadEngine="{}", or docs/tensorrt.md'),
     "tensorrt-rtx": ("portable", 'tensorrt_rtx --loadEngine="{}", or docs/tensorrt.md'),
 }
-FLAVORS = ("portable", "plugin", "inlined")
+FLAVORS = {
+    "portable": "our nodes, and what they mean in standard ONNX: for all but OpenVINO without our extension",
+    "plugin": "our nodes alone: for a runtime with our library",
+    "inlined": "standard ONNX alone: for every runtime, without our kernels",
+}
 TYPES = ("vit_b", "vit_l", "vit_h")
 
 
@@ -62,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--random", action="store_true", help="random weights instead of a checkpoint")
     add("--config", metavar="FILE", help="with --random: a config.json of transformers; left out: a small model")
     add("--target", choices=tuple(TARGETS), default="onnxruntime", help="what runs it (%(default)s)")
-    add("--flavor", choices=FLAVORS, help="what stands in the ONNX file; left out: what the target wants")
+    add("--flavor", choices=tuple(FLAVORS), help="what stands in the ONNX file; left out: what the target wants")
     add("-o", "--output", metavar="FILE", help="left out: MODEL.onnx, or MODEL.engine for TensorRT")
     add("--single-mask", action="store_true", help="decoder: one mask for a prompt instead of three")
     add("--mask-prompts", action="store_true", help="decoder: also takes a mask for each prompt")
@@ -110,7 +114,7 @@ def check(options: argparse.Namespace) -> Model:
     file = (options.checkpoint or "").endswith((".pth", ".pt"))
     if file != (options.type is not None):
         raise UserError("--type must be given with a .pth of segment-anything, and with nothing else")
-    if file and not options.model.startswith("sam-") or file and "hq" in options.model:
+    if (file and not options.model.startswith("sam-")) or (file and "hq" in options.model):
         raise UserError(f"{options.model} is taken from transformers: a directory or a name, not {options.checkpoint}")
     for name in ("single_mask", "mask_prompts", "images"):
         if getattr(options, name) and options.model.endswith("encoder"):
@@ -121,7 +125,10 @@ def check(options: argparse.Namespace) -> Model:
 def listing() -> str:
     lines = ["models"] + [f"  {name:<16} {m.about} (transformers' {m.host})" for name, m in MODELS.items()]
     lines += ["targets"] + [f"  {name:<16} flavor {flavor}" for name, (flavor, _) in TARGETS.items()]
-    lines += ["flavors", "  portable         our nodes, and what they mean in standard ONNX: runs everywhere but OpenVINO"]
+    lines += [
+        "flavors",
+        "  portable         our nodes, and what they mean in standard ONNX: runs everywhere but OpenVINO",
+    ]
     lines += ["  plugin           our nodes alone: for a runtime with our library"]
     return "\n".join([*lines, "  inlined          standard ONNX alone: for every runtime, without our kernels"])
 
@@ -175,9 +182,7 @@ def small(host: str) -> Any:
             prompt_encoder_config=t.SamHQPromptEncoderConfig(**prompt),
             mask_decoder_config=t.SamHQMaskDecoderConfig(vit_dim=64),
         )
-    return t.SamConfig(
-        vision_config=t.SamVisionConfig(**own), prompt_encoder_config=t.SamPromptEncoderConfig(**prompt)
-    )
+    return t.SamConfig(vision_config=t.SamVisionConfig(**own), prompt_encoder_config=t.SamPromptEncoderConfig(**prompt))
 
 
 def write(model: Any, file: Path, chosen: Model, flavor: str, options: argparse.Namespace) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastprompt.export import _attention, _decoder, _distance, _masks, _tokens
+from fastprompt.export import _attention, _decoder, _distance, _guidance, _masks, _pooling, _tokens
 
 DOMAIN = "fastprompt"
 VERSION = 1
@@ -26,6 +26,7 @@ class Operator(NamedTuple):
 
 
 TRANSFORMER = {"depth": "int", "heads": "int", "width": "int", "channels": "int", "eps": "float", "final_eps": "float"}
+SIMILARITY = {"scale": "float", "eps": "float", "temperature": "float", "sharpest": "float"}
 RESIZING = {"size": "ints", "frame": "ints", "crop": "ints", "threshold": "float", "offset": "float"}
 
 OPERATORS: dict[str, Operator] = {
@@ -94,6 +95,45 @@ OPERATORS: dict[str, Operator] = {
         },
         _distance.geodesic,
     ),
+    "ClickMap": Operator(
+        "points labels",
+        "maps",
+        {
+            "size": "ints",
+            "channels": "ints",
+            "code": "int",
+            "scales": "floats",
+            "clip": "float",
+            "divisor": "float",
+            "stretch": "int",
+            "missing": "float",
+        },
+        _guidance.click_map,
+    ),
+    "BoxMap": Operator(
+        "corners",
+        "maps",
+        {"size": "ints", "distance": "int", "offset": "float", "low": "float", "high": "float"},
+        _guidance.box_map,
+    ),
+    "MaskedPool": Operator(
+        "features mask",
+        "pooled",
+        {
+            "resize": "int",
+            "align_corners": "int",
+            "background": "int",
+            "hard": "int",
+            "threshold": "float",
+            "eps": "float",
+            "empty": "float",
+        },
+        _pooling.masked_pool,
+    ),
+    "SimilarityMap": Operator("features rows", "maps", {**SIMILARITY, "softmax": "int"}, _pooling.similarity_map),
+    "SimilarityArgmax": Operator("features rows", "index", SIMILARITY, _pooling.similarity_argmax),
+    "PriorSimilarity": Operator("query support mask", "most", {"eps": "float"}, lambda a: _pooling.PRIOR),
+    "MemoryRead": Operator("q k v", "out log_weight", {"scale": "float"}, lambda a: _pooling.MEMORY),
     "CosineScores": Operator("tokens prompts", "scores", {}, lambda a: _tokens.COSINE),
     "PruneTokens": Operator("tokens scores always", "kept indices", {"count": "int"}, _tokens.prune),
     "GatherTokens": Operator("rows index", "out", {}, lambda a: _tokens.GATHER),

@@ -99,7 +99,7 @@ class HqDecoder(SamDecoder):
 
 
 class Sam2Decoder(SamDecoder):
-    """SAM 2's: also takes the finer features (1, C / 8, 4 h, 4 w) and (1, C / 4, 2 h, 2 w), and gives an object score."""
+    """SAM 2's: also takes features (1, C / 8, 4 h, 4 w) and (1, C / 4, 2 h, 2 w), and gives an object score."""
 
     def forward(  # type: ignore[override]
         self, image_embeddings: Tensor, features_4: Tensor, features_2: Tensor, points: Tensor, labels: Tensor

@@ -55,7 +55,7 @@ def refuse(kind: str, mask_prompts: bool, images: bool) -> None:
     if mask_prompts and kind not in ("Sam", "SamModel"):
         raise ValueError(f"mask_prompts must be False for {kind}: only files of SAM's own decoder have them")
     if images and kind != "SamModel":
-        raise ValueError(f"images must be False for {kind}: its decoder takes one image, transformers' SamModel several")
+        raise ValueError(f"images must be False for {kind}: its decoder takes one image (SamModel's several)")
 
 
 def decoder_class(kind: str, mask_prompts: bool, images: bool) -> Any:

@@ -83,7 +83,7 @@ class Decoder(DropIn):
         self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor, first: int, wanted: slice,
         detail: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Tokens (B P, T, C) after the transformer, and the ``wanted`` masks of the mask tokens from row ``first`` on."""
+        """Tokens (B P, T, C) after the transformer, and the ``wanted`` masks of the tokens from row ``first`` on."""
         rows = range(first, first + self.num_mask_tokens)[wanted]
         mlps = same_layers(self.output_hypernetworks_mlps[wanted]) if is_exporting() else None
         if mlps is None:
@@ -96,9 +96,7 @@ class Decoder(DropIn):
         w, (conv1, norm, conv2) = TwoWayWeights(self.transformer), self.upscaling()
         head = [conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias]
         given = (image, dense, position[:1], prompt, w.all, head, *(detail or (None, None)), mlps[0])
-        result: tuple[Tensor, Tensor] = decoder(
-            *given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps]
-        )
+        result: tuple[Tensor, Tensor] = decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
         return result
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
