@@ -12,9 +12,10 @@ import pytest
 pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("onnxscript", reason="needs the package onnxscript")
 pytest.importorskip("transformers", reason="needs the package transformers")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
+pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
 
 import hosts
+import onnxruntime
 import torch
 
 import fastprompt as fp

@@ -110,7 +110,7 @@ class Decoder {
   }
 
   // image + dense, `images` of them.
-  std::unique_ptr<void, void (*)(void*)> summed(int64_t images) const {
+  std::unique_ptr<void, void (*)(void*)> summed(int64_t images) {
     const TwoWay& a = t_.call;
     auto room = aligned(sizeof(float) * images * a.channels * a.pixels);
     float* out = static_cast<float*>(room.get());
@@ -167,7 +167,7 @@ class Decoder {
   }
 
   // All that an image's part is made of.
-  std::vector<Part> parts() const {
+  std::vector<Part> parts() {
     const TwoWay& a = t_.call;
     const int64_t channels = a.channels, inner = t_.inner();
     std::vector<Part> found{{node_.floats(kImage), a.images * channels * a.pixels},

@@ -34,12 +34,6 @@ class HostedNode : public Node {
  public:
   HostedNode(fastprompt_node& node, const Host& host) : Node(node.attributes, node.memory, host.threads), host_(host) {}
   size_t inputs() const override { return host_.inputs; }
-  Input input(size_t n) const override {
-    need(n < inputs(), "an input is missing");
-    Tensor x{};
-    ask(host_.input(host_.self, static_cast<int32_t>(n), &x));
-    return {x.data, static_cast<Type>(x.type), sizes_of(x)};
-  }
   void* output(size_t n, const Sizes& shape, Type* type) override {
     Tensor x{};
     set_sizes(&x, shape);
@@ -49,6 +43,13 @@ class HostedNode : public Node {
   }
 
  private:
+  Input read(size_t n) const override {
+    need(n < inputs(), "an input is missing");
+    Tensor x{};
+    ask(host_.input(host_.self, static_cast<int32_t>(n), &x));
+    return {x.data, static_cast<Type>(x.type), sizes_of(x)};
+  }
+
   const Host& host_;
 };
 

@@ -77,8 +77,13 @@ int64_t Input::count() const {
   return n;
 }
 
+const Input& Node::input(size_t n) {
+  const auto found = inputs_.find(n);
+  return found != inputs_.end() ? found->second : inputs_.emplace(n, read(n)).first->second;
+}
+
 const float* Node::floats(size_t n) {
-  const Input x = input(n);
+  const Input& x = input(n);
   if (x.type == Type::f32) return static_cast<const float*>(x.data);
   converted_.emplace_back(x.count());
   for (int64_t k = 0; k < x.count(); ++k) converted_.back()[k] = as_float(x, k);
@@ -88,7 +93,7 @@ const float* Node::floats(size_t n) {
 const float* Node::floats_or_null(size_t n) { return input(n).absent() ? nullptr : floats(n); }
 
 const uint8_t* Node::bytes(size_t n) {
-  const Input x = input(n);
+  const Input& x = input(n);
   if (x.type == Type::u8 || x.type == Type::boolean) return static_cast<const uint8_t*>(x.data);
   bytes_.emplace_back(x.count());
   for (int64_t k = 0; k < x.count(); ++k) bytes_.back()[k] = as_float(x, k) != 0;
@@ -96,7 +101,7 @@ const uint8_t* Node::bytes(size_t n) {
 }
 
 const int64_t* Node::indices(size_t n) {
-  const Input x = input(n);
+  const Input& x = input(n);
   if (x.type == Type::i64) return static_cast<const int64_t*>(x.data);
   need(x.type == Type::i32, "indices must be int64");
   const auto* from = static_cast<const int32_t*>(x.data);

@@ -53,7 +53,7 @@ class Node {
       : attributes(attributes), memory(memory), threads(threads) {}
   virtual ~Node() = default;
   virtual size_t inputs() const = 0;
-  virtual Input input(size_t n) const = 0;
+  const Input& input(size_t n);  // asked of the host once: a decoder has a hundred of them
   virtual void* output(size_t n, const Sizes& shape, Type* type) = 0;
 
   const float* floats(size_t n);          // of input n; other types are converted
@@ -68,7 +68,11 @@ class Node {
   Memory& memory;
   const int threads;
 
+ protected:
+  virtual Input read(size_t n) const = 0;
+
  private:
+  std::map<size_t, Input> inputs_;
   template <class T>
   struct Pending {
     std::vector<T> values;

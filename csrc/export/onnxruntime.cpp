@@ -104,18 +104,6 @@ class RunningNode : public Node {
     return count;
   }
 
-  Input input(size_t n) const override {
-    const ort::Value* value = nullptr;
-    check(ort::input(api, static_cast<const ort::KernelContext*>(context_), n, &value));
-    need(value != nullptr, "an input is missing");
-    Input found{};
-    void* data = nullptr;
-    check(ort::tensor_data(api, const_cast<ort::Value*>(value), &data));
-    found.data = data;
-    describe(value, &found);
-    return found;
-  }
-
   void* output(size_t n, const Sizes& shape, Type* type) override {
     ort::Value* value = nullptr;
     check(ort::output(api, context_, n, shape.data(), shape.size(), &value));
@@ -128,6 +116,18 @@ class RunningNode : public Node {
   }
 
  private:
+  Input read(size_t n) const override {
+    const ort::Value* value = nullptr;
+    check(ort::input(api, static_cast<const ort::KernelContext*>(context_), n, &value));
+    need(value != nullptr, "an input is missing");
+    Input found{};
+    void* data = nullptr;
+    check(ort::tensor_data(api, const_cast<ort::Value*>(value), &data));
+    found.data = data;
+    describe(value, &found);
+    return found;
+  }
+
   static void describe(const ort::Value* value, Input* found) {
     ort::Shape* shape = nullptr;
     check(ort::type_and_shape(api, value, &shape));
