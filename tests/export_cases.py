@@ -143,13 +143,15 @@ def relative_position(window):
     return found._replace(want=found.want[:1])
 
 
-def distance(kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0), limit=INF, v=INF, depth=1):
+def distance(
+    kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0), limit=INF, v=INF, depth=1, method="exact"
+):
     image = (draw(2, 2, depth, 9, 11) * 3).round()
     start = torch.zeros(2, 2, depth, 9, 11)
     start[:, 0, 0, 4, 5] = start[:, 1, 0, 0, 0] = start[:, 1, 0, 8, 1] = 1
     start = start if "seed" in kind else start.to(torch.uint8)
     wall = (draw(2, 1, depth, 9, 11, seed=3) > 1.5).to(torch.uint8) if walls else None
-    numbers = {"kind": kind, "metric": metric, "method": "exact", "iterations": 2, "lam": 0.5, "step_weight": 0.5}
+    numbers = {"kind": kind, "metric": metric, "method": method, "iterations": 2, "lam": 0.5, "step_weight": 0.5}
     numbers |= {"spacing": list(spacing), "v": v, "limit": limit}
     inputs = (image, start, none(1, 1, 1, 1, 1, dtype=torch.uint8) if wall is None else wall)
     return case(geodesic._distance, inputs, numbers, (image, start, wall, *numbers.values()))
@@ -259,6 +261,10 @@ CASES = {
     "GeodesicDistance": distance,
     "GeodesicDistance, signed": lambda: distance("signed_seed", "geodistk", walls=True, v=20.0),
     "GeodesicDistance, volume": lambda: distance("nonzero", "geodistk_fm", spacing=(2.0, 1.0, 1.0), limit=9.0, depth=3),
+    "GeodesicDistance, raster": lambda: distance(method="raster", walls=True),
+    "GeodesicDistance, raster of a volume": lambda: distance(
+        "signed_seed", "geodistk", spacing=(2.0, 1.0, 1.0), v=20.0, depth=3, method="raster"
+    ),
     "ClickMap, disks": lambda: clicks(0, (4.0, 9.0)),
     "ClickMap, distances": lambda: clicks(1, clip=6.0, divisor=6.0),
     "ClickMap, tanh": lambda: clicks(2, (0.4,), missing=1e6),

@@ -187,6 +187,25 @@ def test_a_file_without_bodies_and_without_the_library():
         session(cases.model("CosineScores", "plugin"), registered=False)
 
 
+def test_a_dtype_without_kernel_is_told():
+    import onnx
+
+    model = cases.model("CosineScores", "plugin")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    with pytest.raises(Exception, match=r"Type 'tensor\(int32\)' of input parameter .* is invalid"):
+        session(model)
+
+
+def test_an_opset_that_is_too_old_is_told():
+    model = cases.model("CosineScores", "portable")
+    model.opset_import[0].version = model.functions[0].opset_import[0].version = 13
+    assert "opset 13: the bodies are written for 18 and newer" in str(fp.export.inspect(model))
+    for registered in (False, True):  # functions are checked where the library would stand in for them as well
+        with pytest.raises(Exception, match="Invalid input count for op ReduceMax in function CosineScores"):
+            session(model, registered=registered)
+
+
 def test_register_takes_options_only():
     with pytest.raises(TypeError, match=r"session_options must be onnxruntime\.SessionOptions, got dict"):
         fp.export.onnxruntime.register({})
