@@ -13,6 +13,7 @@ COMMANDS = {
     "info": "versions, threads, instruction set, and every backend with the reason if it is off",
     "doctor": "self-test: every operator against its reference on this machine",
     "segment": "cut an object out of a picture with clicks, a box or scribbles",
+    "export": "write a model as a file for ONNX Runtime, OpenVINO or TensorRT",
     "bench": "time fastprompt against the installed peers, in one run",
 }
 

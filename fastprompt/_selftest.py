@@ -37,10 +37,11 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All checks, family by family."""
-    from fastprompt import _selftest_guidance, _selftest_metrics, _selftest_pooling
+    from fastprompt import _selftest_export, _selftest_guidance, _selftest_metrics, _selftest_pooling
 
     own = (geodesic_distance(), geodesic_others(), euclidean(), attention(), on_a_grid(), masks(), pruning())
-    others = (module.checks() for module in (_selftest_guidance, _selftest_metrics, _selftest_pooling))
+    families = _selftest_guidance, _selftest_metrics, _selftest_pooling, _selftest_export
+    others = (module.checks() for module in families)
     return itertools.chain(*own, *others)
 
 

@@ -11,9 +11,13 @@ import torch
 from fastprompt.export._functions import attach
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN
 from fastprompt.ops import _torch_attention as attention
+from fastprompt.ops import _torch_decoder as decoder
 from fastprompt.ops import _torch_euclidean as euclidean
 from fastprompt.ops import _torch_geodesic as geodesic
+from fastprompt.ops import _torch_guidance as guidance
 from fastprompt.ops import _torch_masks as masks
+from fastprompt.ops import _torch_memory as memory
+from fastprompt.ops import _torch_pooling as pooling
 from fastprompt.ops import _torch_pruning as pruning
 from fastprompt.ops import _torch_relative as relative
 from fastprompt.ops import _torch_two_way as two_way
@@ -76,17 +80,37 @@ def prompts(projected, to_prompt):
     return case(attention.prompt_to_image, inputs, {}, given)
 
 
-def transformer():
-    c, inner, mlp, depth = 32, 32, 48, 2
+def transformer_weights(c=32, inner=32, mlp=48, depth=2):
     sizes = {"attention": [(inner, c), (inner,), (inner, c), (inner,), (inner, c), (inner,), (c, inner), (c,)]}
     sizes |= {"norm": [(c,), (c,)], "mlp": [(mlp, c), (mlp,), (c, mlp), (c,)]}
     layer = ["attention", "norm", "attention", "norm", "mlp", "norm", "attention", "norm"]
     shapes = [s for part in [*layer * depth, "attention", "norm"] for s in sizes[part]]
-    weights = [draw(*s, seed=n, scale=0.2) for n, s in enumerate(shapes)]
-    image, position, prompt = draw(2, c, 5, 7, seed=90), draw(1, c, 5, 7, seed=91), draw(4, 3, c, seed=92)
-    numbers = {"heads": 2, "width": 16, "depth": depth, "channels": c, "eps": 1e-5, "final_eps": 1e-6}
-    given = (image, position, prompt, weights, 2, 16, depth, [1e-5, 1e-6])
-    return case(two_way.transformer, (image, position, prompt, *weights), numbers, given)
+    return [draw(*s, seed=n, scale=0.2) for n, s in enumerate(shapes)]
+
+
+NUMBERS = {"heads": 2, "width": 16, "depth": 2, "channels": 32, "eps": 1e-5, "final_eps": 1e-6}
+
+
+def transformer():
+    image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, 3, 32, seed=92)
+    weights = transformer_weights()
+    given = (image, position, prompt, weights, 2, 16, 2, [1e-5, 1e-6])
+    return case(two_way.transformer, (image, position, prompt, *weights), NUMBERS, given)
+
+
+def mask_decoder(dense, detailed=False, tokens=5):
+    """Two images, four prompts of which rows 1 to 3 are of masks; ``dense`` is of all, of each image or each prompt."""
+    image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, tokens, 32, seed=92)
+    weights = transformer_weights()
+    head = [
+        draw(*s, seed=n, scale=0.3) for n, s in enumerate([(32, 16, 2, 2), (16,), (16,), (16,), (16, 8, 2, 2), (8,)])
+    ]
+    mlps = [draw(*s, seed=n, scale=0.2) for n, s in enumerate([(16, 32), (16,), (8, 16), (8,)] * 3)]
+    detail = (draw(2, 16, 10, 14), draw(2, 8, 20, 28)) if detailed else (None, None)
+    given = (image, dense, position, prompt, weights, head, *detail, mlps, 2, 16, 2, 1, 2, [1e-5, 1e-6, 1e-6])
+    details = detail if detailed else (none(1, 1, 1, 1),) * 2
+    numbers = {**NUMBERS, "head_eps": 1e-6, "first": 1, "masks": 3, "layers": 2}
+    return case(decoder.decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given)
 
 
 def head(detailed):
@@ -119,13 +143,15 @@ def relative_position(window):
     return found._replace(want=found.want[:1])
 
 
-def distance(kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0), limit=INF, v=INF, depth=1):
+def distance(
+    kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0), limit=INF, v=INF, depth=1, method="exact"
+):
     image = (draw(2, 2, depth, 9, 11) * 3).round()
     start = torch.zeros(2, 2, depth, 9, 11)
     start[:, 0, 0, 4, 5] = start[:, 1, 0, 0, 0] = start[:, 1, 0, 8, 1] = 1
     start = start if "seed" in kind else start.to(torch.uint8)
     wall = (draw(2, 1, depth, 9, 11, seed=3) > 1.5).to(torch.uint8) if walls else None
-    numbers = {"kind": kind, "metric": metric, "method": "exact", "iterations": 2, "lam": 0.5, "step_weight": 0.5}
+    numbers = {"kind": kind, "metric": metric, "method": method, "iterations": 2, "lam": 0.5, "step_weight": 0.5}
     numbers |= {"spacing": list(spacing), "v": v, "limit": limit}
     inputs = (image, start, none(1, 1, 1, 1, 1, dtype=torch.uint8) if wall is None else wall)
     return case(geodesic._distance, inputs, numbers, (image, start, wall, *numbers.values()))
@@ -134,6 +160,55 @@ def distance(kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0
 def transform():
     mask = (draw(2, 1, 4, 9, 7) > 1.8).to(torch.uint8)
     return case(euclidean._transform, (mask,), {"spacing": [2.0, 1.0, 0.5]}, (mask, [2.0, 1.0, 0.5]))
+
+
+def clicks(code, scales=(4.0,), stretch=False, missing=INF, clip=INF, divisor=1.0):
+    """Two images: clicks of both labels, at a border and outside; an empty slot of each kind; none of label 1."""
+    nan = float("nan")
+    points = torch.tensor([[[3.0, 4.0], [10.0, 0.0], [-1.0, -1.0], [12.0, 20.0]], [[2.0, 2.0], [nan, 1.0], [5.0, 8.0], [-1.0, -1.0]]])  # fmt: skip
+    labels = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1]])
+    numbers = {"size": [9, 11], "channels": [1, 0], "code": code, "scales": list(scales), "clip": clip}
+    numbers |= {"divisor": divisor, "stretch": int(stretch), "missing": missing}
+    given = (points, labels, [1, 0], [9, 11], code, list(scales), clip, divisor, stretch, missing)
+    return case(guidance._click_map, (points, labels), numbers, given)
+
+
+def boxes(distance):
+    nan = float("nan")
+    corners = torch.tensor([[[2.0, 1.0, 6.0, 5.0], [9.0, 8.0, 4.0, 3.0]], [[nan, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]]])
+    numbers = {"size": [9, 11], "distance": int(distance), "offset": 0.5, "low": -1.0, "high": 4.0}
+    given = (corners, [9, 11], distance, 0.5, -1.0, 4.0)
+    return case(guidance.box_map, (corners,), numbers, given)
+
+
+def pool(resize, align_corners=False, background=False, threshold=None, dtype=torch.float32):
+    features, mask = draw(2, 5, 6, 4), (draw(2, 3, 12, 8, seed=1) > 0.3).to(dtype)
+    mask[0, 0] = 0
+    numbers = {"resize": resize, "align_corners": int(align_corners), "background": int(background)}
+    numbers |= {"hard": int(threshold is not None), "threshold": threshold or 0.0, "eps": 1e-4, "empty": 0.25}
+    given = (features, mask, resize, align_corners, background, threshold, 1e-4, 0.25)
+    return case(pooling.masked_pool, (features, mask), numbers, given)
+
+
+def similar(kind, sharpest=0.0):
+    features, rows = draw(2, 24, 35), draw(1, 11, 24, seed=1)
+    numbers = {"scale": 2.0, "eps": 1e-6, "temperature": 10.0, "sharpest": sharpest}
+    if kind == 2:
+        given = (features, rows, 2.0, 1e-6, 10.0, sharpest)
+        return case(pooling.similarity_argmax, (features, rows), numbers, given)
+    given = (features, rows, 2.0, 1e-6, 10.0, kind, sharpest)
+    return case(pooling.similarity_map, (features, rows), numbers | {"softmax": int(kind == 1)}, given)
+
+
+def prior():
+    query, support, mask = draw(2, 24, 35), draw(4, 24, 20, seed=1), torch.rand(4, 20) * (draw(4, 20, seed=2) > 0)
+    mask[3] = 0
+    return case(pooling.most_similar, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
+
+
+def read():
+    q, k, v = draw(2, 7, 2, 16), draw(2, 9, 2, 16, seed=1), draw(2, 9, 2, 32, seed=2)
+    return case(memory.memory_read, (q, k, v), {"scale": 0.25}, (q, k, v, 0.25))
 
 
 def prune():
@@ -166,6 +241,11 @@ def scatter(with_base):
 
 CASES = {
     "TwoWayTransformer": transformer,
+    "MaskDecoder": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93)),
+    "MaskDecoder, details": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93), detailed=True),
+    "MaskDecoder, many tokens": lambda: mask_decoder(draw(1, 32, 1, 1, seed=93), tokens=70),
+    "MaskDecoder, a mask for each image": lambda: mask_decoder(draw(2, 32, 5, 7, seed=93)),
+    "MaskDecoder, a mask for each prompt": lambda: mask_decoder(draw(4, 32, 5, 7, seed=93), detailed=True),
     "MaskHead": lambda: head(False),
     "MaskHead, details": lambda: head(True),
     "ResizeMasks": lambda: resize("uint8"),
@@ -181,6 +261,27 @@ CASES = {
     "GeodesicDistance": distance,
     "GeodesicDistance, signed": lambda: distance("signed_seed", "geodistk", walls=True, v=20.0),
     "GeodesicDistance, volume": lambda: distance("nonzero", "geodistk_fm", spacing=(2.0, 1.0, 1.0), limit=9.0, depth=3),
+    "GeodesicDistance, raster": lambda: distance(method="raster", walls=True),
+    "GeodesicDistance, raster of a volume": lambda: distance(
+        "signed_seed", "geodistk", spacing=(2.0, 1.0, 1.0), v=20.0, depth=3, method="raster"
+    ),
+    "ClickMap, disks": lambda: clicks(0, (4.0, 9.0)),
+    "ClickMap, distances": lambda: clicks(1, clip=6.0, divisor=6.0),
+    "ClickMap, tanh": lambda: clicks(2, (0.4,), missing=1e6),
+    "ClickMap, gaussians": lambda: clicks(3, (0.1, 0.02), stretch=True),
+    "ClickMap, stretched": lambda: clicks(1, clip=20.0, stretch=True, missing=1e6),
+    "BoxMap": lambda: boxes(False),
+    "BoxMap, distances": lambda: boxes(True),
+    "MaskedPool, features enlarged": lambda: pool(0),
+    "MaskedPool, corners aligned": lambda: pool(0, align_corners=True, background=True),
+    "MaskedPool, mask made small": lambda: pool(1, threshold=0.4, dtype=torch.uint8),
+    "MaskedPool, mask averaged": lambda: pool(2, background=True, dtype=torch.uint8),
+    "SimilarityMap": lambda: similar(0),
+    "SimilarityMap, softmax": lambda: similar(1),
+    "SimilarityMap, denoised": lambda: similar(0, 0.9),
+    "SimilarityArgmax": lambda: similar(2),
+    "PriorSimilarity": prior,
+    "MemoryRead": read,
     "CosineScores": lambda: case(
         pruning.cosine_scores, (draw(2, 12, 16), draw(2, 3, 16, seed=1)), {}, (draw(2, 12, 16), draw(2, 3, 16, seed=1))
     ),
@@ -198,8 +299,18 @@ def found(name):
     return CASES[name]()
 
 
-ALWAYS_FLOAT32 = ("ResizeMasks", "ResizeLogits", "EuclideanDistanceTransform", "GeodesicDistance")  # their results
-CONSTANTS = {"MaskHead": range(2, 8)}  # inputs that are weights in every model; OpenVINO has no convolution by others
+ALWAYS_FLOAT32 = (
+    "ClickMap",
+    "BoxMap",
+    "ResizeMasks",
+    "ResizeLogits",
+    "EuclideanDistanceTransform",
+    "GeodesicDistance",
+)  # their results
+CONSTANTS = {
+    "MaskHead": range(2, 8),
+    "MaskDecoder": [*range(4, 92), *range(94, 106)],
+}  # inputs that are weights in every model; OpenVINO has no convolution by others
 
 
 def feeds(name):
@@ -252,4 +363,6 @@ def compare(name, got):
     return worst
 
 
-assert {name.partition(",")[0] for name in CASES} == set(OPERATORS)
+assert {name.partition(",")[0] for name in CASES} == set(OPERATORS), set(OPERATORS) ^ {
+    n.partition(",")[0] for n in CASES
+}

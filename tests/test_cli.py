@@ -87,6 +87,7 @@ def test_doctor_passes_and_restores_settings(capsys):
     out = capsys.readouterr().out
     assert "checks passed" in out
     assert "geodesic_distance  3-D geodistk_fm exact" in out
+    assert "export  GeodesicDistance" in out
 
 
 def test_doctor_finds_a_wrong_kernel(capsys, monkeypatch):

@@ -45,11 +45,18 @@ def ort(flavor, registered):
     return run
 
 
-def openvino(flavor, extended):
+def openvino_extension(kind):
+    try:
+        return fp.export.openvino_extension(kind)
+    except RuntimeError as error:
+        pytest.skip(f"OpenVINO's extension: {error}")
+
+
+def openvino(flavor, kind):
     def run(name):
         ov = pytest.importorskip("openvino", reason="needs the package openvino")
         core = ov.Core()
-        for extension in fp.export.openvino_extension() if extended else ():
+        for extension in openvino_extension(kind) if kind else ():
             core.add_extension(extension)
         model = core.read_model(io.BytesIO(cases.model(name, flavor).SerializeToString()))
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -67,9 +74,10 @@ COLUMNS = {
     "ONNX Runtime + library": ort("portable", True),
     "ONNX Runtime + library, plugin": ort("plugin", True),
     "ONNX Runtime, plugin": ort("plugin", False),
-    "OpenVINO, inlined": openvino("inlined", False),
-    "OpenVINO + extension": openvino("portable", True),
-    "OpenVINO, portable": openvino("portable", False),
+    "OpenVINO, inlined": openvino("inlined", None),
+    "OpenVINO + extension": openvino("portable", "c++"),
+    "OpenVINO + Python operators": openvino("portable", "python"),
+    "OpenVINO, portable": openvino("portable", None),
     **matrix_tensorrt.COLUMNS,
 }
 

@@ -64,7 +64,9 @@ def test_every_dtype(name, dtype):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("name", ["TwoWayTransformer", "MaskHead", "RelativePositionAttention", "GeodesicDistance"])
+@pytest.mark.parametrize(
+    "name", ["TwoWayTransformer", "MaskDecoder", "MaskHead", "RelativePositionAttention", "GeodesicDistance"]
+)
 def test_threads_of_the_session(name, threads):
     own = session(cases.model(name, "plugin"), threads)
     for _ in range(3):
@@ -111,7 +113,11 @@ def test_a_registered_operator_wins_over_the_function():
 
 WRONG = [
     ("TwoWayTransformer", "in2", lambda x: x[:3], "equally many prompts for every image"),
-    ("TwoWayTransformer", "in5", lambda x: x[:, :-1], "a weight of TwoWayTransformer has a wrong size"),
+    ("TwoWayTransformer", "in5", lambda x: x[:, :-1], "a weight of the transformer has a wrong size"),
+    ("MaskDecoder", "in1", lambda x: x.repeat(3, 0), "dense must be of all prompts, of each image or of each prompt"),
+    ("MaskDecoder", "in2", lambda x: x[..., :-1], "position must be"),
+    ("MaskDecoder", "in3", lambda x: x[:, :3], "the tokens of the masks must lie in the prompt"),
+    ("MaskDecoder, details", "in92", lambda x: x[..., :-1], "details must be"),
     ("MaskHead", "in1", lambda x: x[..., :-1], "weights must be"),
     ("RelativePositionAttention", "in1", lambda x: x[:, :-1], "k and v must have the shape of q"),
     ("PromptToImageAttention", "in4", lambda x: x + 2, "lengths must be between 1 and the tokens"),
@@ -129,7 +135,7 @@ def test_wrong_inputs_are_told(name, which, change, text):
     """A file can hold anything: nothing is read beyond a tensor."""
     feeds = dict(cases.feeds(name))
     feeds[which] = np.ascontiguousarray(change(feeds[which]))
-    with pytest.raises(Exception, match=f"fastprompt {name}: .*{text}"):
+    with pytest.raises(Exception, match=f"fastprompt {name.partition(',')[0]}: .*{text}"):
         session(cases.model(name, "plugin")).run(None, feeds)
 
 
@@ -139,6 +145,25 @@ def test_rows_that_are_nowhere():
     rows = session(cases.model("GatherTokens", "plugin")).run(None, feeds)[0]
     assert not rows[0, :2].any()
     np.testing.assert_array_equal(rows[0, 2], feeds["in0"][0, 8])
+
+
+def test_what_is_kept_of_an_image_for_masks():
+    """Low-rank and direct form by turns: with a mask of each prompt there is nothing to keep."""
+    feeds = dict(cases.feeds("MaskDecoder"))
+    own = session(cases.model("MaskDecoder", "plugin"))
+    want = own.run(None, feeds)
+    mask = {**feeds, "in1": cases.feeds("MaskDecoder, a mask for each prompt")["in1"]}
+    of_mask = session(cases.model("MaskDecoder", "plugin")).run(None, mask)
+    many = {**feeds, "in3": np.repeat(feeds["in3"], 9, 1)}
+    of_many = session(cases.model("MaskDecoder", "plugin")).run(None, many)
+    same_everywhere = {**feeds, "in1": np.broadcast_to(feeds["in1"], (4, 32, 5, 7)).copy()}
+    for given, expected in ((mask, of_mask), (many, of_many), (feeds, want), (same_everywhere, want), (mask, of_mask)):
+        for x, y in zip(own.run(None, given), expected, strict=True):
+            np.testing.assert_array_equal(x, y)
+    changed = {**feeds, "in1": feeds["in1"] + 1}
+    fresh = session(cases.model("MaskDecoder", "plugin")).run(None, changed)
+    assert not np.array_equal(fresh[1], want[1])
+    np.testing.assert_array_equal(own.run(None, changed)[1], fresh[1])
 
 
 @pytest.mark.parametrize("flavor", ["portable", "inlined"])
@@ -152,11 +177,33 @@ def test_no_prompts(flavor):
     feeds = dict(cases.feeds("MaskHead"))
     feeds["in0"], feeds["in1"] = feeds["in0"][:0], feeds["in1"][:0]
     assert session(cases.model("MaskHead", flavor)).run(None, feeds)[0].shape == (0, 3, 20, 28)
+    feeds = dict(cases.feeds("MaskDecoder"))
+    feeds["in3"] = feeds["in3"][:0]
+    assert session(cases.model("MaskDecoder", flavor)).run(None, feeds)[1].shape == (0, 3, 20, 28)
 
 
 def test_a_file_without_bodies_and_without_the_library():
     with pytest.raises(Exception, match=r"fastprompt:CosineScores\(-1\) is not a registered function/op"):
         session(cases.model("CosineScores", "plugin"), registered=False)
+
+
+def test_a_dtype_without_kernel_is_told():
+    import onnx
+
+    model = cases.model("CosineScores", "plugin")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    with pytest.raises(Exception, match=r"Type 'tensor\(int32\)' of input parameter .* is invalid"):
+        session(model)
+
+
+def test_an_opset_that_is_too_old_is_told():
+    model = cases.model("CosineScores", "portable")
+    model.opset_import[0].version = model.functions[0].opset_import[0].version = 13
+    assert "opset 13: the bodies are written for 18 and newer" in str(fp.export.inspect(model))
+    for registered in (False, True):  # functions are checked where the library would stand in for them as well
+        with pytest.raises(Exception, match="Invalid input count for op ReduceMax in function CosineScores"):
+            session(model, registered=registered)
 
 
 def test_register_takes_options_only():
@@ -174,7 +221,9 @@ def test_an_old_runtime_is_told(monkeypatch):
 def test_the_library_needs_neither_python_nor_torch_nor_the_runtime():
     path = fp.export.onnxruntime.library_path()
     run = lambda *a: subprocess.run(a, capture_output=True, text=True, check=True).stdout  # noqa: E731
-    assert re.findall(r" T (\w+)", run("nm", "-D", "--defined-only", path)) == ["RegisterCustomOps"]
+    exported = re.findall(r" T (\w+)", run("nm", "-D", "--defined-only", path))
+    assert "RegisterCustomOps" in exported
+    assert all(x == "RegisterCustomOps" or x.startswith("fastprompt_node_") for x in exported)
     wanted = run("nm", "-D", "--undefined-only", path)
     assert not re.search(r" U (Py|_Py|Ort|.*torch)", wanted)
 

@@ -1,139 +1,12 @@
 // The attention operators of an exported model.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 
 #include "attention/prompt.h"
 #include "attention/relative.h"
-#include "attention/two_way.h"
 #include "export/node.h"
 
 namespace fastprompt {
 namespace {
-
-// ---------------------------------------------------------------- two-way transformer
-
-constexpr size_t kFirstWeight = 3;
-constexpr int64_t kLargestTile = 64;  // of image tokens, of any instruction set
-
-struct Weights {
-  Node& node;
-  size_t at = kFirstWeight;
-  const float* next(int64_t rows, int64_t columns) {
-    need(node.input(at).count() == rows * columns, "a weight of TwoWayTransformer has a wrong size");
-    return node.floats(at++);
-  }
-  Linear linear(int64_t out, int64_t in) {
-    const float* weight = next(out, in);
-    return {weight, next(out, 1)};
-  }
-  LayerNorm norm(int64_t channels, float eps) {
-    const float* weight = next(channels, 1);
-    return {weight, next(channels, 1), eps};
-  }
-  AttentionWeights attention(int64_t channels, int64_t inner) {
-    const Linear query = linear(inner, channels), key = linear(inner, channels), value = linear(inner, channels);
-    return {query, key, value, linear(channels, inner)};
-  }
-};
-
-// The part of an image that all prompts share, and the numbers that it was made of.
-struct Prepared {
-  std::vector<float> made_of;
-  std::unique_ptr<float, void (*)(void*)> rows{nullptr, std::free};  // aligned: kernels read whole cache lines of it
-};
-
-void append(std::vector<float>& to, const float* from, int64_t count) { to.insert(to.end(), from, from + count); }
-
-bool equal_part(const std::vector<float>& all, size_t& at, const float* part, int64_t count) {
-  const bool same = at + count <= all.size() && !std::memcmp(all.data() + at, part, sizeof(float) * count);
-  at += count;
-  return same;
-}
-
-// A tool asks about one image again and again: comparing 8 MB costs less than a tenth of preparing it.
-std::shared_ptr<const Prepared> prepared(Node& node, const TwoWayImage& image) {
-  const int64_t channels = image.channels, inner = image.inner, pixels = image.pixels;
-  const std::pair<const float*, int64_t> parts[] = {{image.image, image.images * channels * pixels},
-                                                    {image.position, channels * pixels},
-                                                    {image.key.weight, inner * channels},
-                                                    {image.key.bias, inner},
-                                                    {image.value.weight, inner * channels},
-                                                    {image.value.bias, inner},
-                                                    {image.query.weight, inner * channels},
-                                                    {image.query.bias, inner}};
-  std::shared_ptr<const Prepared> kept;
-  {
-    std::lock_guard<std::mutex> lock(node.memory.mutex);
-    kept = std::static_pointer_cast<const Prepared>(node.memory.kept);
-  }
-  if (kept) {
-    size_t at = 0;
-    bool same = true;
-    for (const auto& [data, count] : parts) same = same && equal_part(kept->made_of, at, data, count);
-    if (same && at == kept->made_of.size()) return kept;
-  }
-  const auto made = std::make_shared<Prepared>();
-  for (const auto& [data, count] : parts) append(made->made_of, data, count);
-  const int64_t tokens = (pixels + kLargestTile - 1) / kLargestTile * kLargestTile;
-  const size_t bytes = sizeof(float) * image.images * tokens * (2 * channels + 3 * inner);
-  made->rows.reset(static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
-  if (!made->rows) throw std::bad_alloc();
-  TwoWayImage call = image;
-  call.out = made->rows.get();
-  two_way_prepare(call);
-  std::lock_guard<std::mutex> lock(node.memory.mutex);
-  node.memory.kept = made;
-  return made;
-}
-
-void transformer(Node& node) {
-  const Sizes image = node.input(0).shape, prompt = node.input(2).shape;
-  need(image.size() == 4 && prompt.size() == 3 && image[1] == prompt[2], "image is (B, C, H, W), prompt (B, T, C)");
-  TwoWay a{};
-  a.images = image[0], a.channels = image[1], a.pixels = image[2] * image[3];
-  a.prompts = prompt[0], a.tokens = prompt[1];
-  const auto& numbers = node.attributes.ints;
-  a.heads = numbers.at("heads"), a.width = numbers.at("width"), a.depth = numbers.at("depth");
-  need(a.images > 0 && a.prompts % a.images == 0, "there must be equally many prompts for every image");
-  need(a.heads > 0 && a.width % 16 == 0 && a.channels % (16 * a.heads) == 0,
-       "channels of a head must be multiples of 16 for the kernel: export with flavor='inlined'");
-  need(node.inputs() == kFirstWeight + 36 * static_cast<size_t>(a.depth) + 10, "wrong number of weights for the depth");
-  need(node.input(1).count() == a.channels * a.pixels, "position must be (1, C, H, W)");
-  const int64_t inner = a.heads * a.width;
-  a.mlp = node.input(kFirstWeight + 20).shape.at(0);
-  need(a.mlp % 16 == 0, "the width of the MLP must be a multiple of 16 for the kernel: export with flavor='inlined'");
-  const float eps = node.attributes.floats.at("eps");
-  Weights w{node};
-  std::vector<TwoWayLayer> layers(a.depth);
-  for (TwoWayLayer& l : layers) {
-    l.self = w.attention(a.channels, a.channels), l.norm1 = w.norm(a.channels, eps);
-    l.to_image = w.attention(a.channels, inner), l.norm2 = w.norm(a.channels, eps);
-    l.mlp1 = w.linear(a.mlp, a.channels), l.mlp2 = w.linear(a.channels, a.mlp), l.norm3 = w.norm(a.channels, eps);
-    l.to_prompt = w.attention(a.channels, inner), l.norm4 = w.norm(a.channels, eps);
-  }
-  a.final = w.attention(a.channels, inner), a.final_norm = w.norm(a.channels, node.attributes.floats.at("final_eps"));
-  a.layers = layers.data(), a.threads = node.threads;
-  a.prompt = node.floats(2);
-  a.prompt_out = node.float_output(0, prompt);
-  a.image_out = node.float_output(1, {a.prompts, a.channels, image[2], image[3]});
-  if (a.prompts * a.tokens * a.pixels == 0) return;
-  const TwoWayLayer& first = layers.at(0);
-  const TwoWayImage of{a.images,
-                       a.channels,
-                       a.pixels,
-                       inner,
-                       node.floats(0),
-                       node.floats(1),
-                       first.to_image.key,
-                       first.to_image.value,
-                       first.to_prompt.query,
-                       nullptr,
-                       node.threads};
-  const auto kept = prepared(node, of);
-  a.prepared = kept->rows.get();
-  two_way(a);
-}
 
 // ---------------------------------------------------------------- prompts and images
 
@@ -235,15 +108,21 @@ void relative(Node& node) {
   if (a.images * a.tokens * a.heads > 0) relative_attention(a);
 }
 
+// ---------------------------------------------------------------- shapes
+
+std::vector<Sizes> like_query(const Known& k) { return {k.axes(2, {0, 1, 2, 3})}; }
+
+std::vector<Sizes> image_of_each(const Known& k) { return {{k.axis(2, 0), k.axis(0, 1), k.axis(0, 2), k.axis(0, 3)}}; }
+
 }  // namespace
 
 const std::vector<Kernel> kAttentionKernels = {
-    {"TwoWayTransformer", "T+", "TT", "heads:i width:i depth:i channels:i eps:f final_eps:f", transformer},
-    {"RelativePositionAttention", "TTTTTTT", "T", "size:I window:I scale:f", relative},
-    {"PromptToImageAttention", "TTTTi", "T", "", prompt_to_image<false>},
-    {"PromptToImageProjected", "TTTTTTi", "T", "", prompt_to_image<true>},
-    {"ImageToPromptAttention", "TTTTTTi", "T", "", image_to_prompt<false>},
-    {"ImageToPromptProjected", "TTTTTTTTi", "T", "", image_to_prompt<true>},
+    {"RelativePositionAttention", "TTTTTTT", "T", "size:I window:I scale:f", relative,
+     [](const Known& k) { return std::vector<Sizes>{k.axes(0, {0, 1, 2, 3})}; }},
+    {"PromptToImageAttention", "TTTTi", "T", "", prompt_to_image<false>, like_query},
+    {"PromptToImageProjected", "TTTTTTi", "T", "", prompt_to_image<true>, like_query},
+    {"ImageToPromptAttention", "TTTTTTi", "T", "", image_to_prompt<false>, image_of_each},
+    {"ImageToPromptProjected", "TTTTTTTTi", "T", "", image_to_prompt<true>, image_of_each},
 };
 
 }  // namespace fastprompt

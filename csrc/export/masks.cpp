@@ -113,12 +113,28 @@ void resize(Node& node) {
   }
 }
 
+// ---------------------------------------------------------------- shapes
+
+std::vector<Sizes> head_shapes(const Known& k) {
+  const int64_t height = k.axis(0, 2), width = k.axis(0, 3);
+  return {{k.axis(1, 0), k.axis(1, 1), height < 0 ? -1 : 4 * height, width < 0 ? -1 : 4 * width}};
+}
+
+std::vector<Sizes> resized_shapes(const Known& k) {
+  const Sizes& size = k.attributes.int_lists.at("size");
+  need(size.size() == 2, "size must be two numbers");
+  const auto packed = k.attributes.ints.find("packed");
+  const bool bits = packed != k.attributes.ints.end() && packed->second;
+  const int64_t count = k.axis(0, 0);
+  return {{count, size[0], bits ? (size[1] + 7) / 8 : size[1]}, {count}, {count, 4}, {count}};
+}
+
 }  // namespace
 
 const std::vector<Kernel> kMaskKernels = {
-    {"MaskHead", "TTTTTTTTTT", "T", "eps:f", mask_head},
-    {"ResizeMasks", "a", "uiif", "size:I frame:I crop:I threshold:f offset:f packed:i", resize<false>},
-    {"ResizeLogits", "a", "fiif", "size:I frame:I crop:I threshold:f offset:f", resize<true>},
+    {"MaskHead", "TTTTTTTTTT", "T", "eps:f", mask_head, head_shapes},
+    {"ResizeMasks", "a", "uiif", "size:I frame:I crop:I threshold:f offset:f packed:i", resize<false>, resized_shapes},
+    {"ResizeLogits", "a", "fiif", "size:I frame:I crop:I threshold:f offset:f", resize<true>, resized_shapes},
 };
 
 }  // namespace fastprompt

@@ -60,6 +60,8 @@ float as_float(const Input& x, int64_t k) {
       return from_bf16(static_cast<const uint16_t*>(x.data)[k]);
     case Type::i64:
       return static_cast<float>(static_cast<const int64_t*>(x.data)[k]);
+    case Type::i32:
+      return static_cast<float>(static_cast<const int32_t*>(x.data)[k]);
     case Type::u8:
     case Type::boolean:
       return static_cast<const uint8_t*>(x.data)[k];
@@ -75,56 +77,79 @@ int64_t Input::count() const {
   return n;
 }
 
+const Input& Node::input(size_t n) {
+  const auto found = inputs_.find(n);
+  return found != inputs_.end() ? found->second : inputs_.emplace(n, read(n)).first->second;
+}
+
 const float* Node::floats(size_t n) {
-  const Input x = input(n);
+  const Input& x = input(n);
   if (x.type == Type::f32) return static_cast<const float*>(x.data);
-  converted_.emplace_back(new std::vector<float>(x.count()));
-  for (int64_t k = 0; k < x.count(); ++k) (*converted_.back())[k] = as_float(x, k);
-  return converted_.back()->data();
+  converted_.emplace_back(x.count());
+  for (int64_t k = 0; k < x.count(); ++k) converted_.back()[k] = as_float(x, k);
+  return converted_.back().data();
 }
 
 const float* Node::floats_or_null(size_t n) { return input(n).absent() ? nullptr : floats(n); }
 
 const uint8_t* Node::bytes(size_t n) {
-  const Input x = input(n);
+  const Input& x = input(n);
   if (x.type == Type::u8 || x.type == Type::boolean) return static_cast<const uint8_t*>(x.data);
-  bytes_.emplace_back(new std::vector<uint8_t>(x.count()));
-  for (int64_t k = 0; k < x.count(); ++k) (*bytes_.back())[k] = as_float(x, k) != 0;
-  return bytes_.back()->data();
+  bytes_.emplace_back(x.count());
+  for (int64_t k = 0; k < x.count(); ++k) bytes_.back()[k] = as_float(x, k) != 0;
+  return bytes_.back().data();
 }
 
-const int64_t* Node::indices(size_t n) const {
-  const Input x = input(n);
-  need(x.type == Type::i64, "indices must be int64");
-  return static_cast<const int64_t*>(x.data);
+const int64_t* Node::indices(size_t n) {
+  const Input& x = input(n);
+  if (x.type == Type::i64) return static_cast<const int64_t*>(x.data);
+  need(x.type == Type::i32, "indices must be int64");
+  const auto* from = static_cast<const int32_t*>(x.data);
+  indices_.emplace_back(from, from + x.count());
+  return indices_.back().data();
 }
+
+namespace {
+
+int64_t count_of(const Sizes& shape) {
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  return count;
+}
+
+}  // namespace
 
 float* Node::float_output(size_t n, const Sizes& shape) {
   Type type;
   void* to = output(n, shape, &type);
   if (type == Type::f32) return static_cast<float*>(to);
-  int64_t count = 1;
-  for (int64_t size : shape) count *= size;
-  pending_.emplace_back(new Pending{std::vector<float>(count), to, type});
-  return pending_.back()->values.data();
+  pending_floats_.push_back({std::vector<float>(count_of(shape)), to, type});
+  return pending_floats_.back().values.data();
 }
 
 int64_t* Node::index_output(size_t n, const Sizes& shape) {
   Type type;
   void* to = output(n, shape, &type);
-  need(type == Type::i64, "an output of indices must be int64");
-  return static_cast<int64_t*>(to);
+  if (type == Type::i64) return static_cast<int64_t*>(to);
+  need(type == Type::i32, "an output of indices must be int64");
+  pending_indices_.push_back({std::vector<int64_t>(count_of(shape)), to, type});
+  return pending_indices_.back().values.data();
 }
 
 void Node::finish() {
-  for (const auto& p : pending_) {
-    for (size_t k = 0; k < p->values.size(); ++k) {
-      const float x = p->values[k];
-      if (p->type == Type::f64) static_cast<double*>(p->to)[k] = x;
-      if (p->type == Type::f16) static_cast<uint16_t*>(p->to)[k] = to_f16(x);
-      if (p->type == Type::bf16) static_cast<uint16_t*>(p->to)[k] = to_bf16(x);
+  for (const auto& p : pending_floats_) {
+    for (size_t k = 0; k < p.values.size(); ++k) {
+      const float x = p.values[k];
+      if (p.type == Type::f64) static_cast<double*>(p.to)[k] = x;
+      if (p.type == Type::f16) static_cast<uint16_t*>(p.to)[k] = to_f16(x);
+      if (p.type == Type::bf16) static_cast<uint16_t*>(p.to)[k] = to_bf16(x);
     }
   }
+  for (const auto& p : pending_indices_)
+    for (size_t k = 0; k < p.values.size(); ++k) static_cast<int32_t*>(p.to)[k] = static_cast<int32_t>(p.values[k]);
 }
+
+const std::vector<const std::vector<Kernel>*> kAllKernels = {&kDecoderKernels,  &kAttentionKernels, &kMaskKernels,
+                                                             &kDistanceKernels, &kMapKernels,       &kTokenKernels};
 
 }  // namespace fastprompt

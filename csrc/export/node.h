@@ -1,6 +1,8 @@
 // A node of an exported model while a runtime executes it: what a kernel of ours sees of any runtime.
 #pragma once
 #include <cstdint>
+#include <deque>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,7 +12,16 @@
 
 namespace fastprompt {
 
-enum class Type : int { f32 = 1, u8 = 2, i64 = 7, boolean = 9, f16 = 10, f64 = 11, bf16 = 16 };  // ONNX's numbers
+enum class Type : int {
+  f32 = 1,
+  u8 = 2,
+  i32 = 6,
+  i64 = 7,
+  boolean = 9,
+  f16 = 10,
+  f64 = 11,
+  bf16 = 16
+};  // ONNX's numbers
 
 using Sizes = std::vector<int64_t>;
 
@@ -42,35 +53,54 @@ class Node {
       : attributes(attributes), memory(memory), threads(threads) {}
   virtual ~Node() = default;
   virtual size_t inputs() const = 0;
-  virtual Input input(size_t n) const = 0;
+  const Input& input(size_t n);  // asked of the host once: a decoder has a hundred of them
   virtual void* output(size_t n, const Sizes& shape, Type* type) = 0;
 
   const float* floats(size_t n);          // of input n; other types are converted
   const float* floats_or_null(size_t n);  // null: absent
   const uint8_t* bytes(size_t n);         // bool and uint8 as they are, other types as "not 0"
-  const int64_t* indices(size_t n) const;
+  const int64_t* indices(size_t n);       // int64, or int32 as OpenVINO computes them
   float* float_output(size_t n, const Sizes& shape);
   int64_t* index_output(size_t n, const Sizes& shape);
-  void finish();  // converts the outputs that are not float32
+  void finish();  // converts the outputs that a kernel does not write as they are
 
   const Attributes& attributes;
   Memory& memory;
   const int threads;
 
+ protected:
+  virtual Input read(size_t n) const = 0;
+
  private:
+  std::map<size_t, Input> inputs_;
+  template <class T>
   struct Pending {
-    std::vector<float> values;
+    std::vector<T> values;
     void* to;
     Type type;
   };
-  std::vector<std::unique_ptr<std::vector<float>>> converted_;
-  std::vector<std::unique_ptr<std::vector<uint8_t>>> bytes_;
-  std::vector<std::unique_ptr<Pending>> pending_;
+  std::deque<std::vector<float>> converted_;
+  std::deque<std::vector<uint8_t>> bytes_;
+  std::deque<std::vector<int64_t>> indices_;
+  std::deque<Pending<float>> pending_floats_;
+  std::deque<Pending<int64_t>> pending_indices_;
 };
 
 inline void need(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
+
+// What is known of a node before it runs: -1 stands for an axis that is not, no axes for a rank that is not.
+struct Known {
+  std::vector<Sizes> inputs;
+  const Attributes& attributes;
+  int64_t axis(size_t n, size_t k) const { return n < inputs.size() && k < inputs[n].size() ? inputs[n][k] : -1; }
+  Sizes axes(size_t n, std::initializer_list<size_t> which) const {
+    Sizes found;
+    for (size_t k : which) found.push_back(axis(n, k));
+    return found;
+  }
+};
 
 // One operator: its name in domain fastprompt, and its inputs, outputs and attributes, a letter for each type. Inputs
 // and outputs: T one float type for all, i int64, a any, f float32, u uint8; "+" behind the last: at least one of it.
@@ -78,8 +108,16 @@ inline void need(bool holds, const char* what) {
 struct Kernel {
   const char *name, *inputs, *outputs, *attributes;
   void (*run)(Node&);
+  std::vector<Sizes> (*shapes)(const Known&);  // of the outputs
 };
 
-extern const std::vector<Kernel> kAttentionKernels, kMaskKernels, kTokenKernels;
+// Of a letter; f32 stands for "any".
+inline Type type_of(char letter, Type floats) {
+  return letter == 'T' ? floats : letter == 'i' ? Type::i64 : letter == 'u' ? Type::u8 : Type::f32;
+}
+
+extern const std::vector<Kernel> kDecoderKernels, kAttentionKernels, kMaskKernels, kDistanceKernels, kMapKernels,
+    kTokenKernels;
+extern const std::vector<const std::vector<Kernel>*> kAllKernels;
 
 }  // namespace fastprompt

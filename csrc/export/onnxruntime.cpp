@@ -37,19 +37,7 @@ bool many(const Op& op) { return std::string(op.kernel->inputs).back() == '+'; }
 
 size_t input_count(const Op& op) { return std::string(op.kernel->inputs).size() - many(op); }
 
-int type_of(char letter, Type floats) {
-  switch (letter) {
-    case 'T':
-      return static_cast<int>(floats);
-    case 'i':
-      return static_cast<int>(Type::i64);
-    case 'f':
-      return static_cast<int>(Type::f32);
-    case 'u':
-      return static_cast<int>(Type::u8);
-  }
-  return 0;  // any
-}
+int number_of(char letter, Type floats) { return letter == 'a' ? 0 : static_cast<int>(type_of(letter, floats)); }
 
 // ---------------------------------------------------------------- a node
 
@@ -116,18 +104,6 @@ class RunningNode : public Node {
     return count;
   }
 
-  Input input(size_t n) const override {
-    const ort::Value* value = nullptr;
-    check(ort::input(api, static_cast<const ort::KernelContext*>(context_), n, &value));
-    need(value != nullptr, "an input is missing");
-    Input found{};
-    void* data = nullptr;
-    check(ort::tensor_data(api, const_cast<ort::Value*>(value), &data));
-    found.data = data;
-    describe(value, &found);
-    return found;
-  }
-
   void* output(size_t n, const Sizes& shape, Type* type) override {
     ort::Value* value = nullptr;
     check(ort::output(api, context_, n, shape.data(), shape.size(), &value));
@@ -140,6 +116,18 @@ class RunningNode : public Node {
   }
 
  private:
+  Input read(size_t n) const override {
+    const ort::Value* value = nullptr;
+    check(ort::input(api, static_cast<const ort::KernelContext*>(context_), n, &value));
+    need(value != nullptr, "an input is missing");
+    Input found{};
+    void* data = nullptr;
+    check(ort::tensor_data(api, const_cast<ort::Value*>(value), &data));
+    found.data = data;
+    describe(value, &found);
+    return found;
+  }
+
   static void describe(const ort::Value* value, Input* found) {
     ort::Shape* shape = nullptr;
     check(ort::type_and_shape(api, value, &shape));
@@ -195,9 +183,11 @@ Op make(const Kernel& kernel, Type floats) {
   op.kernel = &kernel, op.floats = floats;
   op.name = [](const ort::CustomOp* o) { return self(o).kernel->name; };
   op.provider = [](const ort::CustomOp*) { return "CPUExecutionProvider"; };
-  op.input_type = [](const ort::CustomOp* o, size_t n) { return type_of(self(o).kernel->inputs[n], self(o).floats); };
+  op.input_type = [](const ort::CustomOp* o, size_t n) { return number_of(self(o).kernel->inputs[n], self(o).floats); };
   op.input_count = [](const ort::CustomOp* o) { return input_count(self(o)); };
-  op.output_type = [](const ort::CustomOp* o, size_t n) { return type_of(self(o).kernel->outputs[n], self(o).floats); };
+  op.output_type = [](const ort::CustomOp* o, size_t n) {
+    return number_of(self(o).kernel->outputs[n], self(o).floats);
+  };
   op.output_count = [](const ort::CustomOp* o) { return std::string(self(o).kernel->outputs).size(); };
   op.input_characteristic = [](const ort::CustomOp* o, size_t) { return many(self(o)) ? 2 : 0; };
   op.output_characteristic = [](const ort::CustomOp*, size_t) { return 0; };
@@ -219,7 +209,7 @@ ort::Domain* make_domain() {
   auto& ops = *new std::deque<Op>;
   ort::Domain* domain = nullptr;
   check(ort::create_domain(api, "fastprompt", &domain));
-  for (const auto* kernels : {&kAttentionKernels, &kMaskKernels, &kTokenKernels}) {
+  for (const auto* kernels : kAllKernels) {
     for (const Kernel& kernel : *kernels) {
       const bool generic = std::string(kernel.inputs).find('T') != std::string::npos;
       for (Type floats : kFloats) {

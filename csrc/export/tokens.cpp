@@ -1,9 +1,6 @@
-// Distances, and the scoring, selection and merging of tokens, of an exported model.
-#include <cmath>
+// Scoring, selection and merging of tokens of an exported model.
 
 #include "export/node.h"
-#include "geodesic/euclidean.h"
-#include "geodesic/geodesic.h"
 #include "pruning/merge.h"
 #include "pruning/rows.h"
 #include "pruning/score.h"
@@ -11,84 +8,6 @@
 
 namespace fastprompt {
 namespace {
-
-// ---------------------------------------------------------------- distances
-
-View view(const void* data, DType dtype, const Sizes& shape, const Sizes& whole) {
-  View v{data, dtype, {}};
-  int64_t step = 1;
-  for (int k = 4; k >= 0; --k) {
-    v.stride[k] = shape[k] == 1 && whole[k] != 1 ? 0 : step;
-    step *= shape[k];
-  }
-  return v;
-}
-
-void euclidean(Node& node) {
-  const Sizes shape = node.input(0).shape;
-  need(shape.size() == 5 && shape[1] == 1, "mask must be (B, 1, D, H, W)");
-  const auto& spacing = node.attributes.float_lists.at("spacing");
-  need(spacing.size() == 3, "spacing must be three numbers");
-  EuclideanTransform a{};
-  a.mask = view(node.bytes(0), DType::u8, shape, shape);
-  a.batch = shape[0], a.nz = shape[2], a.ny = shape[3], a.nx = shape[4];
-  for (int k = 0; k < 3; ++k) {
-    need(spacing[k] > 0 && std::isfinite(spacing[k]), "spacing must be positive and finite");
-    a.spacing[k] = spacing[k];
-  }
-  a.threads = node.threads;
-  a.out = node.float_output(0, shape);
-  if (node.input(0).count()) euclidean_distance_transform(a);
-}
-
-template <class E>
-E choose(const std::string& given, std::initializer_list<const char*> names) {
-  int n = 0;
-  for (const char* name : names) {
-    if (given == name) return static_cast<E>(n);
-    ++n;
-  }
-  throw std::invalid_argument("an attribute has an unknown value: " + given);
-}
-
-void geodesic(Node& node) {
-  const Sizes image = node.input(0).shape, start = node.input(1).shape;
-  const Attributes& o = node.attributes;
-  need(image.size() == 5 && start.size() == 5 && image[0] == start[0] && image[1] > 0 &&
-           std::equal(image.begin() + 2, image.end(), start.begin() + 2),
-       "image must be (B, C, D, H, W) and start (B, K, D, H, W)");
-  const Sizes wall = node.input(2).shape, walls{image[0], 1, image[2], image[3], image[4]};
-  std::string kind = o.texts.at("kind");
-  Geodesic a{};
-  a.two_sided = kind.rfind("signed_", 0) == 0;
-  if (a.two_sided) kind = kind.substr(7);
-  a.start_kind = choose<Start>(kind, {"cost", "seed", "nonzero"});
-  a.metric = choose<Metric>(o.texts.at("metric"), {"fastgeodis", "geodistk", "geodistk_fm"});
-  a.method = choose<Method>(o.texts.at("method"), {"raster", "toivanen", "exact"});
-  a.batch = image[0], a.channels = image[1], a.sets = start[1], a.nz = image[2], a.ny = image[3], a.nx = image[4];
-  a.image = view(node.floats(0), DType::f32, image, image);
-  a.start = view(node.floats(1), DType::f32, start, start);
-  if (node.input(2).count() != 1) {
-    need(wall == walls, "walls must be (B, 1, D, H, W)");
-    a.barrier = view(node.bytes(2), DType::u8, wall, wall);
-  }
-  const auto& spacing = o.float_lists.at("spacing");
-  need(spacing.size() == 2 || spacing.size() == 3, "spacing must be two or three numbers");
-  a.volume = spacing.size() == 3;
-  need(a.volume || a.nz == 1, "a volume needs three numbers of spacing");
-  for (int k = 0; k < 3; ++k) {
-    a.spacing[k] = a.volume ? spacing[k] : k ? spacing[k - 1] : 1.0f;
-    need(a.spacing[k] > 0 && std::isfinite(a.spacing[k]), "spacing must be positive and finite");
-  }
-  a.iterations = static_cast<int>(o.ints.at("iterations"));
-  a.grad_weight = o.floats.at("lam"), a.step_weight = o.floats.at("step_weight");
-  a.v = o.floats.at("v"), a.limit = o.floats.at("limit"), a.threads = node.threads;
-  a.out = node.float_output(0, start);
-  if (node.input(1).count() == 0) return;
-  a.two_sided ? signed_geodesic_distance(a) : geodesic_distance(a);
-}
-
-// ---------------------------------------------------------------- tokens
 
 Sizes rows_of(Node& node, size_t n) {
   const Sizes shape = node.input(n).shape;
@@ -189,18 +108,32 @@ void merge(Node& node) {
   if (a.batch * kept[1] * a.channels > 0) merge_rows(a);
 }
 
+// ---------------------------------------------------------------- shapes
+
+using Shapes = std::vector<Sizes>;
+
+Shapes pruned(const Known& k) {
+  const int64_t count = k.attributes.ints.at("count");
+  return {{k.axis(0, 0), count, k.axis(0, 2)}, {k.axis(0, 0), count}};
+}
+
+Shapes matched(const Known& k) {
+  const int64_t tokens = k.axis(0, 1), merged = k.attributes.ints.at("merged");
+  return {{k.axis(0, 0), tokens < 0 ? -1 : tokens - merged}, {k.axis(0, 0), tokens}};
+}
+
 }  // namespace
 
 const std::vector<Kernel> kTokenKernels = {
-    {"EuclideanDistanceTransform", "a", "f", "spacing:F", euclidean},
-    {"GeodesicDistance", "aaa", "f", "kind:s metric:s method:s iterations:i lam:f step_weight:f spacing:F v:f limit:f",
-     geodesic},
-    {"CosineScores", "TT", "T", "", cosine},
-    {"PruneTokens", "Taa", "Ti", "count:i", prune},
-    {"GatherTokens", "Ti", "T", "", gather},
-    {"ScatterTokens", "TTi", "T", "count:i", scatter},
-    {"MatchTokens", "a", "ii", "merged:i spared:i", match},
-    {"MergeTokens", "TTii", "T", "", merge},
+    {"CosineScores", "TT", "T", "", cosine, [](const Known& k) { return Shapes{k.axes(0, {0, 1})}; }},
+    {"PruneTokens", "Taa", "Ti", "count:i", prune, pruned},
+    {"GatherTokens", "Ti", "T", "", gather,
+     [](const Known& k) { return Shapes{{k.axis(1, 0), k.axis(1, 1), k.axis(0, 2)}}; }},
+    {"ScatterTokens", "TTi", "T", "count:i", scatter,
+     [](const Known& k) { return Shapes{{k.axis(1, 0), k.attributes.ints.at("count"), k.axis(1, 2)}}; }},
+    {"MatchTokens", "a", "ii", "merged:i spared:i", match, matched},
+    {"MergeTokens", "TTii", "T", "", merge,
+     [](const Known& k) { return Shapes{{k.axis(2, 0), k.axis(2, 1), k.axis(0, 2)}}; }},
 };
 
 }  // namespace fastprompt

@@ -10,14 +10,24 @@ from fastprompt.export._tensorrt import Built, tensorrt
 __all__ = ["Built", "Exported", "Inspected", "inspect", "onnx", "onnxruntime", "openvino_extension", "tensorrt"]
 
 
-def openvino_extension() -> list[Any]:
-    """Our nodes for OpenVINO, as Python operators: ``for e in openvino_extension(): core.add_extension(e)``.
+def openvino_extension(kind: str = "auto") -> list[Any]:
+    """Our nodes for OpenVINO: ``for extension in openvino_extension(): core.add_extension(extension)``.
 
-    They call the kernels of this package, on the CPU and one at a time (they hold Python's lock). A model that is read
-    with them must be of flavor "portable" or "plugin". Without them, use flavor "inlined".
+    In C++ it is one library, which is compiled against the OpenVINO that is installed when it is first asked for (CMake
+    and a C++ compiler are needed) and kept in ``~/.cache/fastprompt``: our kernels on OpenVINO's own threads, without
+    Python. Python operators run the same kernels on the threads of :func:`fastprompt.set_num_threads`, one
+    at a time. A model that is read with either must be of flavor "portable" or "plugin"; without, use "inlined".
+
+    Args:
+        kind: "c++", "python", or "auto": C++ where it can be built, else Python with a warning that says why not.
+
+    Returns:
+        What ``core.add_extension`` takes, one after the other: the path of the library, or an object for each operator.
 
     Raises:
         ImportError: OpenVINO is not installed.
+        RuntimeError: with "c++", why it cannot be built.
+        ValueError: another ``kind``.
 
     Example:
         >>> import fastprompt as fp, openvino
@@ -25,6 +35,19 @@ def openvino_extension() -> list[Any]:
         >>> for extension in fp.export.openvino_extension():
         ...     core.add_extension(extension)
     """
+    if kind not in ("auto", "c++", "python"):
+        raise ValueError(f"kind must be 'auto', 'c++' or 'python', got {kind!r}")
+    from fastprompt.export import _openvino_build
+
+    if kind != "python":
+        try:
+            return [_openvino_build.extension_path()]
+        except _openvino_build.CannotBuild as error:
+            if kind == "c++":
+                raise
+            import warnings
+
+            warnings.warn(f"fastprompt: Python operators for OpenVINO instead of C++: {error}", stacklevel=2)
     from fastprompt.export import _openvino
 
     return _openvino.extensions()

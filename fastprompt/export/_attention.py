@@ -21,14 +21,14 @@ PER_PROMPT = """
 """
 
 
-def two_way(attributes: dict[str, Any]) -> str:
-    """SAM's two-way transformer on (B, T, C) and (B', C, H, W)."""
+def two_way(attributes: dict[str, Any], added: str = "") -> str:
+    """SAM's two-way transformer on (B, T, C) and (B', C, H, W); ``added`` makes ``x`` into ``x_added``."""
     heads, depth, width, channels = (attributes[k] for k in ("heads", "depth", "width", "channels"))
     inner, own = width**-0.5, (channels // heads) ** -0.5
     names = iter(weight_names(depth))
     lines = [
-        PER_PROMPT.format(rows="prompt"),
-        "  keys0 = Transpose <perm = [0, 2, 1]> (x)",
+        PER_PROMPT.format(rows="prompt") + added,
+        f"  keys0 = Transpose <perm = [0, 2, 1]> ({'x_added' if added else 'x'})",
         "  position_of = Reshape (position, flat)",
         "  place = Transpose <perm = [0, 2, 1]> (position_of)",
         # No -1: there may be no prompt.

@@ -46,12 +46,13 @@ def euclidean(attributes: dict[str, Any]) -> str:
 
 
 def geodesic(attributes: dict[str, Any]) -> str:
-    """D(p) = min(D(p), min over q of D(q) + w(p, q)) for all pixels at once, until nothing changes."""
-    if attributes["method"] != "exact":
+    """D(p) = min(D(p), min over q of D(q) + w(p, q)): for all pixels at once until nothing changes, or line by line."""
+    if attributes["method"] == "toivanen":
         raise ValueError(
-            f"GeodesicDistance with method={attributes['method']!r} has no form in standard ONNX: its order of pixels "
-            "is the method; export with flavor='plugin', or use method='exact'"
+            "GeodesicDistance with method='toivanen' has no form in standard ONNX: its order of single pixels is the "
+            "method; export with flavor='plugin', or use method='exact' or 'raster'"
         )
+    solve = sweeps if attributes["method"] == "raster" else relax
     kind = attributes["kind"]
     lines = """
   image0 = Cast <to = 1> (image)
@@ -76,9 +77,9 @@ def geodesic(attributes: dict[str, Any]) -> str:
 """
     lines += edges(attributes)
     if not kind.startswith("signed_"):
-        return lines + begin("a", kind, False) + relax("a", attributes) + "  distance = Identity (a_out)\n"
+        return lines + begin("a", kind, False) + solve("a", attributes) + "  distance = Identity (a_out)\n"
     kind = kind.removeprefix("signed_")
-    lines += begin("a", kind, False) + relax("a", attributes) + begin("b", kind, True) + relax("b", attributes)
+    lines += begin("a", kind, False) + solve("a", attributes) + begin("b", kind, True) + solve("b", attributes)
     return (
         lines
         + """
@@ -175,7 +176,78 @@ def relax(p: str, attributes: dict[str, Any]) -> str:
     any = ReduceMax <keepdims = 0> (marks)
     changed = Cast <to = 9> (any)
   }}> (often, yes, {p}_start)
-  {p}_over = Greater ({p}_end, limit)
-  {p}_out = Where ({p}_over, inf, {p}_end)
 """
-    return lines
+    return lines + limited(p)
+
+
+def limited(p: str) -> str:
+    return f"  {p}_over = Greater ({p}_end, limit)\n  {p}_out = Where ({p}_over, inf, {p}_end)\n"
+
+
+def sweeps(p: str, attributes: dict[str, Any]) -> str:
+    """FastGeodis' order: along each axis forth and back, a line taking from the line behind it."""
+    axes = (2, 3, 4) if len(attributes["spacing"]) == 3 else (3, 4)
+    passes = list(itertools.product(range(attributes["iterations"]), axes, (1, -1)))
+    lines, before = "", f"{p}_start"
+    for k, (_, axis, direction) in enumerate(passes):
+        after = f"{p}_end" if k == len(passes) - 1 else f"{p}_after{k}"
+        lines += sweep(f"{p}{k}", before, after, axis, direction, attributes["spacing"])
+        before = after
+    return (lines or f"  {p}_end = Identity ({p}_start)\n") + limited(p)
+
+
+def sweep(p: str, before: str, after: str, axis: int, direction: int, spacing: Any) -> str:
+    """A sweep back is one forth of what is turned around."""
+    behind = [(n, o) for n, o in enumerate(offsets(spacing)) if o[axis - 2] == -direction]
+    others = [k for k in (2, 3, 4) if k != axis]
+    lines = f"""
+  {p}_at = Constant <value_ints = [{axis}]> ()
+  {p}_others = Constant <value_ints = [2, 3]> ()
+  {p}_from = Constant <value_ints = [{-1 if direction < 0 else 0}]> ()
+  {p}_to = Constant <value_ints = [{-(2**63) + 1 if direction < 0 else 2**63 - 1}]> ()
+  {p}_step = Constant <value_ints = [{direction}]> ()
+  {p}_pads = Constant <value_ints = [0, 0, 1, 1, 0, 0, 1, 1]> ()
+  {p}_count0 = Shape <start = {axis}, end = {axis + 1}> ({before})
+  {p}_count = Squeeze ({p}_count0)
+  {p}_d = Slice ({before}, {p}_from, {p}_to, {p}_at, {p}_step)
+  {p}_first = Constant <value_int = 0> ()
+  {p}_line = Gather <axis = {axis}> ({p}_d, {p}_first)
+  {p}_line_shape = Shape ({p}_line)
+  {p}_nothing = Expand (inf, {p}_line_shape)
+  {p}_size = Shape <start = 2> ({p}_line)
+"""
+    for n, o in behind:
+        lines += f"""
+  {p}_w{n} = Slice (w{n}, {p}_from, {p}_to, {p}_at, {p}_step)
+  {p}_low{n} = Constant <value_ints = {[1 + o[k - 2] for k in others]}> ()
+  {p}_high{n} = Add ({p}_size, {p}_low{n})
+"""
+    lines += f"""
+  {p}_last, {p}_lines = Loop <body = {p}_sweep (int64 i, bool go, float[B, K, R, S] last)
+    => (bool going, float[B, K, R, S] line, float[B, K, R, S] kept) {{
+    going = Identity (go)
+    own = Gather <axis = {axis}> ({p}_d, i)
+    around = Pad (last, {p}_pads, inf)
+"""
+    for n, _ in behind:
+        lines += f"""
+    q{n} = Slice (around, {p}_low{n}, {p}_high{n}, {p}_others)
+    e{n} = Gather <axis = {axis}> ({p}_w{n}, i)
+    c{n} = Add (q{n}, e{n})
+    n{n} = IsNaN (c{n})
+    t{n} = Where (n{n}, inf, c{n})
+"""
+    # Reshape: onnx's evaluator joins the lines where a runtime stacks them.
+    back = {2: [1, 2, 0, 3, 4], 3: [1, 2, 3, 0, 4], 4: [1, 2, 3, 4, 0]}[axis]
+    return (
+        lines
+        + f"""
+    line = Min (own, {", ".join(f"t{n}" for n, _ in behind)})
+    kept = Identity (line)
+  }}> ({p}_count, yes, {p}_nothing)
+  {p}_all_shape = Concat <axis = 0> ({p}_count0, {p}_line_shape)
+  {p}_all = Reshape ({p}_lines, {p}_all_shape)
+  {p}_swept = Transpose <perm = {back}> ({p}_all)
+  {after} = Slice ({p}_swept, {p}_from, {p}_to, {p}_at, {p}_step)
+"""
+    )

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from fastprompt.export._attention import weight_names
 from fastprompt.export._operators import DOMAIN, OPERATORS, OPSET, PLUGIN, attribute_names
 
 
@@ -14,8 +13,8 @@ def node_attributes(node: Any) -> dict[str, Any]:
 
 
 def input_names(name: str, attributes: dict[str, Any]) -> list[str]:
-    names = OPERATORS[name].inputs.split()
-    return [*names[:-1], *weight_names(attributes["depth"])] if names[-1] == "…" else names
+    names, weights = OPERATORS[name].inputs.split(), OPERATORS[name].weights
+    return [*names[:-1], *weights(attributes)] if weights else names
 
 
 def function_of(name: str, attributes: dict[str, Any], opset: int = OPSET, body: str | None = None) -> Any:

@@ -20,6 +20,7 @@ RUNTIMES = {
         name: "runs it as standard ONNX" for name in ("ONNX Runtime", "OpenVINO", "TensorRT", "onnx.reference")
     },
 }
+OLDEST = 18  # opset whose reductions take their axes as an input
 TOPK = 3840  # TensorRT's largest k
 
 
@@ -105,6 +106,9 @@ def notes_on(model: Any) -> list[str]:
             found.append(
                 f"PruneTokens keeps {number} tokens: TensorRT's TopK takes at most {TOPK}, its plugin does not"
             )
+    opset = {o.domain: o.version for o in model.opset_import}.get("", 0)
+    if model.functions and opset < OLDEST:
+        found.append(f"opset {opset}: the bodies are written for {OLDEST} and newer, older ones read them otherwise")
     if any(x.data_location for x in model.graph.initializer):
         found.append("weights are in another file: keep both together")
     return found

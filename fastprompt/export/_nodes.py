@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnx
-import onnxscript
 import torch
 from onnxscript import opset20 as op
 
-from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN, VERSION
+from fastprompt.export import _nodes_of_maps
+from fastprompt.export._node import endless, node, nothing
 from fastprompt.ops import (
     _torch_attention,
+    _torch_decoder,
     _torch_encoder,
     _torch_euclidean,
     _torch_geodesic,
@@ -23,60 +24,23 @@ from fastprompt.ops import (
     _torch_two_way,
 )
 
-FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-OTHERS = [f"tensor({x})" for x in ("int64", "int32", "int8", "uint8", "bool", "int16")]
-KINDS = {"int": "INT", "float": "FLOAT", "ints": "INTS", "floats": "FLOATS", "string": "STRING"}
-
-
-def schema(name: str) -> Any:
-    """So that onnxscript knows the node; nothing is registered anywhere."""
-    S, operator = onnx.defs.OpSchema, OPERATORS[name]
-    inputs, outputs = operator.inputs.split(), operator.outputs.split()
-    inputs = inputs[-1:] if inputs[-1] == "…" else inputs  # onnxscript gives the first ones twice beside a variadic one
-    types = [f"T{n}" for n in range(len(inputs) + len(outputs))]
-    names = [*inputs, *outputs]
-    parameters = []
-    for n, kind in zip(names, types, strict=True):
-        many = n == "…"
-        option = S.FormalParameterOption.Variadic if many else S.FormalParameterOption.Single
-        parameters.append(S.FormalParameter("weights" if many else n, kind, param_option=option))
-    attributes = [
-        S.Attribute(k, getattr(S.AttrType, KINDS[v]), "", required=False) for k, v in operator.attributes.items()
-    ]
-    attributes += [S.Attribute(k, S.AttrType.STRING, "", required=False) for k in PLUGIN]
-    return S(
-        name,
-        DOMAIN,
-        VERSION,
-        inputs=parameters[: len(inputs)],
-        outputs=parameters[len(inputs) :],
-        type_constraints=[(t, FLOATS + OTHERS, "") for t in types],
-        attributes=attributes,
-    )
-
-
-NODES = {name: onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, VERSION), name, schema(name)) for name in OPERATORS}
-
-
-def node(name: str, *inputs: Any, **attributes: Any) -> Any:
-    return NODES[name](*inputs, **attributes, **PLUGIN)
-
-
-def nothing(axes: int) -> Any:
-    """Added to anything, it changes nothing: what stands for an input that is not given."""
-    return op.Reshape(op.Constant(value_floats=[0.0]), op.Constant(value_ints=[1] * axes))
-
-
-def endless() -> Any:
-    """Lengths of prompts of which all tokens exist."""
-    return op.Constant(value_ints=[2**62])
-
 
 def two_way(
     image, position, prompt, weights, heads: int, width: int, depth: int, eps: Sequence[float]
 ):  # fmt: skip
     sizes = {"heads": heads, "width": width, "depth": depth, "channels": int(prompt.shape[2])}
     return node("TwoWayTransformer", image, position, prompt, *weights, **sizes, eps=eps[0], final_eps=eps[1])
+
+
+def mask_decoder(
+    image, dense, position, prompt, weights, head, detail1=None, detail2=None, mlps=(), heads: int = 0, width: int = 0,
+    depth: int = 0, first: int = 0, layers: int = 0, eps: Sequence[float] = (),
+):  # fmt: skip
+    details = (nothing(4) if x is None else x for x in (detail1, detail2))
+    sizes = {"heads": heads, "width": width, "depth": depth, "channels": int(prompt.shape[2])}
+    sizes |= {"first": first, "layers": layers, "masks": len(mlps) // (2 * layers)}
+    given = (image, dense, position, prompt, *weights, *head, *details, *mlps)
+    return node("MaskDecoder", *given, **sizes, eps=eps[0], final_eps=eps[1], head_eps=eps[2])
 
 
 def token_mlps(tokens, rows: Sequence[int], weights, layers: int):
@@ -223,6 +187,7 @@ def merge_rows(tokens, size, kept, target):
 
 TABLE: dict[Any, Any] = {
     _torch_two_way.transformer: two_way,
+    _torch_decoder.decoder: mask_decoder,
     _torch_mlp.token_mlps: token_mlps,
     _torch_encoder.normalised_linear: normalised_linear,
     _torch_encoder.residual_mlp: residual_mlp,
@@ -239,6 +204,7 @@ TABLE: dict[Any, Any] = {
     _torch_pruning.scatter_rows: scatter_rows,
     _torch_pruning.match_tokens: match_tokens,
     _torch_pruning.merge_rows: merge_rows,
+    **_nodes_of_maps.TABLE,
 }
 
 

@@ -25,6 +25,8 @@ def onnx(
     flavor: str = "portable",
     part: str = "decoder",
     multimask: bool = True,
+    mask_prompts: bool = False,
+    images: bool = False,
     args: tuple[Any, ...] | None = None,
     checks: list[tuple[Any, ...]] | None = None,
     input_names: list[str] | None = None,
@@ -45,14 +47,18 @@ def onnx(
     with the model; only then it is written.
 
     Args:
-        model: transformers' ``SamModel`` or segment-anything's ``Sam``, of which ``part`` is taken; or any module that
-            calls functions of this package, with ``args``. Modules that have a drop-in get it for the export.
+        model: transformers' ``SamModel``, ``SamHQModel`` or ``Sam2Model``, or segment-anything's ``Sam``, of which
+            ``part`` is taken; or any module that calls functions of this package, with ``args``. Modules that have a
+            drop-in get it for the export.
         path: of the file. Weights are inside; at most 2 GB.
         flavor: see above.
         part: of SAM: "decoder" takes ``image_embeddings`` (1, C, h, w), ``points`` (P, N, 2), (x, y) pixels of the
             network's input, and ``labels`` (P, N) int64 with any P and N (see docs/export.md), and gives ``masks``
             (P, K, 4 h, 4 w) and ``scores`` (P, K); "encoder" takes ``pixels`` (B, 3, H, W).
         multimask: whether the decoder gives SAM's three masks, or the one.
+        mask_prompts: whether it also takes ``mask_input`` (P, 1, 4 h, 4 w), logits of the last click say, and
+            ``has_mask_input`` (P), 0 where there is none.
+        images: whether it takes several images: ``image_embeddings`` (B, C, h, w), and an axis B before P everywhere.
         args: example inputs of any other module.
         checks: further inputs to compare at; default: the example with every axis of ``dynamic_shapes`` longer, shorter
             and of size 1.
@@ -73,14 +79,15 @@ def onnx(
     check(model, flavor, part)
     import torch
 
-    from fastprompt.export import _sam
+    from fastprompt.export import _sam_files
     from fastprompt.export._verify import compare
 
     if args is None:
-        if not _sam.is_sam(model):
+        if not _sam_files.is_sam(model):
             raise ValueError(f"args must hold example inputs: {type(model).__name__} is no SAM that is known here")
         host = model
-        model, options = _sam.decoder(host, multimask) if part == "decoder" else _sam.encoder(host)
+        of_decoder = (multimask, mask_prompts, images)
+        model, options = _sam_files.decoder(host, *of_decoder) if part == "decoder" else _sam_files.encoder(host)
         args = options["args"]
         input_names, output_names = options["input_names"], options["output_names"]
         dynamic_shapes = options["dynamic_shapes"]

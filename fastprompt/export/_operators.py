@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastprompt.export import _attention, _distance, _masks, _tokens
+from fastprompt.export import _attention, _decoder, _distance, _guidance, _masks, _pooling, _tokens
 
 DOMAIN = "fastprompt"
 VERSION = 1
@@ -18,20 +18,31 @@ class Operator(NamedTuple):
     serves every call; kernels read such a tensor as "absent".
     """
 
-    inputs: str  # names; "…" behind the last: as many as the model's transformer has weights
+    inputs: str  # names; "…" behind the last: weights, as many as the model has, named by ``weights``
     outputs: str
     attributes: dict[str, str]  # kind of each: int, float, ints, floats or string
     body: Callable[[dict[str, Any]], str]  # of the attributes of a node
+    weights: Callable[[dict[str, Any]], list[str]] | None = None
 
 
+TRANSFORMER = {"depth": "int", "heads": "int", "width": "int", "channels": "int", "eps": "float", "final_eps": "float"}
+SIMILARITY = {"scale": "float", "eps": "float", "temperature": "float", "sharpest": "float"}
 RESIZING = {"size": "ints", "frame": "ints", "crop": "ints", "threshold": "float", "offset": "float"}
 
 OPERATORS: dict[str, Operator] = {
     "TwoWayTransformer": Operator(
         "image position prompt …",
         "tokens attended",
-        {"depth": "int", "heads": "int", "width": "int", "channels": "int", "eps": "float", "final_eps": "float"},
+        TRANSFORMER,
         _attention.two_way,
+        lambda a: _attention.weight_names(a["depth"]),
+    ),
+    "MaskDecoder": Operator(
+        "image dense position prompt …",
+        "tokens masks",
+        {**TRANSFORMER, "head_eps": "float", "first": "int", "masks": "int", "layers": "int"},
+        _decoder.decoder,
+        _decoder.decoder_names,
     ),
     "MaskHead": Operator(
         "image vectors conv1 bias1 norm_weight norm_bias conv2 bias2 detail1 detail2",
@@ -84,6 +95,45 @@ OPERATORS: dict[str, Operator] = {
         },
         _distance.geodesic,
     ),
+    "ClickMap": Operator(
+        "points labels",
+        "maps",
+        {
+            "size": "ints",
+            "channels": "ints",
+            "code": "int",
+            "scales": "floats",
+            "clip": "float",
+            "divisor": "float",
+            "stretch": "int",
+            "missing": "float",
+        },
+        _guidance.click_map,
+    ),
+    "BoxMap": Operator(
+        "corners",
+        "maps",
+        {"size": "ints", "distance": "int", "offset": "float", "low": "float", "high": "float"},
+        _guidance.box_map,
+    ),
+    "MaskedPool": Operator(
+        "features mask",
+        "pooled",
+        {
+            "resize": "int",
+            "align_corners": "int",
+            "background": "int",
+            "hard": "int",
+            "threshold": "float",
+            "eps": "float",
+            "empty": "float",
+        },
+        _pooling.masked_pool,
+    ),
+    "SimilarityMap": Operator("features rows", "maps", {**SIMILARITY, "softmax": "int"}, _pooling.similarity_map),
+    "SimilarityArgmax": Operator("features rows", "index", SIMILARITY, _pooling.similarity_argmax),
+    "PriorSimilarity": Operator("query support mask", "most", {"eps": "float"}, lambda a: _pooling.PRIOR),
+    "MemoryRead": Operator("q k v", "out log_weight", {"scale": "float"}, lambda a: _pooling.MEMORY),
     "CosineScores": Operator("tokens prompts", "scores", {}, lambda a: _tokens.COSINE),
     "PruneTokens": Operator("tokens scores always", "kept indices", {"count": "int"}, _tokens.prune),
     "GatherTokens": Operator("rows index", "out", {}, lambda a: _tokens.GATHER),

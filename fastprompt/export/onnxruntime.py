@@ -17,13 +17,18 @@ def library_path() -> str:
     >>> fp.export.onnxruntime.library_path().endswith(("fastprompt_onnxruntime.so", ".dylib", ".dll"))
     True
     """
-    import fastprompt
-
-    for folder in (*map(Path, fastprompt.__path__), Path(str(fastprompt._C.__file__)).parent):
+    for folder in folders():
         for found in sorted(folder.glob("fastprompt_onnxruntime.*")):
             if found.suffix in (".so", ".dylib", ".dll"):
                 return str(found)
     raise FileNotFoundError("this build of fastprompt has no library for ONNX Runtime: reinstall it")
+
+
+def folders() -> list[Path]:
+    """Where what CMake builds is: an editable install keeps it apart from the Python files."""
+    import fastprompt
+
+    return [*map(Path, fastprompt.__path__), Path(str(fastprompt._C.__file__)).parent]
 
 
 def register(session_options: Any) -> Any:

@@ -12,10 +12,11 @@ from fastprompt._gpu import triton_reason
 from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
-from fastprompt.nn._mlp import token_mlps
+from fastprompt.nn._mlp import same_layers, token_mlps
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
 from fastprompt.ops import _torch_two_way_gpu as gpu
+from fastprompt.ops._torch_decoder import decoder
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, transformer, two_way
 
 CPU = torch.device("cpu")
@@ -98,6 +99,32 @@ class Decoder(DropIn):
         """Why a host cannot be replaced; None: it can."""
         return unsupported_transformer(host.transformer)
 
+    def decode(
+        self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor, first: int, wanted: slice,
+        others: list[tuple[int, Any]], detail: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+        """Tokens (B P, T, C) after the transformer, the ``wanted`` masks of the tokens from row ``first`` on, and
+        ``mlp(tokens[:, row])`` of each of the others."""
+        rows = range(first, first + self.num_mask_tokens)[wanted]
+        mlps = same_layers(self.output_hypernetworks_mlps[wanted]) if is_exporting() else None
+        if mlps is None:
+            tokens, attended = self.attend_each(prompt, image, dense, position)
+            vectors, found = self.read(tokens, first, wanted, others)
+            return tokens, self.head(attended, vectors, detail), found
+        # One node, which shares what prompts have in common: hosts expand it for each.
+        image = image[:1] if image.stride(0) == 0 else image
+        dense = dense[:1] if dense.stride(0) == 0 else dense
+        dense = dense[:, :, :1, :1] if constant(dense) else dense
+        w, (conv1, norm, conv2) = TwoWayWeights(self.transformer), self.upscaling()
+        head = [conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias]
+        given = (image, dense, position[:1], prompt, w.all, head, *(detail or (None, None)), mlps[0])
+        tokens, masks = decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
+        return tokens, masks, [self.from_token(tokens, row, mlp) for row, mlp in others]
+
+    def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
+        """As :meth:`attend`; a host whose prompts may have dense prompts of their own says what that means."""
+        return self.attend(tokens, image, dense, position)
+
     def attend(self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
         """Tokens (B P, T, C) and image tokens for prompts (B P, T, C) and images (B, C, H, W).
 
@@ -132,12 +159,6 @@ class Decoder(DropIn):
         prepared = kept("two_way", weights.prepare, make) if plain else make()
         prompt, image = two_way(prompt, prepared, images, height * width, weights)
         return prompt, image.unflatten(2, (height, width))
-
-    def masks(
-        self, image: Attended, tokens: Tensor, wanted: slice, detail: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """(B P, K, 4 H, 4 W): the ``wanted`` masks of the mask tokens (B P, M, C)."""
-        return self.head(image, self.mask_vectors(tokens, wanted), detail)
 
     def mask_vectors(self, tokens: Tensor, wanted: slice) -> Tensor:
         """(B P, K, D) of mask tokens (B P, M, C)."""

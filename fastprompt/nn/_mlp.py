@@ -21,6 +21,15 @@ def token_mlps(tokens: Tensor, rows: list[int], mlps: Iterable[Any]) -> list[Ten
     return [x.sigmoid() if mlp.sigmoid_output else x for x, mlp in zip(found, mlps, strict=True)]
 
 
+def same_layers(mlps: Iterable[Any]) -> tuple[list[Tensor], int] | None:
+    """Weights and biases of MLPs without sigmoid and with equally many layers, and how many; None: they are others."""
+    mlps = list(mlps)
+    layers = [linear_layers(mlp) for mlp in mlps]
+    if not mlps or not all(layers) or len({len(x) for x in layers}) > 1 or any(m.sigmoid_output for m in mlps):
+        return None
+    return [w for stack in layers for layer in stack for w in (layer.weight, layer.bias)], len(layers[0])
+
+
 def linear_layers(mlp: Any) -> list[nn.Linear]:
     """Of a FeedForward of transformers or an MLP of segment-anything; none for anything else."""
     if not hasattr(mlp, "sigmoid_output") or mlp._forward_hooks or mlp._forward_pre_hooks:

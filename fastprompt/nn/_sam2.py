@@ -41,15 +41,17 @@ class Sam2Decoder(TransformersDecoder):
         batch, prompts = image.shape[0], sparse.shape[1]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(batch, prompts, -1, -1), sparse], 2).flatten(0, 1)
-        tokens, attended = self.attend(tokens, image, dense, position)
         finer, fine = detail
-        mask_tokens = tokens[:, 2 : 2 + self.num_mask_tokens]
         choose = not multimask and self.dynamic_multimask_via_stability and not self.training
         wanted = slice(1, None) if multimask else slice(0, 1)
         needed = slice(0, None) if choose else wanted
-        masks = self.masks(attended, mask_tokens, needed, (fine, finer)).unflatten(0, (batch, prompts))
-        scores = self.from_token(tokens, 1, self.iou_prediction_head)[:, needed].unflatten(0, (batch, prompts))
+        others = [(1, self.iou_prediction_head), (0, self.pred_obj_score_head)]
+        tokens, masks, (scores, objects) = self.decode(
+            tokens, image, dense, position, 2, needed, others, (fine, finer)
+        )
+        masks, mask_tokens = masks.unflatten(0, (batch, prompts)), tokens[:, 2 : 2 + self.num_mask_tokens]
+        scores = scores[:, needed].unflatten(0, (batch, prompts))
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)
-        objects = self.from_token(tokens, 0, self.pred_obj_score_head).unflatten(0, (batch, prompts))
+        objects = objects.unflatten(0, (batch, prompts))
         return masks, scores, mask_tokens[:, wanted].unflatten(0, (batch, prompts)), objects

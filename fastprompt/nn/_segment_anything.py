@@ -53,7 +53,7 @@ class SegmentAnythingDecoder(PackageDecoder):
         self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         own = [x.weight.expand(len(sparse), -1, -1) for x in (self.iou_token, self.mask_tokens)]
-        tokens, attended = self.attend_each(torch.cat([*own, sparse], 1), image, dense, position)
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        vectors, (scores,) = self.read(tokens, 1, wanted, [(0, self.iou_prediction_head)])
-        return self.head(attended, vectors), scores[:, wanted]
+        tokens, wanted = torch.cat([*own, sparse], 1), slice(1, None) if multimask else slice(0, 1)
+        others = [(0, self.iou_prediction_head)]
+        _, masks, (scores,) = self.decode(tokens, image, dense, position, 1, wanted, others)
+        return masks, scores[:, wanted]

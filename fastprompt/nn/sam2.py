@@ -44,12 +44,13 @@ class MaskDecoder(PackageDecoder, host.MaskDecoder):
         first = len(own)  # the token of the score; those of the masks follow
         own += [self.iou_token.weight, self.mask_tokens.weight]
         tokens = torch.cat([torch.cat(own).expand(len(sparse), -1, -1), sparse], 1)
-        tokens, attended = self.attend_each(tokens, image, dense, position)
-        mask_tokens = tokens[:, first + 1 : first + 1 + self.num_mask_tokens]
         choose = not multimask and self.dynamic_multimask_via_stability and not self.training
         wanted = slice(1, None) if multimask else slice(0, None if choose else 1)
-        masks = self.masks(attended, mask_tokens, wanted, None if detail is None else (detail[1], detail[0]))
-        scores = self.from_token(tokens, first, self.iou_prediction_head)[:, wanted]
+        detail = None if detail is None else (detail[1], detail[0])
+        others = [(first, self.iou_prediction_head)]
+        tokens, masks, (scores,) = self.decode(tokens, image, dense, position, first + 1, wanted, others, detail)
+        mask_tokens = tokens[:, first + 1 : first + 1 + self.num_mask_tokens]
+        scores = scores[:, wanted]
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)
         kept = slice(1, None) if multimask and self.use_multimask_token_for_obj_ptr else slice(0, 1)

@@ -34,11 +34,10 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
     ) -> tuple[Tensor, Tensor]:
         batch, prompts = image.shape[0], 1 if sparse is None else sparse.shape[1]
         own = [x.weight.expand(batch, prompts, -1, -1) for x in (self.iou_token, self.mask_tokens)]
-        tokens = torch.cat(own if sparse is None else [*own, sparse], 2)
-        tokens, attended = self.attend(tokens.flatten(0, 1), image, dense, position)
+        tokens = torch.cat(own if sparse is None else [*own, sparse], 2).flatten(0, 1)
         wanted = slice(1, None) if multimask else slice(0, 1)
-        vectors, (scores,) = self.read(tokens, 1, wanted, [(0, self.iou_prediction_head)])
-        masks = self.head(attended, vectors)
+        others = [(0, self.iou_prediction_head)]
+        _, masks, (scores,) = self.decode(tokens, image, dense, position, 1, wanted, others)
         return masks.unflatten(0, (batch, prompts)), scores[:, wanted].unflatten(0, (batch, prompts))
 
 

@@ -62,7 +62,7 @@ class SamHQMaskDecoder(TransformersDecoder, HqDecoder, host.SamHQMaskDecoder):
         scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
         if multimask:
             scores, order = torch.sort(scores, 1, descending=True)
-            masks = masks.take_along_dim(order[..., None, None], 1)
+            masks = masks.gather(1, order[..., None, None].expand_as(masks))
         masks = fine if only else masks + fine
         return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
 
