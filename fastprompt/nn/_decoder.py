@@ -27,7 +27,7 @@ is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2
 class DropIn(nn.Module):
     """Mixin of a host's module."""
 
-    devices = ("cpu",)  # that have a kernel
+    devices: tuple[str, ...] = ("cpu",)  # that have a kernel
 
     def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
         """Whether this call takes the host's path; the reason is said once."""

@@ -46,9 +46,7 @@ class Sam2Decoder(TransformersDecoder):
         wanted = slice(1, None) if multimask else slice(0, 1)
         needed = slice(0, None) if choose else wanted
         others = [(1, self.iou_prediction_head), (0, self.pred_obj_score_head)]
-        tokens, masks, (scores, objects) = self.decode(
-            tokens, image, dense, position, 2, needed, others, (fine, finer)
-        )
+        tokens, masks, (scores, objects) = self.decode(tokens, image, dense, position, 2, needed, others, (fine, finer))
         masks, mask_tokens = masks.unflatten(0, (batch, prompts)), tokens[:, 2 : 2 + self.num_mask_tokens]
         scores = scores[:, needed].unflatten(0, (batch, prompts))
         if choose:
