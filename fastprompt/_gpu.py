@@ -3,6 +3,7 @@ first use. Which of them are on, and the reason where one is off."""
 
 import ctypes
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -56,10 +57,41 @@ def fix(backend: str) -> str:
     return "use the cpu backend; move tensors with .cpu()"
 
 
+def stream() -> int:
+    """The address of the current stream of the current device, for a launcher in ``fastprompt._C``."""
+    import torch
+
+    return int(torch.cuda.current_stream().cuda_stream)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether tensors on a GPU, of which there is one then, find their kernels."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def kernels(family: str) -> Any:
+    """The module ``fastprompt.kernels.<family>``, whose kernels Triton compiles at their first launch."""
+    try:
+        return importlib.import_module(f"fastprompt.kernels.{family}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"tensors on a GPU need {error.name}: pip install {error.name}, or call .cpu()") from None
+
+
 def is_cuda(x: Any) -> bool:
     """Whether ``x`` is a torch tensor on a CUDA device, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
 
 
-__all__ = ["BACKENDS", "fix", "is_cuda", "reason"]
+def products(x: Any) -> str:
+    """Triton's ``input_precision`` for products of float32 on the device of ``x``, by
+    ``torch.get_float32_matmul_precision()``."""
+    import torch
+
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "ieee"  # no TF32 there
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+__all__ = ["BACKENDS", "fix", "has_triton", "is_cuda", "kernels", "products", "reason", "stream"]

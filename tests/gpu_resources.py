@@ -6,17 +6,18 @@ python tests/gpu_resources.py --write     # `make gpu-table`
 
 import contextlib
 import functools
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import types
 import unittest.mock
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 TABLE = ROOT / "docs/gpu_resources.md"
 ARCHS = [75, 80, 87, 89, 90, 100, 120]
 HEADER = """# What the GPU kernels take
@@ -63,11 +64,21 @@ def resident_blocks(row):
     return min(threads // (32 * warps), blocks, by_registers, by_shared)
 
 
+def families():
+    """The modules beside this one that know the kernels of a family: ``launches(record, arch)``, ``cuda_rows(arch)``."""
+    sys.path.insert(0, str(HERE))
+    return [importlib.import_module(path.stem) for path in sorted(HERE.glob("gpu_resources_*.py"))]
+
+
 # ---------------------------------------------------------------- CUDA C++
 
 
 def cuda_rows(arch):
-    for method, threads in (("raster", 160), ("exact", 256)):
+    for module in families():
+        if hasattr(module, "cuda_rows"):
+            yield from module.cuda_rows(arch)
+    threads = {"raster": (192, 384), "exact": (256, 512), "gradient": (256, 256)}  # of pictures, of volumes
+    for method in threads:
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"
             source = ROOT / f"csrc/geodesic/cuda_{method}.cu"
@@ -75,7 +86,9 @@ def cuda_rows(arch):
             run("nvcc", "-cubin", *options, "-o", cubin, source)
             for name, usage, code in kernels_of(cubin):
                 metric = ("fastgeodis", "geodistk", "geodistk_fm")[int(re.search(r"MetricE(\d)", name)[1])]
-                yield row(f"geodesic {method}, {metric}", arch, threads, usage, 0, code)
+                volume = "Lb1E" in name
+                what = f"geodesic {method}{' of volumes' if volume else ''}, {metric}"
+                yield row(what, arch, threads[method][volume], usage, 0, code)
 
 
 # ---------------------------------------------------------------- Triton
@@ -91,47 +104,28 @@ class Recorder:
         return lambda *args, **constants: self.launches.append((self.kernel, args, constants))
 
 
-def triton_launches():
-    """{name: (kernel, arguments, constants and options)} of common sizes in bfloat16, as the launchers have them."""
-    import torch
-    from fastprompt.kernels import attention, pruning
-
-    def empty(*shape, dtype=torch.bfloat16):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
+def record(modules, calls):
+    """{name: (kernel, arguments, constants and options)} of what ``calls()`` launches; it returns the names in order."""
     with contextlib.ExitStack() as stack:
         launches = []
-        for module in (attention, pruning):
+        for module in modules:
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                recorder = Recorder(getattr(module, name), launches)
+                kernel = getattr(module, name)  # modules share some
+                recorder = kernel if isinstance(kernel, Recorder) else Recorder(kernel, launches)
                 stack.enter_context(unittest.mock.patch.object(module, name, recorder))
-        tokens, scores = empty(1, 4096, 768), empty(1, 4096, dtype=torch.float32)
-        pruning.cosine_scores(tokens, empty(1, 8, 768))
-        _, _, places = pruning.prune(tokens, scores, 2048)
-        pruning.restore(empty(1, 2048, 768), places, tokens)
-        image, prompt = empty(1, 4096, 256), empty(1, 7, 256)
-        shapes = {"query": (128, 256), "key": (128, 256), "value": (128, 256), "out": (256, 128)}
-        weights = {f"{name}_weight": empty(*shape) for name, shape in shapes.items()}
-        weights |= {f"{name}_bias": empty(shape[0]) for name, shape in shapes.items()}
-        w = types.SimpleNamespace(**weights)
-        attention.prompt_to_image(prompt, prompt, image, image, w, 8, 0.25)
-        norm = empty(256), empty(256), 1e-6
-        attention.image_to_prompt(image, image, prompt, prompt, w, 8, 0.25, residual=True, norm=norm)
-    names = [
-        "token scores, 768 channels",
-        "prune, 4096 tokens of 768",
-        "restore, 4096 tokens of 768",
-        "prompt to image, 256 channels",
-        "prompt to image, combine",
-        "image to prompt, 256 channels",
-    ]
+        names = calls()
     return dict(zip(names, launches, strict=True))
+
+
+def triton_launches(arch):
+    """{name: (kernel, arguments, constants and options)} of common sizes, as the launchers have them on sm_``arch``."""
+    return {name: launch for module in families() for name, launch in module.launches(record, arch).items()}
 
 
 def triton_rows(arch):
     from ptx.build import compile_launch
 
-    for name, (kernel, args, constants) in triton_launches().items():
+    for name, (kernel, args, constants) in triton_launches(arch).items():
         compiled = compile_launch(kernel, args, constants, arch)
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"
@@ -165,7 +159,7 @@ def kernels_of(cubin):
 
 def row(name, arch, threads, usage, dynamic, code):
     spills = usage["STACK"] + usage["LOCAL"]
-    static = usage["SHARED"] - (1024 if arch >= 90 else 0)  # cuobjdump adds what the system takes
+    static = max(0, usage["SHARED"] - (1024 if arch >= 90 else 0))  # cuobjdump adds what the system takes, if any
     wide = len(re.findall(r"\bLDG(?:STS)?\.E\.(?:\w+\.)*128", code))
     return Row(name, arch, threads, usage["REG"], spills, static + dynamic, wide)
 

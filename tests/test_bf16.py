@@ -43,7 +43,7 @@ def test_precision_follows_torch(engine, precision, emulator):
 def test_engines_agree(engine, precision):
     """With the plain one, up to the order of the sums."""
     module, arguments = decoder(2, channels=128, heads=4), inputs(height=5, width=13)
-    for name, tolerance in (("medium", 5e-3), ("high", 1e-5)):  # a sum's last bit decides how a number is rounded
+    for name, tolerance in (("medium", 5e-3), ("high", 5e-5)):  # a last bit of a sum decides how a number is rounded
         precision(name)
         got = run(module, *arguments)[0][1]
         _C.set_bf16("plain")

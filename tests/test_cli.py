@@ -54,6 +54,7 @@ def test_info_json(capsys):
     assert facts["versions"]["fastprompt"] == fp.__version__
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["isa"] == _C.isa()
+    assert facts["bf16"] == _C.bf16()
     assert facts["backends"].keys() == {"cpu", "reference", "cuda", "triton"}
     for state in facts["backends"].values():
         assert state["available"] == (state["reason"] is None) == (state["fix"] is None)

@@ -286,8 +286,10 @@ def test_torch_errors(torch):
         assert (transform(soft) == 0).all()
     with pytest.raises(TypeError, match=r"seeds must hold real numbers, got dtype torch\.complex64"):
         transform(torch.ones(4, 5, dtype=torch.complex64))
-    with torch._subclasses.FakeTensorMode(), pytest.raises(ValueError, match=r"seeds is on cuda:0: .*seeds\.cpu\(\)"):
-        transform(torch.empty(4, 5, device="cuda:0"))
+    with torch._subclasses.FakeTensorMode():
+        assert transform(torch.empty(4, 5, device="cuda:0")).device == torch.device("cuda:0")
+        with pytest.raises(ValueError, match=r"seeds is on xpu:0: .*seeds\.cpu\(\)"):
+            transform(torch.empty(4, 5, device="xpu:0"))
 
 
 def test_opcheck(rng, torch):

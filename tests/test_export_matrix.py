@@ -11,6 +11,7 @@ pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("torch", reason="needs the package torch")
 
 import export_cases as cases
+import matrix_tensorrt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
@@ -77,6 +78,7 @@ COLUMNS = {
     "OpenVINO + extension": openvino("portable", "c++"),
     "OpenVINO + Python operators": openvino("portable", "python"),
     "OpenVINO, portable": openvino("portable", None),
+    **matrix_tensorrt.COLUMNS,
 }
 
 
@@ -115,8 +117,12 @@ HEAD = """# Every operator in every runtime
 One node as a model, every axis dynamic, against torch's operator: "ok" is a largest difference of at most 1e-5, else what
 the runtime says. Made by `python tests/test_export_matrix.py`, checked by `pytest tests/test_export_matrix.py`.
 
+Of TensorRT nothing runs here, for that needs a GPU: "ok" says that TensorRT-RTX built an engine of the body for that GPU,
+and that a plugin met its contract in the registry of TensorRT-lean, with the launches of nodes that bring their kernels
+executed on the CPU. With {versions}.
+
 """
 
 if __name__ == "__main__":
-    TABLE.write_text(HEAD + "\n".join(table()) + "\n")
+    TABLE.write_text(HEAD.format(versions=matrix_tensorrt.versions()) + "\n".join(table()) + "\n")
     sys.stdout.write(TABLE.read_text())

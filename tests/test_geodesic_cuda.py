@@ -12,61 +12,77 @@ import fastprompt as fp
 
 METRICS = ["fastgeodis", "geodistk", "geodistk_fm"]  # in the order of the enum
 STARTS = {"cost": 0, "seed": 1, "nonzero": 2}
-LINES, PART, EDGE = 16, 128, 32  # of csrc/geodesic/cuda_raster.cu and cuda_exact.cu
+# Of csrc/geodesic/cuda_raster.cu and cuda_exact.cu, for pictures and volumes.
+RASTER_TILE, RASTER_THREADS = {False: (1, 128), True: (8, 16)}, {False: 192, True: 384}
+EXACT_TILE, EXACT_THREADS = {False: (1, 32, 32), True: (8, 8, 8)}, {False: 256, True: 512}
 
 
-def kernel(method, metric, arch=80):
+def kernel(method, metric, volume, arch=80):
     module = cuda_module(f"csrc/geodesic/cuda_{method}.cu", arch, "-fmad=false")
-    name = next(n for n in module.entries if f"MetricE{METRICS.index(metric)}E" in n)
+    name = next(n for n in module.entries if f"MetricE{METRICS.index(metric)}ELb{int(volume)}E" in n)
     return Kernel(module, name)
 
 
-def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2,
-            spacing=(1, 1), v=math.inf, limit=math.inf, two_sided=False, blocks=None):  # fmt: skip
-    """The struct GeodesicCuda, with its layout before it; its array for the distances (B, K, H, W); grid, threads.
+def tiles(sizes, tile):
+    return math.prod(math.ceil(size / edge) for size, edge in zip(sizes, tile, strict=True))
 
-    ``blocks`` is the size of the grid, by default as the launcher has it on a large GPU.
+
+def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2,
+            spacing=None, v=math.inf, limit=math.inf, two_sided=False, blocks=None):  # fmt: skip
+    """The struct GeodesicCuda of an image (B, C, [D,] H, W), with its layout before it; its array for the distances
+    (B, K, [D,] H, W); grid, threads.
+
+    ``blocks`` is the size of the grid (raster: of its second axis, or both), by default as the launcher has it on a
+    large GPU.
     """
-    batch, channels, ny, nx = image.shape
+    batch, channels, *pixels = image.shape
+    volume = len(pixels) == 3
     sets = start.shape[1] * (2 if two_sided else 1)
-    out = np.full((batch, sets, ny, nx), np.nan, np.float32)
-    tiles = math.ceil(ny / EDGE) * math.ceil(nx / EDGE) * batch * sets
-    parts = math.ceil(max(ny, nx) / PART)
-    size, grid, threads = (parts * batch * sets, (parts, blocks or batch * sets), PART + 2 * LINES)
+    out = np.full((batch, sets, *pixels), np.nan, np.float32)
+    nz, ny, nx = pixels if volume else (1, *pixels)
     if method == "exact":
-        size, grid, threads = 4 + 3 * tiles, (blocks or tiles,), 256
-    workspace = np.full(size, 0 if method == "raster" else -1, np.int32)
-    workspace[: 4 + tiles] = 0  # what the launcher clears
+        count = tiles((nz, ny, nx), EXACT_TILE[volume]) * batch * sets
+        size, cleared, grid, threads = 4 + 3 * count, 4 + count, (blocks or count,), EXACT_THREADS[volume]
+    else:
+        planes = [(nz, nx), (nz, ny), (ny, nx)][: 2 + volume]
+        count = max(tiles(plane, RASTER_TILE[volume]) for plane in planes)
+        size = cleared = count * batch * sets
+        grid = blocks if isinstance(blocks, tuple) else (count, blocks or batch * sets)
+        threads = RASTER_THREADS[volume]
+    workspace = np.full(size, -1, np.int32)
+    workspace[:cleared] = 0  # by the launcher
     for array in (image, start) if barrier is None else (image, start, barrier):
         array.flags.writeable = False
     arguments = (
-        "PPPPP5iii?iffffff", image, start, 0 if barrier is None else barrier, out, workspace,
-        batch, channels, sets, ny, nx, METRICS.index(metric), STARTS[kind], two_sided, iterations,
-        lam, np.float32(1 - lam), *spacing, v, limit,
+        "PPPPP6i?ii?i7f", image, start, 0 if barrier is None else barrier, out, workspace,
+        batch, channels, sets, nz, ny, nx, volume, METRICS.index(metric), STARTS[kind], two_sided, iterations,
+        lam, np.float32(1 - lam), *((1, 1, 1)[: 3 - len(spacing or ())]), *(spacing or ()), v, limit,
     )  # fmt: skip
     return arguments, out, grid, threads
 
 
 def run(method, image, start, *, order=None, arch=80, metric="fastgeodis", **options):
-    """Distances (B, K, H, W) as one launch computes them."""
+    """Distances (B, K, [D,] H, W) as one launch computes them."""
     arguments, out, grid, threads = problem(method, image, start, metric=metric, **options)
-    kernel(method, metric, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
+    volume = image.ndim == 5
+    kernel(method, metric, volume, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
     return out
 
 
-def pictures(rng, batch, channels, sets, ny, nx):
-    image = rng.random((batch, channels, ny, nx), dtype=np.float32)
-    image += np.linspace(0, 2, nx, dtype=np.float32)
-    start = np.zeros((batch, sets, ny, nx), np.float32)
+def pictures(rng, batch, channels, sets, *pixels):
+    """Images (B, C, [D,] H, W) that brighten along x, and seed sets of one pixel each."""
+    image = rng.random((batch, channels, *pixels), dtype=np.float32)
+    image += np.linspace(0, 2, pixels[-1], dtype=np.float32)
+    start = np.zeros((batch, sets, *pixels), np.float32)
     for b, k in np.ndindex(batch, sets):
-        start[b, k, rng.integers(ny), rng.integers(nx)] = 1
+        start[(b, k, *(rng.integers(size) for size in pixels))] = 1
     return image, start
 
 
-def cpu(method, image, start, *, lam=0.6, limit=math.inf, barrier=None, spacing=(1, 1), iterations=2, **options):
+def cpu(method, image, start, *, lam=0.6, limit=math.inf, barrier=None, spacing=1, iterations=2, **options):
     return fp.geodesic_distance(
-        image, start, method=method, lam=lam, max_distance=limit, barriers=barrier, spacing=spacing, dims=2,
-        iterations=iterations if method == "raster" else None, **options,
+        image, start, method=method, lam=lam, max_distance=limit, barriers=barrier, spacing=spacing,
+        dims=image.ndim - 2, iterations=iterations if method == "raster" else None, **options,
     )  # fmt: skip
 
 
@@ -74,17 +90,22 @@ def same_bits(got, expected):
     np.testing.assert_array_equal(got.view(np.int32), np.ascontiguousarray(expected, np.float32).view(np.int32))
 
 
-SIZES = [  # batch, channels, sets, ny, nx, iterations: tiles are 32 x 32, parts of 128 lanes sweep 16 lines at a time
+SIZES = [  # batch, channels, sets, [nz,] ny, nx, iterations
     (1, 1, 1, 1, 1, 2),
     (1, 3, 1, 33, 17, 2),
     (2, 2, 2, 18, 9, 3),
-    (1, 1, 1, 1, 40, 2),
+    (1, 1, 1, 1, 70, 2),
     (1, 4, 1, 40, 1, 1),
     (1, 1, 1, 4, 150, 1),
     (1, 3, 1, 131, 3, 1),
+    (1, 1, 1, 1, 1, 1, 2),
+    (1, 3, 1, 3, 9, 17, 1),
+    (2, 1, 2, 9, 4, 5, 2),
+    (1, 2, 1, 5, 18, 2, 1),
+    (1, 1, 1, 1, 2, 9, 1),
 ]
 if os.environ.get("FASTPROMPT_GPU_LARGE"):  # minutes
-    SIZES += [(1, 3, 1, 150, 270, 2), (2, 1, 2, 97, 140, 2)]
+    SIZES += [(1, 3, 1, 150, 270, 2), (2, 1, 2, 97, 140, 2), (1, 1, 1, 19, 33, 37, 2)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -113,6 +134,25 @@ def test_options(rng, method, options):
     image, start = pictures(rng, 1, 2, 1, 17, 20) if method == "raster" else pictures(rng, 1, 2, 1, 17, 35)
     if options.get("barrier"):
         options = options | {"barrier": (rng.random((1, *image.shape[2:])) < 0.2).astype(np.uint8)}
+    same_bits(run(method, image, start, **options), cpu(method, image, start, **options))
+
+
+VOLUME_OPTIONS = {
+    "geodistk": {"metric": "geodistk", "spacing": (1.5, 0.5, 1.0), "limit": 40.0},
+    "geodistk_fm": {"metric": "geodistk_fm", "spacing": (0.7, 2.5, 1.1)},
+    "spacing": {"spacing": (0.7, 2.5, 1.1)},
+    "finite v": {"v": 0.3},
+    "limit, barriers": {"limit": 0.9, "barrier": True},
+}
+
+
+@pytest.mark.parametrize("options", VOLUME_OPTIONS.values(), ids=VOLUME_OPTIONS)
+@pytest.mark.parametrize("method", ["raster", "exact"])
+def test_options_of_volumes(rng, method, options):
+    image, start = pictures(rng, 1, 2, 1, 9, 4, 10)
+    if options.get("barrier"):
+        options = options | {"barrier": (rng.random((1, *image.shape[2:])) < 0.2).astype(np.uint8)}
+    options = options | {"iterations": 1}
     same_bits(run(method, image, start, **options), cpu(method, image, start, **options))
 
 
@@ -156,6 +196,24 @@ def test_exact_in_any_order_of_blocks(rng, order, blocks):
     same_bits(run("exact", image, start, barrier=wall, order=order, blocks=blocks), expected)
 
 
+@pytest.mark.parametrize(("order", "blocks"), [("forward", None), ("reverse", 2), (1, None), (2, 3)])
+def test_exact_volumes_in_any_order_of_blocks(rng, order, blocks):
+    image, start = pictures(rng, 1, 1, 1, 9, 10, 9)
+    wall = np.zeros((1, 9, 10, 9), np.uint8)
+    wall[0, 2, 1:], wall[0, 5, :-1], wall[0, 7, :, 1:] = 1, 1, 1
+    expected = cpu("exact", image, start, barrier=wall)
+    assert np.isfinite(expected).sum() == (wall == 0).sum()
+    same_bits(run("exact", image, start, barrier=wall, order=order, blocks=blocks), expected)
+
+
+@pytest.mark.parametrize(("order", "blocks"), [("forward", None), ("reverse", None), (1, (2, 1)), ("reverse", (1, 1))])
+def test_raster_volumes_in_any_order_of_blocks(rng, order, blocks):
+    """Tiles that exchange margins on both axes, as many blocks as tiles or fewer."""
+    image, start = pictures(rng, 1, 1, 1, 9, 3, 17)
+    expected = cpu("raster", image, start, iterations=1)
+    same_bits(run("raster", image, start, iterations=1, order=order, blocks=blocks), expected)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_raster_in_any_order_of_blocks(rng, order):
     """Two parts that exchange margins; and one group of blocks that takes two images one after the other."""
@@ -166,5 +224,6 @@ def test_raster_in_any_order_of_blocks(rng, order):
 
 @pytest.mark.parametrize(("method", "arch"), [("raster", 75), ("exact", 90)])
 def test_other_architectures(rng, method, arch):
-    image, start = pictures(rng, 1, 1, 1, 18, 17)
-    same_bits(run(method, image, start, arch=arch), cpu(method, image, start))
+    for pixels in ((18, 17), (3, 9, 5)):
+        image, start = pictures(rng, 1, 1, 1, *pixels)
+        same_bits(run(method, image, start, arch=arch), cpu(method, image, start))

@@ -1,16 +1,14 @@
-"""The launchers: without a GPU they say so, with one (``-m gpu``) they give what the executed PTX gives."""
+"""The launchers without a GPU say so; with one (``-m gpu``) see test_gpu_geodesic.py, and the Triton kernels here."""
 
 import ctypes
-import itertools
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ptx.build import ROOT, nvcc
-from test_geodesic_cuda import OPTIONS, cpu, pictures, problem, same_bits
+from test_geodesic_cuda import pictures, problem
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 HAS_GPU = torch.cuda.is_available()
@@ -33,16 +31,11 @@ def library(tmp_path_factory):
     return loaded
 
 
-def packed(arguments):
-    """The bytes of the struct; arrays become their addresses."""
-    layout, *fields = arguments
-    return struct.pack(layout, *(f.data_ptr() if hasattr(f, "data_ptr") else f for f in fields))
-
-
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU, and no memory behind these addresses")
+@pytest.mark.parametrize("pixels", [(70, 200), (9, 20, 30)], ids=str)
 @pytest.mark.parametrize("method", ["raster", "exact"])
-def test_launchers_without_a_gpu(rng, library, method):
-    arguments, _, _, _ = problem(method, *pictures(rng, 2, 1, 3, 70, 200))
+def test_launchers_without_a_gpu(rng, library, method, pixels):
+    arguments, _, _, _ = problem(method, *pictures(rng, 2, 1, 3, *pixels))
     layout, *fields = arguments
     fields[:5] = [0] * 5
     given = struct.pack(layout, *fields)
@@ -55,27 +48,6 @@ def test_launchers_without_a_gpu(rng, library, method):
     fields[5] = 0
     empty = struct.pack(layout, *fields).ljust(library.size_of_arguments(), b"\0")
     assert library.launch(method.encode(), empty, None, text, 500) == 0, "an empty batch launches nothing"
-
-
-def on_gpu(library, method, image, start, **options):
-    arguments, _, _, _ = problem(method, image, start, **options)
-    arguments = [torch.from_numpy(a.copy()).cuda() if isinstance(a, np.ndarray) else a for a in arguments]
-    arguments[5].fill_(-7)  # the launcher clears what it needs
-    stream = torch.cuda.current_stream().cuda_stream
-    given = packed(arguments).ljust(library.size_of_arguments(), b"\0")
-    text = ctypes.create_string_buffer(500)
-    assert library.launch(method.encode(), given, stream, text, 500) == 0, text.value.decode()
-    return arguments[4].cpu().numpy()
-
-
-@pytest.mark.parametrize("method", [pytest.param(m, marks=needs_gpu) for m in ("raster", "exact")])
-def test_geodesic_on_a_gpu(rng, library, method):
-    for size, options in itertools.product([(1, 1, 1, 17, 35), (2, 3, 2, 333, 517)], OPTIONS.values()):
-        image, start = pictures(rng, *size)
-        if options.get("barrier") is not None:
-            options = options | {"barrier": (rng.random((size[0], *size[3:])) < 0.2).astype(np.uint8)}
-        for _ in range(3):
-            same_bits(on_gpu(library, method, image, start, **options), cpu(method, image, start, **options))
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_gpu)])

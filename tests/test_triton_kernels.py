@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fastprompt.kernels import attention, pruning  # noqa: E402
-from ptx import Fault  # noqa: E402
+from fastprompt.kernels import attention  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
 from triton_cases import ALL, CASES  # noqa: E402
 
@@ -20,9 +19,8 @@ def on_ptx(monkeypatch):
     """Puts the executor of PTX in the place of every kernel."""
 
     def install(arch, **launch):
-        for module in (attention, pruning):
-            for name in [n for n in vars(module) if n.endswith("_kernel")]:
-                monkeypatch.setattr(module, name, OnPtx(getattr(module, name), arch, **launch))
+        for name in [n for n in vars(attention) if n.endswith("_kernel")]:
+            monkeypatch.setattr(attention, name, OnPtx(getattr(attention, name), arch, **launch))
 
     return install
 
@@ -41,14 +39,6 @@ OTHERS.remove(("prompt_to_image", 90))  # wgmma, which the interpreter does not 
 def test_compiled_for_other_architectures(on_ptx, name, arch):
     on_ptx(arch, order=1)  # warps in random order
     CASES[name][0](*CASES[name][1][2 if arch == 120 else 1])
-
-
-def test_a_wrong_size_is_caught(on_ptx):
-    """The kernels trust the sizes that they are given: one token too many lies outside."""
-    on_ptx(80)
-    pruning.prune(torch.ones(1, 32, 4), torch.zeros(1, 32), 5)
-    with pytest.raises(Fault, match="out of bounds"):
-        pruning.prune(torch.ones(1, 32, 4), torch.zeros(1, 31), 5)
 
 
 def test_triton_interpreter(monkeypatch):

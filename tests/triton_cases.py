@@ -2,14 +2,12 @@
 this file as a program, with TRITON_INTERPRET=1, by Triton's own interpreter."""
 
 import os
-import types
 
 import numpy as np
 import torch
-from fastprompt.kernels import attention, pruning
 
-from fastprompt.reference import attention as reference_attention
-from fastprompt.reference import pruning as reference_pruning
+from fastprompt.ops import _torch_attention
+from fastprompt.ops._library import GPU
 
 DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,133 +22,63 @@ def plain(x):
     return None if x is None else x.double().cpu().numpy()
 
 
-# ---------------------------------------------------------------- pruning
-
-SCORES = [  # dtype, batch, tokens, prompts, channels, one set of prompts for all images
-    ("fp32", 1, 1, 1, 1, False),
-    ("fp32", 2, 45, 3, 40, False),
-    ("bf16", 2, 33, 17, 96, True),
-    ("fp16", 1, 64, 2, 33, False),
-]
-
-
-def check_scores(dtype, batch, count, prompt_count, channels, shared):
-    tokens = normal(1, batch, count, channels, dtype=dtype)
-    prompts = normal(2, 1 if shared else batch, prompt_count, channels, dtype=dtype)
-    tokens[0, 0] = 0  # no direction: cosine 0
-    if count > 2:
-        tokens[-1, 2, 0] = np.nan
-    got = pruning.cosine_scores(tokens, prompts).cpu().numpy()
-    expected = reference_pruning.cosine_scores(plain(tokens), plain(prompts))
-    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
-
-
-PRUNE = [  # dtype, batch, tokens, channels, kept, some must stay
-    ("fp32", 1, 1, 1, 1, False),
-    ("fp32", 2, 37, 5, 16, False),
-    ("bf16", 2, 64, 70, 64, False),
-    ("bf16", 1, 100, 130, 9, True),
-    ("fp16", 3, 33, 64, 1, True),
-]
-
-
-def check_prune(dtype, batch, count, channels, kept, marked):
-    rng = np.random.default_rng(count)
-    tokens = normal(3, batch, count, channels, dtype=dtype)
-    values = np.array([-np.inf, np.nan, -1.5, -0.0, 0.0, 0.25, np.inf], np.float32)  # many ties
-    scores = torch.from_numpy(rng.choice(values, (batch, count))).to(DEVICE)
-    always = torch.zeros(batch, count, dtype=torch.uint8, device=DEVICE) if marked else None
-    if marked:
-        for row in always:  # at most those that are kept
-            row[rng.permutation(count)[: max(1, kept // 2)]] = 3
-    out, indices, places = pruning.prune(tokens, scores, kept, always)
-    chosen = None if always is None else always.cpu().numpy() != 0
-    expected = reference_pruning.select_tokens(scores.cpu().numpy(), chosen, None, kept, 0.0)
-    np.testing.assert_array_equal(indices.cpu().numpy(), expected)
-    bits = tokens.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy()
-    np.testing.assert_array_equal(out.view(torch.int32 if dtype == "fp32" else torch.int16).cpu().numpy(),
-                                  reference_pruning.gather_rows(bits, expected))  # fmt: skip
-    where = np.full((batch, count), -1)
-    np.put_along_axis(where, expected, np.arange(kept)[None], 1)
-    np.testing.assert_array_equal(places.cpu().numpy(), where)
-    for base in (None, tokens):
-        full = pruning.restore(out + 1, places, base)
-        wanted = reference_pruning.scatter_rows(
-            None if base is None else base.float().cpu().numpy(), (out + 1).float().cpu().numpy(), expected, count
-        )
-        np.testing.assert_array_equal(full.float().cpu().numpy(), wanted)
-
-
 # ---------------------------------------------------------------- attention
 
-ATTENTION = [  # dtype, prompts, images, image tokens, prompt tokens, channels, heads, position, splits
-    ("fp32", 1, 1, 1, 1, 16, 1, False, 4),
-    ("fp32", 2, 1, 75, 7, 32, 2, True, 2),
-    ("bf16", 2, 2, 100, 7, 64, 4, True, 4),
-    ("bf16", 2, 1, 33, 20, 48, 2, False, 2),
-    ("fp16", 1, 1, 64, 5, 64, 8, True, 32),
-    ("bf16", 1, 1, 70, 7, 256, 8, True, 2),
+ATTENTION = [  # dtype, prompts, images, map, prompt tokens, channels, heads, width of a head or 0: absorbed
+    ("fp32", 1, 1, (1, 1), 1, 16, 1, 0),
+    ("fp32", 4, 2, (5, 15), 7, 32, 2, 16),
+    ("bf16", 2, 2, (10, 10), 7, 64, 4, 0),
+    ("bf16", 2, 1, (3, 11), 20, 48, 2, 16),
+    ("fp16", 1, 1, (8, 8), 5, 64, 8, 0),
+    ("bf16", 1, 1, (7, 10), 7, 256, 8, 0),
 ]
 TOLERANCE = {"fp32": 2e-5, "bf16": 2e-2, "fp16": 3e-3}  # of the largest value
 
 
-def problem(dtype, batch, images, n, count, channels, heads, with_position):
-    inner = channels // 2 if channels >= 32 else channels  # SAM halves the channels inside
-    shapes = {f"{name}_weight": (inner, channels) for name in ("query", "key", "value")}
-    shapes |= {f"{name}_bias": (inner,) for name in ("query", "key", "value")}
-    shapes |= {"out_weight": (channels, inner), "out_bias": (channels,)}
-    w = {name: normal(10 + k, *shape) / shape[-1] ** 0.5 for k, (name, shape) in enumerate(shapes.items())}
-    return types.SimpleNamespace(
-        weights=types.SimpleNamespace(**w),
-        exact=types.SimpleNamespace(**{name: plain(x) for name, x in w.items()}),
-        image=normal(4, images, n, channels, dtype=dtype),
-        position=normal(5, 1, n, channels, dtype=dtype) if with_position else None,
-        prompt=normal(6, batch, count, channels),
-        prompt_position=normal(7, batch, count, channels) if with_position else None,
-        scale=(inner // heads) ** -0.5,
-    )
-
-
-def turned(x):
-    """(B, N, C) as the reference wants its image, (B, C, N)."""
-    return None if x is None else plain(x).swapaxes(1, 2)
+def problem(dtype, prompts, images, size, count, channels, heads, width):
+    """Image, position, two sets of rows, two matrices or None, and lengths."""
+    image = normal(4, images, channels, *size, dtype=dtype)
+    rows = [normal(k, prompts, heads, count, width or channels) / channels**0.5 for k in (6, 7)]
+    inner = heads * width
+    matrices = [normal(k, inner, channels) / channels**0.5 if width else None for k in (8, 9)]
+    lengths = torch.arange(count, count + prompts, device=DEVICE) % count + 1
+    return image, normal(5, 1, channels, *size), rows, matrices, lengths
 
 
 def close(got, expected, dtype):
+    got, expected = got.double().cpu().numpy(), expected.numpy()
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max()))
 
 
-def check_prompt_to_image(dtype, batch, images, n, count, channels, heads, with_position, splits):
-    p = problem(dtype, batch, images, n, count, channels, heads, with_position)
-    got = attention.prompt_to_image(
-        p.prompt, p.prompt_position, p.image, p.position, p.weights, heads, p.scale, splits=splits
-    )
-    expected = reference_attention.prompt_to_image(
-        plain(p.prompt), turned(p.image), p.exact, heads=heads, scale=p.scale, image_position=turned(p.position),
-        prompt_position=plain(p.prompt_position), bias=None, lengths=None,
-    )  # fmt: skip
-    close(got.cpu().numpy(), expected, dtype)
+def compare(name, dtype, *arguments):
+    """The kernel against the formula, which the tests of the CPU hold against fastprompt.reference."""
+    exact = [x.double().cpu() if torch.is_tensor(x) and x.is_floating_point() else x for x in arguments]
+    exact = [x.cpu() if torch.is_tensor(x) else x for x in exact]
+    got = GPU[name](*arguments)
+    assert got.dtype == torch.float32, "as the operator says"
+    close(got, getattr(_torch_attention, f"{name}_formula")(*exact), dtype)
 
 
-def check_image_to_prompt(dtype, batch, images, n, count, channels, heads, with_position, splits):
-    p = problem(dtype, batch, images, n, count, channels, heads, with_position)
-    norm, lengths = (normal(8, channels), normal(9, channels)), torch.tensor([0, count], device=DEVICE)[:batch]
-    for residual, use_norm, use_lengths in [(False, False, True), (True, True, False)]:
-        got = attention.image_to_prompt(
-            p.image, p.position, p.prompt, p.prompt_position, p.weights, heads, p.scale,
-            lengths if use_lengths else None, residual, (*norm, 1e-6) if use_norm else None,
-        )  # fmt: skip
-        expected = reference_attention.image_to_prompt(
-            turned(p.image), plain(p.prompt), p.exact, heads=heads, scale=p.scale, image_position=turned(p.position),
-            prompt_position=plain(p.prompt_position), lengths=lengths.cpu().numpy() if use_lengths else None,
-            residual=residual, norm=(plain(norm[0]), plain(norm[1]), 1e-6) if use_norm else None,
-        )  # fmt: skip
-        close(got.float().cpu().numpy(), expected.swapaxes(1, 2), dtype)
+def check_prompt_to_image(dtype, prompts, images, size, count, *rest):
+    image, position, (query, _), matrices, lengths = problem(dtype, prompts, images, size, count, *rest)
+    hidden = normal(3, prompts, count, *size)
+    hidden[:, :, 0, 0] = -np.inf
+    hidden[0, 0] = -np.inf  # this token sees nothing: 0
+    compare("prompt_to_image", dtype, image, position, query, *matrices, None, None)
+    compare("prompt_to_image", dtype, image, None, query, *matrices, hidden, lengths)
+
+
+def check_image_to_prompt(dtype, prompts, images, size, count, *rest):
+    image, position, (key, value), matrices, lengths = problem(dtype, prompts, images, size, count, *rest)
+    channels, heads = rest[:2]
+    bias, (out_bias, *norm) = normal(3, prompts, heads, count), normal(2, 3, channels)
+    back = None if matrices[1] is None else matrices[1].T
+    given = (key, bias, value, matrices[0], back, out_bias)
+    compare("image_to_prompt", dtype, image, position, *given, None, None, lengths, False, 0.0)
+    compare("image_to_prompt", dtype, image, None, *given, *norm, None, True, 1e-6)
 
 
 CASES = {
-    "scores": (check_scores, SCORES),
-    "prune": (check_prune, PRUNE),
     "prompt_to_image": (check_prompt_to_image, ATTENTION),
     "image_to_prompt": (check_image_to_prompt, ATTENTION),
 }

@@ -1,6 +1,7 @@
 """The latency suite on a GPU: ``make gpu-report`` builds, runs the GPU tests, then this file.
 
 python benchmarks/gpu/report.py [FAMILY ...] [--json FILE]    prints the tables, writes the figures
+python benchmarks/gpu/report.py --seconds 0.3 --without compile    quickly
 
 A family is a module beside this file with ``cases()``. Every kernel is measured as it is called and, where it can be
 captured, as the replay of a CUDA graph; the peers in turn with it. A case that fails is a line of the table.
@@ -29,9 +30,13 @@ def all_cases(families: list[str]) -> Iterator[tuple[str, Case]]:
             yield family, case
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case, seconds: float, without: list[str]) -> dict[str, Any]:
     """The figures of one case, in microseconds."""
+    import torch
+
+    torch.set_float32_matmul_precision("highest")  # or what the case sets
     ours, peers, expected = case.make()
+    peers = {name: peer for name, peer in peers.items() if not any(word in name for word in without)}
     got = ours()
     if expected is None:
         expected = next(iter(peers.values()))()
@@ -41,7 +46,7 @@ def measure(case: Case) -> dict[str, Any]:
         calls = {"ours, graph": graph_of(ours), **calls}
     except Exception as problem:
         print(f"    no graph: {str(problem).splitlines()[0]}")
-    spent = times(calls)
+    spent = times(calls, seconds=seconds)
     return {
         "error": wrong,
         "tolerance": case.tolerance,
@@ -76,12 +81,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", default=FAMILIES, help="; ".join(FAMILIES))
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--seconds", type=float, default=1.5, help="that a case may take; three rounds at least")
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="WORD", help="leave out peers with it in their name"
+    )
     options = parser.parse_args()
     results: dict[str, Any] = {"about": about(), "cases": []}
     print(results["about"])
     for family, case in all_cases(options.families or FAMILIES):
         try:
-            figures = measure(case)
+            figures = measure(case, options.seconds, options.without)
             show(case, figures)
         except Exception as problem:
             figures = {"failed": f"{type(problem).__name__}: {problem}"[:300]}

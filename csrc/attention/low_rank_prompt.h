@@ -216,7 +216,7 @@ class LowRankPrompt {
       const int64_t depth = round_to_depth(rank);
       const Bf16Operand right{r.right, split_ ? r.right + depth * kTile : nullptr};
       engine_->pack_right(weights, kTile, rank, depth, r.right, split_ ? r.right + depth * kTile : nullptr);
-      return multiply(*engine_, rows_.packed_asks(), round_to_depth(columns_), right, r.logits, kTile,
+      return multiply(*engine_, rows_.packed_asks(), in_rows(round_to_depth(columns_)), right, r.logits, kTile,
                       rows_.padded_rows(), depth, true);
     }
     for (int64_t j = 0; j < s_.rows(); j += s_.tokens) {
@@ -233,7 +233,7 @@ class LowRankPrompt {
     uint16_t* low = split_ ? r.right + kTile * kBf16Columns : nullptr;
     for (int64_t c = 0; c < gathered(n); c += kBf16Columns) {
       engine_->pack_right(r.turned + c, turned_row(), kTile, kTile, r.right, low);
-      multiply(*engine_, left, kTile, {r.right, low}, sums.value + s_.width + c, size(n), rows, kTile, !first);
+      multiply(*engine_, left, in_rows(kTile), {r.right, low}, sums.value + s_.width + c, size(n), rows, kTile, !first);
     }
   }
 

@@ -102,15 +102,15 @@ class Bf16Products {
   void add_logits(int64_t b, int64_t rows, int64_t keys, float* logits) const {
     const Bf16Operand left{queries_, low(queries_, kQueries * depth_)};
     for (int64_t n = 0; n < keys; n += kBf16Columns)
-      multiply(engine_, left, depth_, right(keys_ + (b * step_ + n) * depth_ * parts_, depth_), logits + n, step_, rows,
-               depth_, true);
+      multiply(engine_, left, in_rows(depth_), right(keys_ + (b * step_ + n) * depth_ * parts_, depth_), logits + n,
+               step_, rows, depth_, true);
   }
   void add_values(int64_t b, int64_t rows, int64_t keys, const float* weights, float* sums) const {
     const Bf16Operand left{weights_, low(weights_, kQueries * step_)};
     engine_.pack_in_order(weights, rows * step_, weights_, low(weights_, kQueries * step_));
     for (int64_t d = 0; d < columns_; d += kBf16Columns)
-      multiply(engine_, left, step_, right(values_ + (b * columns_ + d) * step_ * parts_, padded(keys)), sums + d,
-               columns_, rows, padded(keys), b > 0);
+      multiply(engine_, left, in_rows(step_), right(values_ + (b * columns_ + d) * step_ * parts_, padded(keys)),
+               sums + d, columns_, rows, padded(keys), b > 0);
   }
 
  private:

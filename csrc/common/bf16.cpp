@@ -21,15 +21,20 @@ const Bf16& bf16_amx();
 
 namespace {
 
-void multiply_plain(const Bf16Product& p) {
-  for (int64_t m = 0; m < p.rows; ++m)
+void add_plain(const Bf16Product& p) {
+  for (int64_t m = 0; m < p.rows; ++m) {
+    const uint16_t* left = p.left + m / kBf16Rows * p.layout.down + m % kBf16Rows * p.layout.row;
     for (int64_t n = 0; n < kBf16Columns; ++n) {
       float sum = p.add ? p.out[m * p.out_row + n] : 0;
       for (int64_t k = 0; k < p.depth; ++k)
-        sum += from_bf16(p.left[m * p.left_row + k]) * from_bf16(p.right[(k / 2 * kBf16Columns + n) * 2 + k % 2]);
+        sum += from_bf16(left[k / kBf16Depth * p.layout.along + k % kBf16Depth]) *
+               from_bf16(p.right[(k / 2 * kBf16Columns + n) * 2 + k % 2]);
       p.out[m * p.out_row + n] = sum;
     }
+  }
 }
+
+void multiply_plain(const Bf16Product& p) { one_by_one(p, add_plain); }
 
 void pack_right_plain(const float* from, int64_t row, int64_t rows, int64_t depth, uint16_t* high, uint16_t* low) {
   for (int64_t k = 0; k < depth; ++k)
@@ -133,12 +138,11 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
     }
 }
 
-void multiply(const Bf16& engine, const Bf16Operand& left, int64_t left_row, const Bf16Operand& right, float* out,
-              int64_t out_row, int64_t rows, int64_t depth, bool add) {
-  engine.multiply({left.high, right.high, out, left_row, out_row, rows, depth, add});
-  if (!left.low || !right.low) return;
-  engine.multiply({left.high, right.low, out, left_row, out_row, rows, depth, true});
-  engine.multiply({left.low, right.high, out, left_row, out_row, rows, depth, true});
+void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Layout& layout, const Bf16Operand& right,
+              float* out, int64_t out_row, int64_t rows, int64_t depth, bool add) {
+  const bool three = left.low && right.low;
+  engine.multiply({left.high, right.high, out, layout, out_row, rows, depth, add, three ? left.low : nullptr,
+                   three ? right.low : nullptr});
 }
 
 }  // namespace fastprompt

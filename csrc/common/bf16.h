@@ -15,13 +15,25 @@ constexpr int64_t kBf16Columns = 64;  // of `right`: a tile of image tokens with
 constexpr int64_t kBf16Depth = 32;    // unit of the depth; shorter operands are padded with zeros
 constexpr int64_t kBf16Rows = 16;     // unit of the rows
 
+// Where a left operand has its numbers: 16 rows x 32 numbers are a unit, of rows `row` apart; the next unit of the same
+// rows is `along` away, the next 16 rows are `down` away.
+struct Bf16Layout {
+  int64_t row, along, down;
+};
+constexpr Bf16Layout in_rows(int64_t row) { return {row, kBf16Depth, kBf16Rows * row}; }
+// Each unit in a piece, so that AMX reads what comes from afar in its order.
+constexpr Bf16Layout in_units(int64_t depth) { return {kBf16Depth, kBf16Rows * kBf16Depth, kBf16Rows * depth}; }
+
 // out (rows x 64) (+)= left (rows x depth) right (depth x 64)
 struct Bf16Product {
-  const uint16_t* left;   // (rows, depth), a row every `left_row`
+  const uint16_t* left;   // (rows, depth)
   const uint16_t* right;  // (depth / 2, 64, 2): two rows of `right`, number by number
   float* out;             // (rows, 64), a row every `out_row`
-  int64_t left_row, out_row, rows, depth;
+  Bf16Layout layout;      // of `left`
+  int64_t out_row, rows, depth;
   bool add;
+  // Their low parts, or both null: then three products are added up.
+  const uint16_t *left_low = nullptr, *right_low = nullptr;
 };
 
 struct Bf16 {
@@ -51,7 +63,18 @@ void pack_left(const float* from, ptrdiff_t row, ptrdiff_t step, int64_t rows, i
 struct Bf16Operand {
   const uint16_t *high, *low;
 };
-void multiply(const Bf16& engine, const Bf16Operand& left, int64_t left_row, const Bf16Operand& right, float* out,
-              int64_t out_row, int64_t rows, int64_t depth, bool add);
+// The three products of `p`, or the one, by an engine that knows one at a time.
+template <class Multiply>
+void one_by_one(Bf16Product p, const Multiply& multiply) {
+  multiply(p);
+  if (!p.left_low) return;
+  const uint16_t* left = p.left;
+  p.add = true;
+  p.left = p.left_low, multiply(p);
+  p.left = left, p.right = p.right_low, multiply(p);
+}
+
+void multiply(const Bf16& engine, const Bf16Operand& left, const Bf16Layout& layout, const Bf16Operand& right,
+              float* out, int64_t out_row, int64_t rows, int64_t depth, bool add);
 
 }  // namespace fastprompt

@@ -34,6 +34,14 @@ __device__ inline int load_shared_by_blocks(const int* p) {
   asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
   return x;
 }
+__device__ inline double load_shared_by_blocks(const double* p) {
+  double x;
+  asm volatile("ld.relaxed.gpu.global.f64 %0, [%1];" : "=d"(x) : "l"(p) : "memory");
+  return x;
+}
+__device__ inline void store_shared_by_blocks(double* p, double x) {
+  asm volatile("st.relaxed.gpu.global.f64 [%0], %1;" ::"l"(p), "d"(x) : "memory");
+}
 __device__ inline void store_shared_by_blocks(float* p, float x) {
   asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory");
 }
@@ -54,8 +62,8 @@ __device__ inline void add_release(int* p, int x) {
 }
 
 // All blocks of the launch meet; `arrived` has counted to `goal` then. Blocks must be resident: a cooperative launch.
+// Others see what a block wrote before its last barrier, and what its first thread wrote behind it.
 __device__ inline void meet_all(int* arrived, int goal) {
-  __syncthreads();
   if (threadIdx.x == 0) {
     add_release(arrived, 1);
     while (load_acquire(arrived) < goal) {
@@ -64,13 +72,21 @@ __device__ inline void meet_all(int* arrived, int goal) {
   __syncthreads();
 }
 
+// This block has finished `round`: what its threads wrote before their last barrier is seen by who waits for it.
+__device__ inline void publish(int* finished, int self, int round) {
+  if (threadIdx.x == 0) store_release(finished + self, round);
+}
+
+__device__ inline void wait_until(const int* finished, int round) {
+  while (load_acquire(finished) < round) {
+  }
+}
+
 // This block has finished `round`; waits until the blocks [low, high] have, too.
 __device__ inline void meet_some(int* finished, int self, int low, int high, int round) {
   __syncthreads();
-  if (threadIdx.x == 0) store_release(finished + self, round);
-  for (int p = low + static_cast<int>(threadIdx.x); p <= high; p += blockDim.x)
-    while (load_acquire(finished + p) < round) {
-    }
+  publish(finished, self, round);
+  for (int p = low + static_cast<int>(threadIdx.x); p <= high; p += blockDim.x) wait_until(finished + p, round);
   __syncthreads();
 }
 

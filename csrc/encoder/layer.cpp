@@ -21,8 +21,13 @@ class Weights {
       const int64_t count = m->rows * m->depth;
       uint16_t *high = to, *low = three ? to + count : nullptr;
       parallel_for(threads, m->rows / kBf16Rows, [&](int64_t block) {
-        const int64_t size = kBf16Rows * m->depth, at = block * size;
-        engine->pack_in_order(m->data + at, size, high + at, low ? low + at : nullptr);
+        const Bf16Layout units = in_units(m->depth);
+        for (int64_t row = 0; row < kBf16Rows; ++row)
+          for (int64_t k = 0; k < m->depth; k += kBf16Depth) {
+            const int64_t to = block * units.down + k / kBf16Depth * units.along + row * units.row;
+            engine->pack_in_order(m->data + (block * kBf16Rows + row) * m->depth + k, kBf16Depth, high + to,
+                                  low ? low + to : nullptr);
+          }
       });
       m->high = high, m->low = low;
       to += count * (three ? 2 : 1);
@@ -51,20 +56,24 @@ void by_tiles(const Args& args, std::initializer_list<Matrix*> matrices, Precisi
   const Bf16* engine = engine_for(matrices, precision);
   const Weights weights(matrices, engine, precision == Precision::high, threads);
   prefer_huge_pages(args.out, args.tokens * matrices.end()[-1]->rows * sizeof(float));
-  parallel_for(threads, (args.tokens + kTokens - 1) / kTokens, [&](int64_t tile) { body(engine, tile); });
+  const int64_t tiles = (args.tokens + kTokens - 1) / kTokens;
+  // AMX is done with a tile before the next weights are there (mlp: 78 ms, 65 with four); float32 takes its time.
+  const int64_t group = engine ? std::clamp<int64_t>(tiles / threads, 1, kGroup) : 1;
+  parallel_for(threads, (tiles + group - 1) / group,
+               [&](int64_t n) { body(engine, n * group, std::min(tiles, (n + 1) * group)); });
 }
 
 }  // namespace
 
 void normalised_linear(NormalisedLinear a, Precision precision, int threads) {
-  by_tiles(a, {&a.linear}, precision, threads, [&](const Bf16* engine, int64_t tile) {
-    FP_DISPATCH(normalised_linear_tile)(a, engine, tile);
+  by_tiles(a, {&a.linear}, precision, threads, [&](const Bf16* engine, int64_t begin, int64_t end) {
+    FP_DISPATCH(normalised_linear_tiles)(a, engine, begin, end);
   });
 }
 
 void residual_mlp(ResidualMlp a, Precision precision, int threads) {
-  by_tiles(a, {&a.project, &a.mlp1, &a.mlp2}, precision, threads, [&](const Bf16* engine, int64_t tile) {
-    FP_DISPATCH(residual_mlp_tile)(a, engine, tile);
+  by_tiles(a, {&a.project, &a.mlp1, &a.mlp2}, precision, threads, [&](const Bf16* engine, int64_t begin, int64_t end) {
+    FP_DISPATCH(residual_mlp_tiles)(a, engine, begin, end);
   });
 }
 

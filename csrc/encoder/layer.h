@@ -3,8 +3,9 @@
 //   before the attention   out = W LN(x) + b, or W x + b
 //   behind it              y = x + Wo a + bo,  out = y + W2 gelu(W1 LN(y) + b1) + b2
 //
-// A tile of 64 tokens stays in the cache from end to end. In a tile the tokens are contiguous, a row is a channel, so
-// that weights are read as torch stores them and the inner numbers of the MLP are the next product's right side.
+// A tile of 64 tokens, or a few of them, stays in the cache from end to end. In a tile the tokens are contiguous, a row
+// is a channel, so that weights are read as torch stores them and the inner numbers of the MLP are the next product's
+// right side.
 #pragma once
 #include <cstdint>
 
@@ -40,13 +41,16 @@ struct ResidualMlp {
 };
 
 constexpr int64_t kTokens = kBf16Columns;  // of a tile
+constexpr int64_t kGroup = 4;              // tiles that share a read of the weights
 constexpr int64_t kChannelUnit = 16;       // of which all sizes are multiples
 
 // Sizes that are no multiples of kBf16Depth are computed in float32.
 void normalised_linear(NormalisedLinear args, Precision precision, int threads);
 void residual_mlp(ResidualMlp args, Precision precision, int threads);
 
-FP_DECLARE_ISA(void, normalised_linear_tile, (const NormalisedLinear& args, const Bf16* engine, int64_t tile))
-FP_DECLARE_ISA(void, residual_mlp_tile, (const ResidualMlp& args, const Bf16* engine, int64_t tile))
+// Tiles [begin, end), at most kGroup.
+FP_DECLARE_ISA(void, normalised_linear_tiles,
+               (const NormalisedLinear& args, const Bf16* engine, int64_t begin, int64_t end))
+FP_DECLARE_ISA(void, residual_mlp_tiles, (const ResidualMlp& args, const Bf16* engine, int64_t begin, int64_t end))
 
 }  // namespace fastprompt

@@ -18,6 +18,7 @@ constexpr int64_t kDepth = 256;
 // The right side of products: (depth, 64) numbers, packed where an engine multiplies.
 class Right {
  public:
+  Right() = default;
   static int64_t floats(const Bf16* engine, int64_t depth) { return engine ? depth * kTokens : 0; }
   Right(const Bf16* engine, bool low, int64_t depth, float* memory)
       : engine_(engine), high_(reinterpret_cast<uint16_t*>(memory)), low_(low ? high_ + depth * kTokens : nullptr) {}
@@ -30,11 +31,13 @@ class Right {
   // out (rows, 64) (+)= the part [row, row + rows) x [column, column + depth) of a weight, times this.
   template <bool Add>
   void multiply(const Matrix& w, int64_t row, int64_t rows, int64_t column, float* out) const {
-    const int64_t at = row * w.depth + column;
     if (engine_) {
+      const Bf16Layout units = in_units(w.depth);
+      const int64_t at = row / kBf16Rows * units.down + column / kBf16Depth * units.along;
       const Bf16Operand left{w.high + at, w.low ? w.low + at : nullptr};
-      return ::fastprompt::multiply(*engine_, left, w.depth, {high_, low_}, out, kTokens, rows, depth_, Add);
+      return ::fastprompt::multiply(*engine_, left, units, {high_, low_}, out, kTokens, rows, depth_, Add);
     }
+    const int64_t at = row * w.depth + column;
     for (int64_t k = 0; k < depth_; k += kDepth) {
       const Left left{w.data + at + k, w.depth, 1};
       const int64_t depth = depth_ - k < kDepth ? depth_ - k : kDepth;
@@ -44,10 +47,21 @@ class Right {
   }
 
  private:
-  const Bf16* engine_;
+  const Bf16* engine_ = nullptr;
   const float* numbers_ = nullptr;
   int64_t depth_ = 0;
-  uint16_t *high_, *low_;
+  uint16_t *high_ = nullptr, *low_ = nullptr;
+};
+
+// The right sides of the tiles that are worked on together: a block of a weight is read once for all of them.
+class Group {
+ public:
+  Right& add(const Right& right) { return rights_[size_++] = right; }
+  Right& operator[](int64_t n) { return rights_[n]; }
+
+ private:
+  Right rights_[kGroup];
+  int64_t size_ = 0;
 };
 
 // A tile (channels, 64) of the tokens from `first` on; zeros behind the last.
@@ -100,48 +114,68 @@ void by_blocks(int64_t rows, int64_t block, const Body& body) {
 
 }  // namespace
 
-void normalised_linear_tile(const NormalisedLinear& a, const Bf16* engine, int64_t tile) {
-  const int64_t channels = a.linear.depth, first = tile * kTokens;
-  Scratch memory((channels + kBlock) * kTokens + Right::floats(engine, channels));
-  float *x = memory.data(), *block = x + channels * kTokens;
-  Right right(engine, a.linear.low, channels, block + kBlock * kTokens);
-  load_tile(a.x, first, a.tokens, channels, x);
-  if (a.norm.weight) add_bias_and_normalise(channels, kTokens, nullptr, a.norm, x, x);
-  right.set(x, channels);
+void normalised_linear_tiles(const NormalisedLinear& a, const Bf16* engine, int64_t begin, int64_t end) {
+  const int64_t channels = a.linear.depth, packed = Right::floats(engine, channels);
+  const int64_t kept = engine ? 1 : end - begin;  // of float32 tiles: an engine multiplies what is packed
+  Scratch memory((channels * kept + kBlock) * kTokens + packed * (end - begin));
+  float *block = memory.data(), *tiles = block + kBlock * kTokens, *rights = tiles + channels * kTokens * kept;
+  Group group;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    float* x = tiles + (engine ? 0 : tile - begin) * channels * kTokens;
+    load_tile(a.x, tile * kTokens, a.tokens, channels, x);
+    if (a.norm.weight) add_bias_and_normalise(channels, kTokens, nullptr, a.norm, x, x);
+    group.add(Right(engine, a.linear.low, channels, rights + (tile - begin) * packed)).set(x, channels);
+  }
   by_blocks(a.linear.rows, kBlock, [&](int64_t row, int64_t rows) {
-    right.multiply<false>(a.linear, row, rows, 0, block);
-    store_rows(block, row, rows, a.linear.bias, first, a.tokens, a.linear.rows, a.out);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      group[tile - begin].multiply<false>(a.linear, row, rows, 0, block);
+      store_rows(block, row, rows, a.linear.bias, tile * kTokens, a.tokens, a.linear.rows, a.out);
+    }
   });
 }
 
-void residual_mlp_tile(const ResidualMlp& a, const Bf16* engine, int64_t tile) {
+void residual_mlp_tiles(const ResidualMlp& a, const Bf16* engine, int64_t begin, int64_t end) {
   constexpr int64_t kHidden = 256;  // inner numbers of the MLP that exist at a time
-  const int64_t channels = a.project.rows, first = tile * kTokens;
+  const int64_t channels = a.project.rows, count = end - begin;
   const int64_t widest = channels > a.project.depth ? channels : a.project.depth;
-  Scratch memory((channels + widest + kHidden) * kTokens + Right::floats(engine, widest + kHidden));
-  float *y = memory.data(), *x = y + channels * kTokens, *hidden = x + widest * kTokens;
-  float* packed = hidden + kHidden * kTokens;
-  const bool low = a.project.low;
-  Right right(engine, low, widest, packed), inner(engine, low, kHidden, packed + Right::floats(engine, widest));
+  const int64_t packed = Right::floats(engine, widest), inner_packed = Right::floats(engine, kHidden);
+  const int64_t kept = engine ? 1 : count;
+  Scratch memory((channels * count + widest * kept + kHidden * kept) * kTokens + (packed + inner_packed) * count);
+  float *ys = memory.data(), *xs = ys + channels * kTokens * count, *hiddens = xs + widest * kTokens * kept;
+  float *rights = hiddens + kHidden * kTokens * kept, *inners = rights + packed * count;
+  const auto y = [&](int64_t n) { return ys + n * channels * kTokens; };
+  const auto x = [&](int64_t n) { return xs + (engine ? 0 : n) * widest * kTokens; };
+  const auto hidden = [&](int64_t n) { return hiddens + (engine ? 0 : n) * kHidden * kTokens; };
+  Group group, inner;
 
-  load_tile(a.attended, first, a.tokens, a.project.depth, x);
-  load_tile(a.x, first, a.tokens, channels, y);
-  right.set(x, a.project.depth);
-  by_blocks(channels, kBlock,
-            [&](int64_t row, int64_t rows) { right.multiply<true>(a.project, row, rows, 0, y + row * kTokens); });
-
-  add_bias_and_normalise(channels, kTokens, a.project.bias, a.norm, y, x);
-  right.set(x, channels);
-  by_blocks(a.mlp1.rows, kHidden, [&](int64_t start, int64_t count) {
-    by_blocks(count, kBlock, [&](int64_t row, int64_t rows) {
-      right.multiply<false>(a.mlp1, start + row, rows, 0, hidden + row * kTokens);
-    });
-    gelu_of(a.mlp1.bias + start, count, hidden);
-    inner.set(hidden, count);
-    by_blocks(channels, kBlock,
-              [&](int64_t row, int64_t rows) { inner.multiply<true>(a.mlp2, row, rows, start, y + row * kTokens); });
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t first = (begin + n) * kTokens;
+    load_tile(a.attended, first, a.tokens, a.project.depth, x(n));
+    load_tile(a.x, first, a.tokens, channels, y(n));
+    group.add(Right(engine, a.project.low, widest, rights + n * packed)).set(x(n), a.project.depth);
+    inner.add(Right(engine, a.project.low, kHidden, inners + n * inner_packed));
+  }
+  by_blocks(channels, kBlock, [&](int64_t row, int64_t rows) {
+    for (int64_t n = 0; n < count; ++n) group[n].multiply<true>(a.project, row, rows, 0, y(n) + row * kTokens);
   });
-  store_rows(y, 0, channels, a.mlp2.bias, first, a.tokens, channels, a.out);
+  for (int64_t n = 0; n < count; ++n) {
+    add_bias_and_normalise(channels, kTokens, a.project.bias, a.norm, y(n), x(n));
+    group[n].set(x(n), channels);
+  }
+  by_blocks(a.mlp1.rows, kHidden, [&](int64_t start, int64_t size) {
+    for (int64_t n = 0; n < count; ++n) {
+      by_blocks(size, kBlock, [&](int64_t row, int64_t rows) {
+        group[n].multiply<false>(a.mlp1, start + row, rows, 0, hidden(n) + row * kTokens);
+      });
+      gelu_of(a.mlp1.bias + start, size, hidden(n));
+      inner[n].set(hidden(n), size);
+    }
+    by_blocks(channels, kBlock, [&](int64_t row, int64_t rows) {
+      for (int64_t n = 0; n < count; ++n) inner[n].multiply<true>(a.mlp2, row, rows, start, y(n) + row * kTokens);
+    });
+  });
+  for (int64_t n = 0; n < count; ++n)
+    store_rows(y(n), 0, channels, a.mlp2.bias, (begin + n) * kTokens, a.tokens, channels, a.out);
 }
 
 }  // namespace FP_ISA

@@ -1,9 +1,6 @@
-#include "bind.h"
+#include "geodesic/fields.h"
 
-#include "geodesic/geodesic.h"
-
-using namespace fastprompt;
-
+namespace fastprompt {
 namespace {
 
 // (address, dtype, strides) of a 5-D array, from Python; address 0 = absent.
@@ -17,8 +14,9 @@ View view(const py::handle& h) {
   return v;
 }
 
-// The fields of Geodesic, in their order; fastprompt/ops/geodesic.py:arguments has the same list.
-Geodesic fields(const py::args& f) {
+}  // namespace
+
+Geodesic geodesic_fields(const py::args& f) {
   Geodesic a{};
   int n = 0;
   const auto next = [&] { return f[n++]; };
@@ -43,17 +41,19 @@ Geodesic fields(const py::args& f) {
   return a;
 }
 
-}  // namespace
+}  // namespace fastprompt
+
+using namespace fastprompt;
 
 FASTPROMPT_BIND(geodesic) {
   m.def("geodesic_distance", [](const py::args& f) {
-    const Geodesic a = fields(f);
+    const Geodesic a = geodesic_fields(f);
     py::gil_scoped_release nogil;
     a.two_sided ? signed_geodesic_distance(a) : geodesic_distance(a);
   });
   m.def("geodesic_distance_backward",
         [](std::uintptr_t grad, std::uintptr_t grad_image, std::uintptr_t grad_start, const py::args& f) {
-          const GeodesicGradient g{fields(f), reinterpret_cast<const float*>(grad),
+          const GeodesicGradient g{geodesic_fields(f), reinterpret_cast<const float*>(grad),
                                    reinterpret_cast<float*>(grad_image), reinterpret_cast<float*>(grad_start)};
           py::gil_scoped_release nogil;
           geodesic_distance_backward(g);

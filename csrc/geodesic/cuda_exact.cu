@@ -1,219 +1,204 @@
-// The exact distance: tiles of the image are relaxed in shared memory until nothing in them changes, and wake those
-// neighbours whose halo they changed, until none is awake. A distance only ever falls, to what some path costs, and the
-// fix-point is unique: so the result depends neither on the order of the tiles nor on what a tile sees of a neighbour
-// that works at the same time. Bit-equal to Dijkstra's algorithm.
-//
-// One launch: rounds with all blocks meeting between them. In a round a tile belongs to one block only.
-#include <algorithm>
-
-#include "common/cuda.cuh"
-#include "geodesic/edges.cuh"
+// The exact distance of one tile; exact_rounds.cuh has the tiles' turns.
+#include "geodesic/exact_rounds.cuh"
 
 namespace fastprompt {
 namespace {
 
-constexpr int kEdge = 32, kStrip = 4, kRows = kEdge / kStrip, kThreads = kEdge * kRows;  // a thread has 4 pixels
-
-struct Tiling {
-  int nx, per_image, all;
-};
-
-__host__ __device__ Tiling tiling(const GeodesicCuda& a) {
-  const int nx = (a.nx + kEdge - 1) / kEdge, ny = (a.ny + kEdge - 1) / kEdge;
-  return {nx, nx * ny, nx * ny * a.batch * a.sets};
-}
-
-// The workspace: counters, then for every tile the round in which it was woken, then two lists of awake tiles.
-constexpr int kCounters = 4;
-struct Awake {
-  int* arrived;  // blocks that have met
-  int* count;    // [3] tiles awake in a round, by its number modulo 3: read, filled, cleared
-  int* woken;
-  int* list;
-  int all;
-
-  __device__ Awake(int* workspace, int all)
-      : arrived(workspace), count(workspace + 1), woken(workspace + kCounters), list(woken + all), all(all) {}
-
-  // In round 0 every tile is awake.
-  __device__ int number(int round) const { return round == 0 ? all : load_shared_by_blocks(count + round % 3); }
-  __device__ int tile(int round, int n) const {
-    return round == 0 ? n : load_shared_by_blocks(list + round % 2 * all + n);
-  }
-  __device__ void wake(int tile, int next) {
-    if (atomicExch(woken + tile, next) == next) return;
-    store_shared_by_blocks(list + next % 2 * all + atomicAdd(count + next % 3, 1), tile);
-  }
-};
-
-struct SharedMemory {
-  float distance[kEdge + 2][kEdge + 2];  // with a halo of one pixel; +inf outside the image
-  int sides;                             // bit 3 dy + dx + 4: pixels changed that the tile (dy, dx) from here sees
-};
-
-template <Metric M>
-class TileSolver {
+// A thread has kStrip pixels, one below the other: 4 of a picture's tile, whose costs fit its registers; 1 of a
+// volume's, with 26 costs.
+template <Metric M, bool Volume>
+class ExactTile {
  public:
-  __device__ TileSolver(const GeodesicCuda& a, const Tiling& tiles, int tile, SharedMemory& shared)
+  static constexpr int kDepth = Volume ? 8 : 1, kHeight = Volume ? 8 : 32, kWidth = Volume ? 8 : 32;
+  static constexpr int kStrip = Volume ? 1 : 4, kThreads = kDepth * kHeight * kWidth / kStrip;
+  static constexpr int kBlocksPerProcessor = Volume ? 1 : 2;
+  using Frame = Halo<ExactTile>;
+
+  __device__ ExactTile(const GeodesicCuda& a, const Frame& halo, int image, SharedMemory<ExactTile>& shared)
       : a_(a),
+        halo_(halo),
         shared_(shared),
-        image_(tile / tiles.per_image),
-        y_(tile % tiles.per_image / tiles.nx * kEdge),
-        x_(tile % tiles.per_image % tiles.nx * kEdge),
-        out_(a.out + int64_t(image_) * a.ny * a.nx) {}
+        b_(image / a.sets),
+        set_(image % a.sets),
+        pixels_(int64_t(a.nz) * a.ny * a.nx),
+        out_(a.out + image * pixels_),
+        z_(threadIdx.x / kWidth / (kHeight / kStrip)),
+        y_(threadIdx.x / kWidth % (kHeight / kStrip) * kStrip),
+        x_(threadIdx.x % kWidth) {}
 
   // Returns the sides that changed, to all threads.
   __device__ int run(bool first) {
-    load(first);
-    float cost[kStrip][8], value[kStrip], before[kStrip];
-    costs(cost);
-    const int row = threadIdx.x / kEdge * kStrip, column = threadIdx.x % kEdge;
-    __syncthreads();
+    const bool idle = load(first);
+    float value[kStrip], before[kStrip];
 #pragma unroll
-    for (int k = 0; k < kStrip; ++k) value[k] = before[k] = shared_.distance[row + k + 1][column + 1];
-    bool changed;
-    do changed = relax_strip(row, column, cost, value);
-    while (__syncthreads_or(changed));
-    return store(first, row, column, value, before);
+    for (int k = 0; k < kStrip; ++k) value[k] = before[k] = *at(0, k, 0);
+    if (!idle) {
+      float cost[kStrip][kNeighbours];
+      costs(cost);
+      bool changed;
+      do changed = relax_strip(cost, value);
+      while (__syncthreads_or(changed));
+    }
+    return store(first, value, before);
   }
 
  private:
-  __device__ bool inside(int y, int x) const { return y >= 0 && y < a_.ny && x >= 0 && x < a_.nx; }
-  __device__ int64_t pixel(int y, int x) const { return int64_t(y) * a_.nx + x; }
+  static constexpr int kNeighbours = Volume ? 26 : 8;
+  // The n-th neighbour, row by row.
+  __device__ static constexpr int number(int n) { return Volume ? n + (n > 12) : n + (n > 3) + 9; }
+  __device__ static constexpr int dz(int n) { return number(n) / 9 - 1; }
+  __device__ static constexpr int dy(int n) { return number(n) / 3 % 3 - 1; }
+  __device__ static constexpr int dx(int n) { return number(n) % 3 - 1; }
+  __device__ static constexpr int offset(int n) { return dz(n) * Frame::kPlane + dy(n) * Frame::kRow + dx(n); }
 
-  __device__ void load(bool first) {
-    constexpr int kSide = kEdge + 2;
-    for (int e = threadIdx.x; e < kSide * kSide; e += kThreads) {
-      const int y = y_ + e / kSide - 1, x = x_ + e % kSide - 1;
-      float d = infinity();
-      if (inside(y, x))
-        d = first ? start_value(a_, image_ / a_.sets, image_ % a_.sets, pixel(y, x))
-                  : load_shared_by_blocks(out_ + pixel(y, x));
-      shared_.distance[e / kSide][e % kSide] = d;
-    }
+  // Place (z, y + k, x) from this thread's first pixel, in shared memory.
+  __device__ int place(int z, int k, int x) const {
+    return Frame::kFirst + (z_ + z) * Frame::kPlane + (y_ + k) * Frame::kRow + x_ + x;
+  }
+  __device__ volatile float* at(int z, int k, int x) const { return shared_.distance + place(z, k, x); }
+
+  // Nobody improves anybody where all distances are the start value of what is no seed: most tiles in the first round.
+  __device__ bool load(bool first) {
+    bool idle = first;
+    halo_.stage(shared_.distance, infinity(), [&](int64_t p) {
+      const float d = first ? start_value(a_, b_, set_, p) : load_shared_by_blocks(out_ + p);
+      idle &= d == a_.v;
+      return d;
+    });
     if (threadIdx.x == 0) shared_.sides = 0;
+    return !__syncthreads_or(!idle);
   }
 
-  // Of the edges to the eight neighbours, row by row; NaN where there is none.
-  __device__ void costs(float (&cost)[kStrip][8]) const {
-    const Picture picture(a_, image_ / a_.sets);
-    const Steps steps = edge_steps<M>(a_);
+  // NaN where there is no edge.
+  __device__ void costs(float (&cost)[kStrip][kNeighbours]) const {
 #pragma unroll
-    for (int k = 0; k < kStrip; ++k) {
-      const int y = y_ + static_cast<int>(threadIdx.x) / kEdge * kStrip + k, x = x_ + threadIdx.x % kEdge;
+    for (int k = 0; k < kStrip; ++k)
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const int dy = (n + (n > 3)) / 3 - 1, dx = (n + (n > 3)) % 3 - 1;
-        const float step = dy == 0 ? steps.x : dx == 0 ? steps.y : steps.diagonal;
-        const bool edge = inside(y, x) && inside(y + dy, x + dx);
-        cost[k][n] = edge ? edge_cost<M>(a_, picture, pixel(y, x), pixel(y + dy, x + dx), step) : nan();
+      for (int n = 0; n < kNeighbours; ++n) cost[k][n] = 0.f;
+#pragma unroll 1
+    for (int c = 0; c < a_.channels; ++c) {
+      const float* channel = a_.image + (int64_t(b_) * a_.channels + c) * pixels_;
+      const uint8_t* barrier = a_.barrier && c == 0 ? a_.barrier + b_ * pixels_ : nullptr;
+      if (c > 0) __syncthreads();
+      halo_.stage(shared_.image, nan(), [&](int64_t p) { return image_value(channel, barrier, p); });
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < kStrip; ++k) {
+        const float* here = shared_.image + place(0, k, 0);
+#pragma unroll
+        for (int n = 0; n < kNeighbours; ++n) cost[k][n] += edge_term<M>(*here - here[offset(n)]);
       }
     }
+#pragma unroll
+    for (int k = 0; k < kStrip; ++k)
+#pragma unroll
+      for (int n = 0; n < kNeighbours; ++n) cost[k][n] = edge_cost<M>(a_, cost[k][n], step(dz(n), dy(n), dx(n)));
   }
 
-  // One pass over the pixels of a thread, down and up. Threads read what others write at the same time: the old or the
-  // new value, either is a distance that some path has.
-  __device__ bool relax_strip(int row, int column, const float (&cost)[kStrip][8], float (&value)[kStrip]) {
-    const Steps steps = edge_steps<M>(a_);
-    const auto at = [&](int y, int x) {
-      return *static_cast<const volatile float*>(&shared_.distance[row + y + 1][column + x + 1]);
-    };
-    float before[kStrip];
-    float above[3] = {at(-1, -1), at(-1, 0), at(-1, 1)};
+  // Squared spacings in one fixed order of additions, whatever the direction.
+  __device__ float step(int dz, int dy, int dx) const {
+    const float z = a_.spacing[0] * a_.spacing[0], y = a_.spacing[1] * a_.spacing[1];
+    const float x = a_.spacing[2] * a_.spacing[2];
+    return edge_step<M>(a_, (dz ? z : 0.f) + (dy ? y : 0.f) + (dx ? x : 0.f));
+  }
+
+  // One pass over the pixels of a thread. Threads read what others write at the same time: the old or the new value,
+  // either is a distance that some path has.
+  __device__ bool relax_strip(const float (&cost)[kStrip][kNeighbours], float (&value)[kStrip]) {
+    if constexpr (Volume) {
+      float v = value[0];
+#pragma unroll
+      for (int n = 0; n < kNeighbours; ++n)
+        v = relax<M>(v, at(0, 0, 0)[offset(n)], step(dz(n), dy(n), dx(n)), cost[0][n]);
+      return keep(0, v, value);
+    } else {
+      return relax_down_and_up(cost, value);
+    }
+  }
+
+  __device__ bool relax_down_and_up(const float (&cost)[kStrip][kNeighbours], float (&value)[kStrip]) {
+    const float along_y = step(0, 1, 0), along_x = step(0, 0, 1), diagonal = step(0, 1, 1);
+    float fresh[kStrip], above[3] = {*at(0, -1, -1), *at(0, -1, 0), *at(0, -1, 1)};
 #pragma unroll
     for (int k = 0; k < kStrip; ++k) {
-      const float left = at(k, -1), right = at(k, 1);
-      float v = before[k] = value[k];
-      v = relax<M>(v, above[0], steps.diagonal, cost[k][0]);
-      v = relax<M>(v, above[1], steps.y, cost[k][1]);
-      v = relax<M>(v, above[2], steps.diagonal, cost[k][2]);
-      v = relax<M>(v, left, steps.x, cost[k][3]);
-      v = relax<M>(v, right, steps.x, cost[k][4]);
-      value[k] = v;
+      const float left = *at(0, k, -1), right = *at(0, k, 1);
+      float v = value[k];
+      v = relax<M>(v, above[0], diagonal, cost[k][0]);
+      v = relax<M>(v, above[1], along_y, cost[k][1]);
+      v = relax<M>(v, above[2], diagonal, cost[k][2]);
+      v = relax<M>(v, left, along_x, cost[k][3]);
+      v = relax<M>(v, right, along_x, cost[k][4]);
+      fresh[k] = v;
       above[0] = left, above[1] = v, above[2] = right;
     }
-    float below[3] = {at(kStrip, -1), at(kStrip, 0), at(kStrip, 1)};
+    float below[3] = {*at(0, kStrip, -1), *at(0, kStrip, 0), *at(0, kStrip, 1)};
     bool changed = false;
 #pragma unroll
     for (int k = kStrip - 1; k >= 0; --k) {
-      float v = value[k];
-      v = relax<M>(v, below[0], steps.diagonal, cost[k][5]);
-      v = relax<M>(v, below[1], steps.y, cost[k][6]);
-      v = relax<M>(v, below[2], steps.diagonal, cost[k][7]);
-      value[k] = v;
-      if (v < before[k]) {
-        *static_cast<volatile float*>(&shared_.distance[row + k + 1][column + 1]) = v;
-        changed = true;
-      }
-      below[0] = at(k, -1), below[1] = v, below[2] = at(k, 1);
+      float v = fresh[k];
+      v = relax<M>(v, below[0], diagonal, cost[k][5]);
+      v = relax<M>(v, below[1], along_y, cost[k][6]);
+      v = relax<M>(v, below[2], diagonal, cost[k][7]);
+      changed |= keep(k, v, value);
+      below[0] = *at(0, k, -1), below[1] = v, below[2] = *at(0, k, 1);
     }
     return changed;
   }
 
-  __device__ int store(bool first, int row, int column, const float (&value)[kStrip], const float (&before)[kStrip]) {
+  __device__ bool keep(int k, float v, float (&value)[kStrip]) {
+    if (!(v < value[k])) return false;
+    *at(0, k, 0) = value[k] = v;
+    return true;
+  }
+
+  // Bit 0, 1, 2: what changes here is seen by the tile before, by this one, by the tile behind.
+  template <int Size>
+  __device__ static int seen_by(int place) {
+    return 2 | (Size > 1 && place == 0) | (Size > 1 && place == Size - 1) << 2;
+  }
+
+  __device__ int store(bool first, const float (&value)[kStrip], const float (&before)[kStrip]) {
     int sides = 0;
 #pragma unroll
     for (int k = 0; k < kStrip; ++k) {
-      const int y = row + k;
       const bool changed = value[k] < before[k];
-      if ((first || changed) && inside(y_ + y, x_ + column))
-        store_shared_by_blocks(out_ + pixel(y_ + y, x_ + column), value[k]);
-      if (!changed) continue;
-      const int dy = y == 0 ? -1 : y == kEdge - 1 ? 1 : 0, dx = column == 0 ? -1 : column == kEdge - 1 ? 1 : 0;
-      sides |= 1 << (3 * dy + 4) | 1 << (dx + 4) | 1 << (3 * dy + dx + 4);
+      if ((first || changed) && halo_.inside(z_, y_ + k, x_))
+        store_shared_by_blocks(out_ + halo_.pixel(z_, y_ + k, x_), value[k]);
+      if (!changed || value[k] > a_.limit) continue;  // what is too far makes nothing near
+      const int row = seen_by<kWidth>(x_), plane = spread<3>(seen_by<kHeight>(y_ + k)) * row;
+      sides |= spread<9>(seen_by<kDepth>(z_)) * plane;
     }
-    if (sides & ~(1 << 4)) atomicOr(&shared_.sides, sides);
+    if (sides & ~(1 << 13)) atomicOr(&shared_.sides, sides);
     __syncthreads();
     return shared_.sides;
   }
 
-  const GeodesicCuda& a_;
-  SharedMemory& shared_;
-  const int image_, y_, x_;
-  float* const out_;
-};
-
-template <Metric M>
-__global__ void __launch_bounds__(kThreads, 2) exact_kernel(const __grid_constant__ GeodesicCuda a) {
-  __shared__ SharedMemory shared;
-  const Tiling tiles = tiling(a);
-  Awake awake(a.workspace, tiles.all);
-  for (int round = 0;; ++round) {
-    const int number = awake.number(round);
-    if (number == 0) break;
-    for (int n = blockIdx.x; n < number; n += gridDim.x) {
-      const int tile = awake.tile(round, n), t = threadIdx.x;
-      const int sides = TileSolver<M>(a, tiles, tile, shared).run(round == 0);
-      const int x = tile % tiles.nx + t % 3 - 1, y = tile % tiles.per_image / tiles.nx + t / 3 - 1;
-      if (t < 9 && t != 4 && (sides >> t & 1) && x >= 0 && x < tiles.nx && y >= 0 && y < tiles.per_image / tiles.nx)
-        awake.wake(tile + (t / 3 - 1) * tiles.nx + t % 3 - 1, round + 1);
-      __syncthreads();  // the next tile takes the shared memory
-    }
-    if (blockIdx.x == 0 && threadIdx.x == 0) store_shared_by_blocks(awake.count + (round + 2) % 3, 0);
-    meet_all(awake.arrived, (round + 1) * gridDim.x);
+  // Three bits, `distance` apart.
+  template <int Distance>
+  __device__ static int spread(int bits) {
+    return (bits & 1) | (bits >> 1 & 1) << Distance | (bits >> 2 & 1) << 2 * Distance;
   }
-  const int64_t pixels = int64_t(a.batch) * a.sets * a.ny * a.nx;
-  for (int64_t p = int64_t(blockIdx.x) * kThreads + threadIdx.x; a.limit < infinity() && p < pixels;
-       p += int64_t(gridDim.x) * kThreads)
-    if (load_shared_by_blocks(a.out + p) > a.limit) store_shared_by_blocks(a.out + p, infinity());
-}
 
-template <Metric M>
-void launch(GeodesicCuda a, cudaStream_t stream) {
-  const char* what = "geodesic_exact_cuda";
-  const Tiling tiles = tiling(a);
-  const int blocks = std::min(tiles.all, resident_blocks(exact_kernel<M>, kThreads, what));
-  check_cuda(cudaMemsetAsync(a.workspace, 0, sizeof(int) * (kCounters + tiles.all), stream), what);
-  void* arguments[] = {&a};
-  check_cuda(cudaLaunchCooperativeKernel(exact_kernel<M>, dim3(blocks), dim3(kThreads), arguments, 0, stream), what);
-}
+  const GeodesicCuda& a_;
+  const Frame& halo_;
+  SharedMemory<ExactTile>& shared_;
+  const int b_, set_;
+  const int64_t pixels_;
+  float* const out_;
+  const int z_, y_, x_;  // first pixel of this thread, in the tile
+};
 
 }  // namespace
 
-int64_t geodesic_exact_cuda_workspace(const GeodesicCuda& a) { return kCounters + 3 * int64_t(tiling(a).all); }
+int64_t geodesic_exact_cuda_workspace(const GeodesicCuda& a) {
+  constexpr Metric any = Metric::fastgeodis;
+  return a.volume ? exact_workspace<ExactTile<any, true>>(a) : exact_workspace<ExactTile<any, false>>(a);
+}
 
 void geodesic_exact_cuda(const GeodesicCuda& a, void* stream) {
-  with_metric(a, [&](auto metric) { launch<decltype(metric)::value>(a, static_cast<cudaStream_t>(stream)); });
+  with_metric_and_grid(a, [&](auto metric, auto volume) {
+    launch_exact<ExactTile<decltype(metric)::value, decltype(volume)::value>>(a, static_cast<cudaStream_t>(stream));
+  });
 }
 
 }  // namespace fastprompt

@@ -1,11 +1,10 @@
-// Raster scan in the CPU's order: along y forth and back, along x forth and back, each line of pixels taking from the
-// line before it. One launch does all iterations of all images.
+// Raster scan in the CPU's order: along every axis one sweep forth and one back, each pixel taking from the line (in a
+// volume: the plane) before it. One launch does all iterations of all images.
 //
-// A block owns kPart lanes (columns while the sweep runs along y) and sweeps kLines lines with kLines lanes more on
-// either side: what is wrong at the end of such a margin, where the neighbours are missing, moves inwards by one lane a
-// line and does not reach the part. So the blocks of an image meet once every kLines lines, and only with their
-// neighbours. The costs of the edges do not wait for the distances: they lie ready in shared memory before the lines
-// run.
+// A block owns a tile of lanes, which are the pixels of a line, and sweeps kLines lines with a margin of kLines lanes
+// around the tile: what is wrong at the end of such a margin, where the neighbours are missing, moves inwards by one
+// lane a line and does not reach the tile. So the blocks of an image meet once every kLines lines, and only with their
+// neighbours. The costs of the edges do not wait for the distances: they lie ready in registers before the block waits.
 #include <algorithm>
 
 #include "common/cuda.cuh"
@@ -14,48 +13,68 @@
 namespace fastprompt {
 namespace {
 
-constexpr int kLines = 16, kPart = 128, kThreads = kPart + 2 * kLines;
-
-int parts(const GeodesicCuda& a) { return (std::max(a.ny, a.nx) + kPart - 1) / kPart; }
+// Lanes have two axes, u and v; those of a picture have u = 0 only.
+template <bool Volume>
+struct Shape {
+  static constexpr int kLines = Volume ? 4 : 32;
+  static constexpr int kTileU = Volume ? 8 : 1, kTileV = Volume ? 16 : 128;
+  static constexpr int kMarginU = Volume ? kLines : 0, kMarginV = kLines;
+  static constexpr int kU = kTileU + 2 * kMarginU, kV = kTileV + 2 * kMarginV, kThreads = kU * kV;
+  static constexpr int kTaps = Volume ? 9 : 3;  // lanes of the line before that a lane takes from
+  // A line in shared memory has a border of one lane. Lines lie an odd number of floats apart: threads that hold
+  // one lane of several lines hit several banks.
+  static constexpr int kRow = kV + 2, kLine = (kU + (Volume ? 2 : 0)) * kRow | 1;
+  static constexpr int kFirst = Volume ? kRow + 1 : 1;  // lane (0, 0)
+  static constexpr int kBatch = Volume ? 5 : 11;        // loads in flight of a thread
+  static_assert((kLines + 1) % kBatch == 0, "whole batches");
+  static constexpr int kBlocksPerProcessor = Volume ? 1 : 2;
+};
 
 // How the lines of a sweep lie in an image.
 struct Axis {
-  int lines, lanes, line_stride, lane_stride;
-  float straight, diagonal;
+  int lines, us, vs;
+  int64_t line_stride, u_stride, v_stride;
+  float straight, u_step, v_step, corner;
 };
 
-struct SharedMemory {
-  float cost[kLines][3][kThreads];    // NaN: no such edge
-  float value[kThreads][kLines + 1];  // distances; one float more, or a warp that walks down would hit one bank
-  float line[2][kThreads + 2];        // the distances of the line before, and of this one
-};
+template <Metric M, bool Volume>
+class Sweeper : Shape<Volume> {
+  using S = Shape<Volume>;
 
-template <Metric M>
-class Sweeper {
  public:
-  __device__ Sweeper(const GeodesicCuda& a, int b, int set, int* finished, int round, SharedMemory& shared)
+  __device__ Sweeper(const GeodesicCuda& a, int b, int set, int* finished, int round, float* lines)
       : a_(a),
-        picture_(a, b),
-        out_(a.out + (int64_t(b) * a.sets + set) * a.ny * a.nx),
+        pixels_(int64_t(a.nz) * a.ny * a.nx),
+        image_(a.image + b * a.channels * pixels_),
+        barrier_(a.barrier ? a.barrier + b * pixels_ : nullptr),
+        out_(a.out + (int64_t(b) * a.sets + set) * pixels_),
         finished_(finished),
-        shared_(shared),
-        part_(blockIdx.x),
+        lines_(lines),
+        u_(threadIdx.x / S::kV),
+        v_(threadIdx.x % S::kV),
         round_(round) {}
 
   // Both ways along an axis.
   __device__ void sweep(const Axis& axis) {
-    const int last = (axis.lanes + kPart - 1) / kPart - 1;  // the parts behind it have no lanes here
+    const int across_v = (axis.vs + S::kTileV - 1) / S::kTileV;
+    const int tiles = (axis.us + S::kTileU - 1) / S::kTileU * across_v;
     for (int dir = 1; dir >= -1; dir -= 2)
-      for (int first = 1; first < axis.lines; first += kLines) {
+      for (int first = 1; first < axis.lines; first += S::kLines) {
         ++round_;
-        if (part_ > last) continue;
-        relax_lines(axis, {dir, dir > 0 ? first : axis.lines - 1 - first, min(kLines, axis.lines - first)});
-        meet_some(finished_, part_, max(part_ - 1, 0), min(part_ + 1, last), round_);
+        const Lines lines{dir, dir > 0 ? first : axis.lines - 1 - first, min(S::kLines, axis.lines - first)};
+        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+          u0_ = tile / across_v * S::kTileU - S::kMarginU, v0_ = tile % across_v * S::kTileV - S::kMarginV;
+          float cost[S::kLines][S::kTaps];
+          costs(axis, lines, cost);
+          wait_for_neighbours(tile, across_v, tiles);
+          relax_lines(axis, lines, cost);
+        }
+        publish(finished_, blockIdx.x, round_);
       }
-    meet_everybody();  // the next axis crosses the parts
+    meet_everybody();  // the next axis crosses the tiles
   }
 
-  __device__ void meet_everybody() { meet_some(finished_, part_, 0, gridDim.x - 1, ++round_); }
+  __device__ void meet_everybody() { meet_some(finished_, blockIdx.x, 0, gridDim.x - 1, ++round_); }
   __device__ int round() const { return round_; }
 
  private:
@@ -64,119 +83,200 @@ class Sweeper {
     int dir, first, count;
   };
 
-  __device__ void relax_lines(const Axis& axis, const Lines& lines) {
-    const int t = threadIdx.x, lane = part_ * kPart - kLines + t;
-    const bool inside = lane >= 0 && lane < axis.lanes;
-    move(axis, lines, [](float* distance, float* shared, bool in_image, bool) {
-      *shared = in_image ? load_shared_by_blocks(distance) : infinity();
-    });
-    const int64_t before = pixel(axis, lines.first - lines.dir, lane);
-    shared_.line[0][t + 1] = inside ? load_shared_by_blocks(out_ + before) : infinity();
-    if (t < 4) shared_.line[t / 2][t % 2 * (kThreads + 1)] = infinity();
-    const bool edge[3] = {inside && lane > 0, inside, inside && lane + 1 < axis.lanes};
-    int64_t other = before;
-#pragma unroll 1
-    for (int n = 0; n < lines.count; ++n) {
-      const int64_t here = other + lines.dir * axis.line_stride;
-#pragma unroll
-      for (int k = 0; k < 3; ++k) {
-        const float step = k == 1 ? axis.straight : axis.diagonal;
-        shared_.cost[n][k][t] =
-            edge[k] ? edge_cost<M>(a_, picture_, here, other + (k - 1) * axis.lane_stride, step) : nan();
-      }
-      other = here;
+  // The blocks of the tiles around this one have finished the round before this: the line before the first is final.
+  __device__ void wait_for_neighbours(int tile, int across_v, int tiles) const {
+    const int t = threadIdx.x;
+    if (t < 9) {
+      const int v = tile % across_v + t % 3 - 1, other = tile + (t / 3 - 1) * across_v + t % 3 - 1;
+      if (v >= 0 && v < across_v && other >= 0 && other < tiles) wait_until(finished_ + other % gridDim.x, round_ - 1);
     }
     __syncthreads();
-#pragma unroll 2
-    for (int n = 0; n < lines.count; ++n) {
-      const float* from = shared_.line[n % 2] + t;
-      float value = shared_.value[t][n];
-      value = relax<M>(value, from[0], axis.diagonal, shared_.cost[n][0][t]);
-      value = relax<M>(value, from[1], axis.straight, shared_.cost[n][1][t]);
-      value = relax<M>(value, from[2], axis.diagonal, shared_.cost[n][2][t]);
-      shared_.value[t][n] = shared_.line[1 - n % 2][t + 1] = value;
+  }
+
+  __device__ float* mine(int line) const { return lines_ + line * S::kLine + S::kFirst + u_ * S::kRow + v_; }
+  __device__ static constexpr int tap(int k) { return Volume ? (k / 3 - 1) * S::kRow + k % 3 - 1 : k - 1; }
+
+  // NaN where there is no edge.
+  __device__ void costs(const Axis& axis, const Lines& lines, float (&cost)[S::kLines][S::kTaps]) const {
+#pragma unroll
+    for (int n = 0; n < S::kLines; ++n)
+#pragma unroll
+      for (int k = 0; k < S::kTaps; ++k) cost[n][k] = 0.f;
+#pragma unroll 1
+    for (int c = 0; c < a_.channels; ++c) {
+      const float* channel = image_ + c * pixels_;
+      const uint8_t* barrier = c == 0 ? barrier_ : nullptr;
+      stage(axis, lines, nan(), [&](int64_t p) { return image_value(channel, barrier, p); });
+      __syncthreads();
+#pragma unroll
+      for (int n = 0; n < S::kLines; ++n) {
+        const float here = *mine(n + 1);
+#pragma unroll
+        for (int k = 0; k < S::kTaps; ++k) cost[n][k] += edge_term<M>(here - mine(n)[tap(k)]);
+      }
       __syncthreads();
     }
-    move(axis, lines, [](float* distance, float* shared, bool in_image, bool own) {
-      if (in_image && own) store_shared_by_blocks(distance, *shared);
-    });
+#pragma unroll
+    for (int n = 0; n < S::kLines; ++n)
+#pragma unroll
+      for (int k = 0; k < S::kTaps; ++k) cost[n][k] = edge_cost<M>(a_, cost[n][k], step(axis, k));
   }
 
-  __device__ static int64_t pixel(const Axis& axis, int line, int lane) {
-    return int64_t(line) * axis.line_stride + int64_t(lane) * axis.lane_stride;
+  __device__ static float step(const Axis& axis, int k) {
+    if (!Volume) return k == 1 ? axis.straight : axis.v_step;
+    return k == 4 ? axis.straight : k / 3 == 1 ? axis.v_step : k % 3 == 1 ? axis.u_step : axis.corner;
   }
 
-  // Calls act(distance, its place in shared memory, is it in the image, is it not of the margin) for all pixels of the
-  // lines. Neighbours in memory go to neighbouring threads: along x, where the lines of a thread lie side by side, 16
-  // threads take 16 lines of one lane.
+  __device__ void relax_lines(const Axis& axis, const Lines& lines, const float (&cost)[S::kLines][S::kTaps]) const {
+    stage(axis, lines, infinity(), [&](int64_t p) { return load_shared_by_blocks(out_ + p); });
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < S::kLines; ++n) {
+      if (n >= lines.count) break;
+      const float* from = mine(n);
+      float value = *mine(n + 1);
+#pragma unroll
+      for (int k = 0; k < S::kTaps; ++k) value = relax<M>(value, from[tap(k)], step(axis, k), cost[n][k]);
+      *mine(n + 1) = value;
+      __syncthreads();
+    }
+    store(axis, lines);
+    __syncthreads();
+  }
+
+  // One pixel of some lines: where it is in the image and in shared memory.
+  struct Place {
+    int64_t pixel;
+    int shared;
+    bool inside, own;  // is it in the image, is it not of the margin
+  };
+
+  // The pixels that a thread moves are i = threadIdx.x, + kThreads, ... of `count` lines, -1 (the line before) or 0
+  // being the first. Neighbours in memory go to neighbouring threads: where the lines lie side by side, a thread's
+  // neighbour has the next line of the same lane.
+  template <int First>
+  __device__ Place place(const Axis& axis, const Lines& lines, int i) const {
+    constexpr int kCount = S::kLines - First;
+    const bool turned = axis.v_stride != 1;
+    const int lane = turned ? i / kCount : i % S::kThreads, n = (turned ? i % kCount : i / S::kThreads) + First;
+    const int u = lane / S::kV, v = lane % S::kV;
+    Place place;
+    place.pixel =
+        (lines.first + lines.dir * n) * axis.line_stride + (u0_ + u) * axis.u_stride + (v0_ + v) * axis.v_stride;
+    place.shared = (n + 1) * S::kLine + S::kFirst + u * S::kRow + v;
+    place.inside = unsigned(u0_ + u) < unsigned(axis.us) && unsigned(v0_ + v) < unsigned(axis.vs) && n < lines.count;
+    place.own = unsigned(u - S::kMarginU) < unsigned(S::kTileU) && unsigned(v - S::kMarginV) < unsigned(S::kTileV);
+    return place;
+  }
+
+  // load(pixel) of all pixels of the lines and of the line before them, to shared memory.
   //
-  // NOTE: the block beside this one may have written what the margin reads, or not yet. Either value will do: a
+  // NOTE: the block beside this one may have written the distances that the margin reads, or not yet. Either will do: a
   // distance that has taken from the line before keeps its value when it does so again.
-  template <class Act>
-  __device__ void move(const Axis& axis, const Lines& lines, Act act) {
-    static_assert(kThreads % kLines == 0, "a thread keeps its line along x");
-    const bool turned = axis.lane_stride != 1;
-    const int step = turned ? kThreads / kLines : 1;  // lanes (or lines) from one pixel of a thread to its next
-    int t = turned ? threadIdx.x / kLines : threadIdx.x, n = turned ? threadIdx.x % kLines : 0;
-    float* distance = out_ + pixel(axis, lines.first + lines.dir * n, part_ * kPart - kLines + t);
-    const ptrdiff_t stride = turned ? ptrdiff_t(step) * axis.lane_stride : ptrdiff_t(lines.dir) * axis.line_stride;
+  template <class Load>
+  __device__ void stage(const Axis& axis, const Lines& lines, float outside, Load load) const {
+#pragma unroll 1
+    for (int n = 0; n <= S::kLines; n += S::kBatch) {
+      float value[S::kBatch];
+#pragma unroll
+      for (int k = 0; k < S::kBatch; ++k) {
+        const Place from = place<-1>(axis, lines, threadIdx.x + (n + k) * S::kThreads);
+        value[k] = from.inside ? load(from.pixel) : outside;
+      }
+#pragma unroll
+      for (int k = 0; k < S::kBatch; ++k)
+        lines_[place<-1>(axis, lines, threadIdx.x + (n + k) * S::kThreads).shared] = value[k];
+    }
+  }
+
+  __device__ void store(const Axis& axis, const Lines& lines) const {
 #pragma unroll 4
-    for (int k = 0; k < kLines; ++k, distance += stride, (turned ? t : n) += step) {
-      const unsigned lane = part_ * kPart - kLines + t;
-      act(distance, &shared_.value[t][n], n < lines.count && lane < unsigned(axis.lanes),
-          t >= kLines && t < kThreads - kLines);
+    for (int n = 0; n < S::kLines; ++n) {
+      const Place to = place<0>(axis, lines, threadIdx.x + n * S::kThreads);
+      if (to.inside && to.own) store_shared_by_blocks(out_ + to.pixel, lines_[to.shared]);
     }
   }
 
   const GeodesicCuda& a_;
-  const Picture picture_;
+  const int64_t pixels_;
+  const float* const image_;
+  const uint8_t* const barrier_;
   float* const out_;
   int* const finished_;
-  SharedMemory& shared_;
-  const int part_;
+  float* const lines_;  // [kLines + 1][kLine]: the line before, then those that are swept
+  const int u_, v_;     // lane of this thread
+  int u0_, v0_;         // lane of the first thread
   int round_;
 };
 
-// Grid: (parts of an image, images that are worked on at a time); all blocks must be resident.
+// Squared spacings added in the order that FastGeodis adds them: serial axis first.
 template <Metric M>
-__global__ void __launch_bounds__(kThreads, 3) raster_kernel(const __grid_constant__ GeodesicCuda a) {
-  __shared__ SharedMemory shared;
-  const int64_t pixels = int64_t(a.ny) * a.nx, stride = int64_t(gridDim.x) * kThreads;
-  const int64_t mine = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  const Steps steps = edge_steps<M>(a);
-  const Axis along_y{a.ny, a.nx, a.nx, 1, steps.y, steps.diagonal},
-      along_x{a.nx, a.ny, 1, a.nx, steps.x, steps.diagonal};
+__device__ Axis axis(const GeodesicCuda& a, int number) {
+  const float z = a.spacing[0] * a.spacing[0], y = a.spacing[1] * a.spacing[1], x = a.spacing[2] * a.spacing[2];
+  const int64_t row = a.nx, plane = row * a.ny;
+  const auto step = [&](float squared) { return edge_step<M>(a, squared); };
+  if (number == 0) return {a.nz, a.ny, a.nx, plane, row, 1, step(z), step(z + y), step(z + x), step((z + y) + x)};
+  if (number == 1) return {a.ny, a.nz, a.nx, row, plane, 1, step(y), step(y + z), step(y + x), step((y + z) + x)};
+  return {a.nx, a.nz, a.ny, 1, plane, row, step(x), step(x + z), step(x + y), step((x + y) + z)};
+}
+
+// Grid: (blocks of an image, images that are worked on at a time); all blocks must be resident.
+template <Metric M, bool Volume>
+__global__ void __launch_bounds__(Shape<Volume>::kThreads, Shape<Volume>::kBlocksPerProcessor)
+    raster_kernel(const __grid_constant__ GeodesicCuda a) {
+  using S = Shape<Volume>;
+  __shared__ float lines[(S::kLines + 1) * S::kLine];
+  for (int i = threadIdx.x; i < (S::kLines + 1) * S::kLine; i += S::kThreads)
+    lines[i] = infinity();  // the borders stay
+  const int64_t pixels = int64_t(a.nz) * a.ny * a.nx, stride = int64_t(gridDim.x) * S::kThreads;
+  const int64_t mine = int64_t(blockIdx.x) * S::kThreads + threadIdx.x;
   int round = 0;
   for (int image = blockIdx.y; image < a.batch * a.sets; image += gridDim.y) {
     const int b = image / a.sets, set = image % a.sets;
     float* out = a.out + image * pixels;
-    Sweeper<M> sweeper(a, b, set, a.workspace + blockIdx.y * gridDim.x, round, shared);
+    Sweeper<M, Volume> sweeper(a, b, set, a.workspace + blockIdx.y * gridDim.x, round, lines);
     for (int64_t p = mine; p < pixels; p += stride) store_shared_by_blocks(out + p, start_value(a, b, set, p));
     sweeper.meet_everybody();
-    for (int n = 0; n < a.iterations; ++n) sweeper.sweep(along_y), sweeper.sweep(along_x);
+    for (int n = 0; n < a.iterations; ++n)
+#pragma unroll 1
+      for (int number = Volume ? 0 : 1; number < 3; ++number) sweeper.sweep(axis<M>(a, number));
     for (int64_t p = mine; a.limit < infinity() && p < pixels; p += stride)
       if (load_shared_by_blocks(out + p) > a.limit) store_shared_by_blocks(out + p, infinity());
     round = sweeper.round();
   }
 }
 
-template <Metric M>
+// Tiles of the axis that has the most.
+template <bool Volume>
+int tiles(const GeodesicCuda& a) {
+  using S = Shape<Volume>;
+  const auto across = [](int us, int vs) {
+    return ((us + S::kTileU - 1) / S::kTileU) * ((vs + S::kTileV - 1) / S::kTileV);
+  };
+  return std::max({across(a.ny, a.nx) * int(Volume), across(a.nz, a.nx), across(a.nz, a.ny)});
+}
+
+template <Metric M, bool Volume>
 void launch(GeodesicCuda a, cudaStream_t stream) {
   const char* what = "geodesic_raster_cuda";
-  const int across = parts(a), room = resident_blocks(raster_kernel<M>, kThreads, what);
-  if (across > room) throw std::runtime_error("geodesic_raster_cuda: the image is too large for this device");
+  constexpr int threads = Shape<Volume>::kThreads;
+  const int room = resident_blocks(raster_kernel<M, Volume>, threads, what), across = std::min(tiles<Volume>(a), room);
   const dim3 grid(across, std::min(a.batch * a.sets, room / across));
   check_cuda(cudaMemsetAsync(a.workspace, 0, sizeof(int) * grid.x * grid.y, stream), what);
   void* arguments[] = {&a};
-  check_cuda(cudaLaunchCooperativeKernel(raster_kernel<M>, grid, dim3(kThreads), arguments, 0, stream), what);
+  check_cuda(cudaLaunchCooperativeKernel(raster_kernel<M, Volume>, grid, dim3(threads), arguments, 0, stream), what);
 }
 
 }  // namespace
 
-int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& a) { return int64_t(parts(a)) * a.batch * a.sets; }
+int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& a) {
+  return int64_t(a.volume ? tiles<true>(a) : tiles<false>(a)) * a.batch * a.sets;
+}
 
 void geodesic_raster_cuda(const GeodesicCuda& a, void* stream) {
-  with_metric(a, [&](auto metric) { launch<decltype(metric)::value>(a, static_cast<cudaStream_t>(stream)); });
+  with_metric_and_grid(a, [&](auto metric, auto volume) {
+    launch<decltype(metric)::value, decltype(volume)::value>(a, static_cast<cudaStream_t>(stream));
+  });
 }
 
 }  // namespace fastprompt

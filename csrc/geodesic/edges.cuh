@@ -10,45 +10,26 @@ namespace fastprompt {
 __device__ inline float infinity() { return __int_as_float(0x7f800000); }
 __device__ inline float nan() { return __int_as_float(0x7fffffff); }
 
-struct Steps {
-  float y, x, diagonal;
-};
-
+// What an edge of a length adds whatever the image is (or, for the other metrics, what it multiplies).
 template <Metric M>
-__device__ Steps edge_steps(const GeodesicCuda& a) {
-  const float y = a.spacing[0] * a.spacing[0], x = a.spacing[1] * a.spacing[1];
-  const float weight = M == Metric::fastgeodis ? a.step_weight : 1.f;
-  return {weight * sqrtf(y), weight * sqrtf(x), weight * sqrtf(y + x)};
+__device__ float edge_step(const GeodesicCuda& a, float squared_length) {
+  return (M == Metric::fastgeodis ? a.step_weight : 1.f) * sqrtf(squared_length);
 }
 
-// The image of one batch entry, read by pixel number.
-struct Picture {
-  const float* image;
-  const uint8_t* barrier;
-  int64_t pixels;
-  int channels;
+// A barrier has no value in the first channel: no edge leads to it or from it.
+__device__ inline float image_value(const float* channel, const uint8_t* barrier, int64_t p) {
+  return barrier && barrier[p] ? nan() : __ldg(channel + p);
+}
 
-  __device__ Picture(const GeodesicCuda& a, int b)
-      : image(a.image + int64_t(b) * a.channels * a.ny * a.nx),
-        barrier(a.barrier ? a.barrier + int64_t(b) * a.ny * a.nx : nullptr),
-        pixels(int64_t(a.ny) * a.nx),
-        channels(a.channels) {}
-
-  __device__ bool wall(int64_t p) const { return barrier && barrier[p]; }
-};
-
-// The part of an edge's cost that does not depend on the distance; NaN where a wall is, and a NaN never improves.
+// The cost of an edge: the sum of edge_term over the channels, first channel first, then edge_cost of it, which is all
+// that does not depend on the distance.
 template <Metric M>
-__device__ float edge_cost(const GeodesicCuda& a, const Picture& picture, int64_t p, int64_t q, float step) {
-  if (picture.wall(p) || picture.wall(q)) return nan();
-  float sum = 0.f;
-#pragma unroll 1
-  for (int c = 0; c < picture.channels; ++c) {
-    const float* channel = picture.image + c * picture.pixels;
-    const float difference = __ldg(channel + p) - __ldg(channel + q);
-    const float term = M == Metric::fastgeodis ? fabsf(difference) : difference * difference;
-    sum = c == 0 ? term : sum + term;
-  }
+__device__ float edge_term(float difference) {
+  return M == Metric::fastgeodis ? fabsf(difference) : difference * difference;
+}
+
+template <Metric M>
+__device__ float edge_cost(const GeodesicCuda& a, float sum, float step) {
   if (M == Metric::fastgeodis) return a.grad_weight * sum;
   if (M == Metric::geodistk_fm) return step * sqrtf(sum);
   const double lambda = a.grad_weight;
@@ -63,7 +44,7 @@ __device__ float relax(float value, float from, float step, float cost) {
 }
 
 __device__ inline float start_value(const GeodesicCuda& a, int b, int set, int64_t p) {
-  const int64_t pixels = int64_t(a.ny) * a.nx;
+  const int64_t pixels = int64_t(a.nz) * a.ny * a.nx;
   if (a.barrier && a.barrier[b * pixels + p]) return infinity();
   const int maps = a.two_sided ? a.sets / 2 : a.sets;
   const float s = a.start[(int64_t(b) * maps + (a.two_sided ? set / 2 : set)) * pixels + p];
@@ -73,13 +54,16 @@ __device__ inline float start_value(const GeodesicCuda& a, int b, int set, int64
   return s == 1.f ? 0.f : a.v * (1.f - s);
 }
 
-// launch(metric) for the metric of a call, as a constant: its kernel is one of three.
+// launch(metric, volume) for those of a call, as constants: its kernel is one of six.
 template <class Launch>
-void with_metric(const GeodesicCuda& a, const Launch& launch) {
-  if (int64_t(a.batch) * a.sets * a.ny * a.nx == 0) return;
-  if (a.metric == Metric::fastgeodis) return launch(std::integral_constant<Metric, Metric::fastgeodis>{});
-  if (a.metric == Metric::geodistk) return launch(std::integral_constant<Metric, Metric::geodistk>{});
-  launch(std::integral_constant<Metric, Metric::geodistk_fm>{});
+void with_metric_and_grid(const GeodesicCuda& a, const Launch& launch) {
+  if (int64_t(a.batch) * a.sets * a.nz * a.ny * a.nx == 0) return;
+  const auto on_grid = [&](auto metric) {
+    a.volume ? launch(metric, std::true_type{}) : launch(metric, std::false_type{});
+  };
+  if (a.metric == Metric::fastgeodis) return on_grid(std::integral_constant<Metric, Metric::fastgeodis>{});
+  if (a.metric == Metric::geodistk) return on_grid(std::integral_constant<Metric, Metric::geodistk>{});
+  on_grid(std::integral_constant<Metric, Metric::geodistk_fm>{});
 }
 
 }  // namespace fastprompt

@@ -1,11 +1,11 @@
 #include "geodesic/euclidean.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "geodesic/euclidean_unit.h"
 
 namespace fastprompt {
 namespace {
@@ -15,16 +15,6 @@ namespace {
 constexpr int64_t kBandRows = 16;
 constexpr int64_t kPlaneInCache = 1 << 17;  // pixels, 512 KiB
 constexpr int64_t kWorthThreads = 1 << 13;  // pixels, 10 us: about what waking a thread takes
-
-// The spacing in a unit (returned) in which the longest possible distance is about 2^60: its square does not overflow,
-// and a pixel size 2^120 times smaller still has one.
-double scaled(const EuclideanTransform& a, double spacing[3]) {
-  const double z = a.spacing[0] * (a.nz - 1), y = a.spacing[1] * (a.ny - 1), x = a.spacing[2] * (a.nx - 1);
-  const double longest = std::max({z, y, x, std::numeric_limits<double>::min()});
-  const int e = std::isinf(longest) ? -127 : std::clamp(60 - std::ilogb(longest), -127, 126);
-  for (int k = 0; k < 3; ++k) spacing[k] = std::ldexp(a.spacing[k], e);
-  return std::ldexp(1.0, -e);
-}
 
 // NOTE: not inf, which times 0 rows is NaN.
 float square(double d) { return static_cast<float>(std::min<double>(d * d, std::numeric_limits<float>::max())); }
@@ -68,7 +58,8 @@ void euclidean_distance_transform(const EuclideanTransform& args) {
   double spacing[3];
   EuclideanPlan p{};
   p.args = a, p.rows = rows, p.bands = bands, p.above = memory.data(), p.below = memory.data() + state;
-  p.unit = static_cast<float>(scaled(a, spacing));
+  const int64_t sizes[] = {a.nz, a.ny, a.nx};
+  p.unit = static_cast<float>(euclidean_unit(a.spacing, sizes, spacing));
   p.x_square = squares(memory.data() + 2 * state, a.nx, spacing[2]);
   p.z_square = squares(memory.data() + 2 * state + table_floats(a.nx), a.nz, spacing[0]);
   p.y_square = square(spacing[1]);

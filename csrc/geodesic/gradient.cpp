@@ -6,7 +6,7 @@
 #include <functional>
 #include <limits>
 #include <queue>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "common/parallel.h"
@@ -43,25 +43,27 @@ class Forest {
   }
 
  private:
-  using Entry = std::pair<float, int64_t>;  // ties: the lowest index first
+  using Entry = std::tuple<float, int, int64_t>;  // distance, level, number: the least first
 
-  // Dijkstra's algorithm with the float32 association of the kernels.
+  // Dijkstra's algorithm with the float32 association of the kernels. Edges may cost nothing: the level is the edges to
+  // the nearest pixel that is a root or has a parent at a lower distance. So the parent of a pixel is the first by
+  // (distance, level, number) of those that its shortest paths come from, a rule that needs no queue.
   void grow() {
     std::priority_queue<Entry, std::vector<Entry>, std::greater<Entry>> front;
     std::vector<char> settled(pixels_, 0);
     for (int64_t p = 0; p < pixels_; ++p)
-      if (distance_[p] < kInf) front.push({distance_[p], p});
+      if (distance_[p] < kInf) front.push({distance_[p], 0, p});
     while (!front.empty()) {
-      const auto [d, p] = front.top();
+      const auto [d, steps, p] = front.top();
       front.pop();
       if (settled[p] || d > a_.limit) continue;
       settled[p] = 1;
       order_.push_back(p);
-      neighbours(p, [&](int64_t q) {
-        const float candidate = reach(d, p, q);
+      neighbours(p, [&, from = d, level = steps](int64_t q) {
+        const float candidate = reach(from, p, q);
         if (settled[q] || !(candidate < distance_[q])) return;
         distance_[q] = candidate, parent_[q] = p;
-        front.push({candidate, q});
+        front.push({candidate, candidate == from ? level + 1 : 0, q});
       });
     }
   }

@@ -73,7 +73,7 @@ class Head {
     const int64_t padded = round_to_depth(depth);
     const Bf16Operand right{right_, left.low ? right_ + padded * kTile : nullptr};
     a_.engine->pack_right(from, kTile, depth, padded, right_, left.low ? right_ + padded * kTile : nullptr);
-    multiply(*a_.engine, left, padded, right, out, kTile, rows, padded, add);
+    multiply(*a_.engine, left, in_rows(padded), right, out, kTile, rows, padded, add);
   }
 
   // Sub-pixel s = 2 sy + sx of the first convolution becomes 4 pixels of every mask.

@@ -93,7 +93,7 @@ void prior_tile(const PriorMask& a, const PriorSupport& s, int64_t pair, int64_t
     }
     for (int64_t n = 0; n < kPriorTile; n += kColumns) {
       s.engine->pack_right(tile + n * kDepth, kColumns, depth, padded, right, nullptr);
-      s.engine->multiply({s.bf16 + b * s.rows * kDepth, right, sums + n, kDepth, kPriorTile, s.rows, padded, b > 0});
+      s.engine->multiply({s.bf16 + b * s.rows * kDepth, right, sums + n, in_rows(kDepth), kPriorTile, s.rows, padded, b > 0});
     }
   }
   const vf eps = broadcast(a.eps);

@@ -82,7 +82,7 @@ void products(const Similarity& a, const SimilarityRows& rows, int64_t image, in
     pack_tile(a, image, first, last, kTile, tile, squares);
     rows.engine->pack_right(tile, kTile, a.channels, rows.width, right, nullptr);
     const int64_t padded = (a.rows + kBf16Rows - 1) / kBf16Rows * kBf16Rows;
-    rows.engine->multiply({rows.bf16, right, out, rows.width, kTile, padded, rows.width, false});
+    rows.engine->multiply({rows.bf16, right, out, in_rows(rows.width), kTile, padded, rows.width, false});
   } else {
     pack_tile(a, image, first, last, 2 * N, tile, squares);
     for (int64_t n = 0; n < kTile; n += 2 * N)

@@ -47,6 +47,7 @@ def gather() -> dict[str, Any]:
         "threads": fp.get_num_threads(),
         "isa": _C.isa(),
         "best_isa": _C.best_isa(),
+        "bf16": _C.bf16(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "backends": backends(),
         "operators": operators(),
@@ -90,6 +91,7 @@ def text(facts: dict[str, Any]) -> str:
     threads = f"{facts['threads']} (cores: {facts['cores']})"
     best = "the best here" if facts["isa"] == facts["best_isa"] else f"the best here is {facts['best_isa']}"
     machine = [("platform", facts["platform"]), ("threads", threads), ("instructions", f"{facts['isa']} ({best})")]
+    machine.append(("bfloat16", facts["bf16"]))
     machine += list(facts["environment"].items())
     states = []
     for name, state in facts["backends"].items():

@@ -3,7 +3,8 @@
 Names, argument order, defaults, shapes and exception types are the original's; docs/compat.md lists what differs.
 In every function:
 
-* ``image`` is float32 ``(1, C, H, W)``, or ``(1, C, D, H, W)`` in the ``3d`` forms; on the CPU, of any strides.
+* ``image`` is float32 ``(1, C, H, W)``, or ``(1, C, D, H, W)`` in the ``3d`` forms, of any strides; on
+  the CPU, or for raster scans and the pixel queue on a CUDA device.
 * ``softmask`` / ``seed`` is ``(1, 1, [D,] H, W)``: 0 = seed, 1 = background; of more channels only the first counts.
 * ``spacing`` holds the three pixel sizes of ``(D, H, W)``.
 * ``lamb`` in [0, 1]: 0 = Euclidean steps only, 1 = image gradient only. ``v``: start value of the background.
@@ -60,8 +61,13 @@ class Transform:
 
     def _channels(self, mask: Tensor, signed: bool, others: Callable[[Tensor], Tensor]) -> Tensor:
         mask = mask.float()
-        first = torch.from_numpy(self.solve(mask[:, :1].detach().numpy(), signed))
+        first = torch.as_tensor(self.solve(plain(mask[:, :1]), signed))
         return first if mask.shape[1] == 1 else torch.cat([first, others(mask[:, 1:].detach())], 1)
+
+
+def plain(x: Tensor) -> Any:
+    """``x`` without its gradient; on the CPU as a NumPy array, whose way to the kernel is shorter."""
+    return x.detach().numpy() if x.device.type == "cpu" else x.detach()
 
 
 def raster(
@@ -69,10 +75,12 @@ def raster(
 ) -> Transform:
     """``method`` "raster" (FastGeodis' own order) or "toivanen": bit-equal to the original."""
     # v * mask makes a float32 of an integer mask, so the original takes these too
-    off_cpu = RuntimeError if method == "raster" else ValueError
-    check_tensors(image, mask, spacing, mask_dtypes=INTEGERS, off_cpu=off_cpu)
+    if method == "raster":
+        check_tensors(image, mask, spacing, ("cpu", "cuda"), INTEGERS, elsewhere=RuntimeError)
+    else:
+        check_tensors(image, mask, spacing, mask_dtypes=INTEGERS)
     options = make_options(method, spacing, v, lamb, max(0, operator.index(iterations)))
-    pixels = image.detach().numpy()
+    pixels = plain(image)
     return Transform(
         lambda start, signed: solve(pixels, start, None, "signed_cost" if signed else "cost", options),
         lambda start: options.v * start,
@@ -81,12 +89,13 @@ def raster(
 
 def pixelqueue(image: Tensor, mask: Tensor, spacing: Sequence[float], lamb: float) -> Transform:
     """The shortest path; the original adds up in another order and differs in rounding."""
-    check_tensors(image, mask, spacing)
+    check_tensors(image, mask, spacing, ("cpu", "cuda"))
     options = make_options("exact", spacing, UNREACHED, lamb, 0)
-    pixels = image.detach().numpy()
+    pixels = plain(image)
 
     def distances(mask: Any, signed: bool) -> Any:
-        masks = np.concatenate([mask, 1 - mask], 1) if signed else mask
+        join: Any = torch.cat if isinstance(mask, Tensor) else np.concatenate
+        masks = join([mask, 1 - mask], 1) if signed else mask
         out = solve(pixels, ~(masks > 0), None, "nonzero", options)
         return out[:, :1] - out[:, 1:] if signed else out
 
@@ -115,8 +124,9 @@ def check_tensors(
     image: Any,
     mask: Any,
     spacing: Any,
+    devices: tuple[str, ...] = ("cpu",),
     mask_dtypes: tuple[torch.dtype, ...] = (),
-    off_cpu: type[Exception] = ValueError,
+    elsewhere: type[Exception] = ValueError,
 ) -> None:
     axes = 4 if spacing is PLANE else 5
     for name, x in (("image", image), ("mask", mask)):
@@ -128,9 +138,10 @@ def check_tensors(
             raise ValueError(f"{name} must have batch size 1 and a channel, got shape {tuple(x.shape)}")
     if image.shape[2:] != mask.shape[2:]:
         raise ValueError(f"mask must have the image's size {tuple(image.shape[2:])}, got {tuple(mask.shape[2:])}")
-    for name, x, dtypes, error in (("image", image, (), off_cpu), ("mask", mask, mask_dtypes, ValueError)):
-        if x.device.type != "cpu":
-            raise error(f"{name} must be on the CPU, got {x.device}: this build has no kernel for that device")
+    for name, x, dtypes, error in (("image", image, (), elsewhere), ("mask", mask, mask_dtypes, ValueError)):
+        if x.device.type not in devices:
+            where = "on the CPU" if devices == ("cpu",) else "on the CPU or a CUDA device"
+            raise error(f"{name} must be {where}, got {x.device}: this function has no kernel for that device")
         if x.dtype not in (torch.float32, *dtypes):
             raise RuntimeError(f"{name} must be float32, got {x.dtype}")
         if x.requires_grad and torch.is_grad_enabled():

@@ -1,12 +1,13 @@
-"""Models as files for other runtimes: ONNX, ONNX Runtime, OpenVINO, each imported only when it is used."""
+"""Models as files for other runtimes: ONNX, ONNX Runtime, OpenVINO, TensorRT, each imported only when it is used."""
 
 from typing import Any
 
 from fastprompt.export import onnxruntime
 from fastprompt.export._inspect import Inspected, inspect
 from fastprompt.export._onnx import Exported, onnx
+from fastprompt.export._tensorrt import Built, tensorrt
 
-__all__ = ["Exported", "Inspected", "inspect", "onnx", "onnxruntime", "openvino_extension"]
+__all__ = ["Built", "Exported", "Inspected", "inspect", "onnx", "onnxruntime", "openvino_extension", "tensorrt"]
 
 
 def openvino_extension(kind: str = "auto") -> list[Any]:

@@ -17,15 +17,15 @@ def input_names(name: str, attributes: dict[str, Any]) -> list[str]:
     return [*names[:-1], *weights(attributes)] if weights else names
 
 
-def function_of(name: str, attributes: dict[str, Any], opset: int = OPSET) -> Any:
-    """The FunctionProto of a node with these attributes."""
+def function_of(name: str, attributes: dict[str, Any], opset: int = OPSET, body: str | None = None) -> Any:
+    """The FunctionProto of a node with these attributes; ``body``: another one than the file's."""
     import onnx.parser
 
     operator = OPERATORS[name]
     head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     inputs, outputs = ", ".join(input_names(name, attributes)), ", ".join(operator.outputs.split())
     signature = f"{name} <{', '.join(attribute_names(name))}> ({inputs}) => ({outputs})"
-    return onnx.parser.parse_function(f"{head}\n{signature} {{\n{operator.body(attributes)}\n}}")
+    return onnx.parser.parse_function(f"{head}\n{signature} {{\n{body or operator.body(attributes)}\n}}")
 
 
 def attach(model: Any, *, rename: bool) -> None:

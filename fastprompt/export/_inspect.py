@@ -7,18 +7,17 @@ RUNTIMES = {
     "portable": {
         "ONNX Runtime": "runs it as standard ONNX; our kernels with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "does not expand functions: needs fastprompt.export.openvino_extension(), or flavor='inlined'",
-        "TensorRT (untested)": "10.15 and newer: plugin where there is one, else function; 10.1: always the function",
+        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; bare: it depends",
         "onnx.reference": "runs it",
     },
     "plugin": {
         "ONNX Runtime": "only with fastprompt.export.onnxruntime.register(options)",
         "OpenVINO": "only with fastprompt.export.openvino_extension()",
-        "TensorRT (untested)": "only with a plugin for every node of ours",
+        "TensorRT": "fastprompt.export.tensorrt: a plugin where there is one, else standard ONNX; bare: plugins only",
         "onnx.reference": "cannot run it",
     },
     "inlined": {
-        name: "runs it as standard ONNX"
-        for name in ("ONNX Runtime", "OpenVINO", "TensorRT (untested)", "onnx.reference")
+        name: "runs it as standard ONNX" for name in ("ONNX Runtime", "OpenVINO", "TensorRT", "onnx.reference")
     },
 }
 OLDEST = 18  # opset whose reductions take their axes as an input

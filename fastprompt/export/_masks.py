@@ -63,13 +63,18 @@ def gelu(out: str, x: str) -> str:
 
 def resize(attributes: dict[str, Any]) -> str:
     size, frame, crop = (list(attributes.get(k, [])) for k in ("size", "frame", "crop"))
-    mode = 'mode = "linear", coordinate_transformation_mode = "half_pixel", axes = [2, 3]'
-    lines = "  one = Constant <value_ints = [1]> ()\n  logits4 = Unsqueeze (logits, one)\n"
+    mode = 'mode = "linear", coordinate_transformation_mode = "half_pixel"'
+    lines = """
+  one = Constant <value_ints = [1]> ()
+  logits4 = Unsqueeze (logits, one)
+  images = Shape <start = 0, end = 2> (logits4)
+"""
     x = "logits4"
     if frame:
         lines += f"""
   frame = Constant <value_ints = {frame}> ()
-  framed = Resize <{mode}> ({x}, , , frame)
+  framed_shape = Concat <axis = 0> (images, frame)
+  framed = Resize <{mode}> ({x}, , , framed_shape)
   from = Constant <value_ints = [0, 0]> ()
   to = Constant <value_ints = {crop or frame}> ()
   spatial = Constant <value_ints = [2, 3]> ()
@@ -78,7 +83,8 @@ def resize(attributes: dict[str, Any]) -> str:
         x = "cropped"
     lines += f"""
   size = Constant <value_ints = {size}> ()
-  full4 = Resize <{mode}> ({x}, , , size)
+  full_shape = Concat <axis = 0> (images, size)
+  full4 = Resize <{mode}> ({x}, , , full_shape)
   full = Squeeze (full4, one)
   limit0 = Constant <value_float: float = @threshold> ()
   limit = CastLike (limit0, full)

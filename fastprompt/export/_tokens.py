@@ -160,3 +160,23 @@ MERGE = """
   divisor = Unsqueeze (total, minus)
   merged = Div (sums, divisor)
 """
+
+# The same for TensorRT, whose scatter does not add: a matrix (B, M, N) of the sizes at their targets, times the tokens.
+MERGE_BY_PRODUCT = """
+  minus = Constant <value_ints = [-1]> ()
+  one = Constant <value_ints = [1]> ()
+  first = Constant <value_int = 0> ()
+  step = Constant <value_int = 1> ()
+  count = Shape <start = 1, end = 2> (kept)
+  last = Squeeze (count)
+  numbers = Range (first, last, step)
+  row = Unsqueeze (numbers, minus)
+  goal = Unsqueeze (target, one)
+  hits0 = Equal (goal, row)
+  hits = CastLike (hits0, size)
+  weight = Unsqueeze (size, one)
+  weights = Mul (hits, weight)
+  sums = MatMul (weights, tokens)
+  total = ReduceSum <keepdims = 1> (weights, minus)
+  merged = Div (sums, total)
+"""

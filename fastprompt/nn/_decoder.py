@@ -1,5 +1,6 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastprompt._gpu import triton_reason
 from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.nn._mlp import same_layers, token_mlps
 from fastprompt.ops import MaskHeadWeights, mask_head
 from fastprompt.ops import _torch_low_rank as low_rank
+from fastprompt.ops import _torch_two_way_gpu as gpu
 from fastprompt.ops._torch_decoder import decoder
 from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, transformer, two_way
+
+CPU = torch.device("cpu")
 
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 
 
 class DropIn(nn.Module):
     """Mixin of a host's module."""
+
+    devices: tuple[str, ...] = ("cpu",)  # that have a kernel
 
     def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
         """Whether this call takes the host's path; the reason is said once."""
@@ -33,8 +40,11 @@ class DropIn(nn.Module):
                 reason = f"{name} is given"
         own = parameters(self)
         dtypes = {x.dtype for x in (*given, *own)}
-        if any(x.device.type != "cpu" for x in given):
+        kinds = {x.device.type for x in (*given, *own)}
+        if len(kinds) > 1 or not kinds <= set(self.devices):
             reason = "there is no kernel for this device"
+        elif kinds == {"cuda"} and not torch.compiler.is_compiling() and without_triton():
+            reason = without_triton()
         elif not dtypes <= {torch.float32, torch.float16, torch.bfloat16}:
             reason = "there is no kernel for this dtype"
         elif torch.compiler.is_compiling() and any(p.dtype != torch.float32 for p in own):
@@ -47,6 +57,9 @@ class DropIn(nn.Module):
 
     def run(self, *arguments: Any) -> Any:
         """``predict`` of the arguments, in float32; the results in the dtype that the host would return."""
+        if parameters(self)[0].device != CPU:  # whose kernels take half precision as it is
+            results, lowered = self.predict(*arguments), torch.is_autocast_enabled("cuda")
+            return tuple(x.to(host_dtype(self)) for x in results) if lowered else results
         lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in parameters(self))
         if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
             return self.predict(*arguments)
@@ -61,12 +74,19 @@ class DropIn(nn.Module):
         raise NotImplementedError
 
 
+@functools.cache
+def without_triton() -> str | None:
+    """Why there are no kernels for a GPU."""
+    return triton_reason()
+
+
 Attended = Tensor | low_rank.LowRankTokens  # image tokens after the transformer: (B P, C, H, W) or for the head alone
 
 
 class Decoder(DropIn):
     """Mixin of a host's mask decoder: the two-way transformer and the mask head in three kernels."""
 
+    devices = ("cpu", "cuda")
     transformer: Any
     iou_token: Any
     mask_tokens: Any
@@ -81,14 +101,16 @@ class Decoder(DropIn):
 
     def decode(
         self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor, first: int, wanted: slice,
-        detail: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Tokens (B P, T, C) after the transformer, and the ``wanted`` masks of the tokens from row ``first`` on."""
+        others: list[tuple[int, Any]], detail: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+        """Tokens (B P, T, C) after the transformer, the ``wanted`` masks of the tokens from row ``first`` on, and
+        ``mlp(tokens[:, row])`` of each of the others."""
         rows = range(first, first + self.num_mask_tokens)[wanted]
         mlps = same_layers(self.output_hypernetworks_mlps[wanted]) if is_exporting() else None
         if mlps is None:
             tokens, attended = self.attend_each(prompt, image, dense, position)
-            return tokens, self.masks(attended, tokens[:, first : first + self.num_mask_tokens], wanted, detail)
+            vectors, found = self.read(tokens, first, wanted, others)
+            return tokens, self.head(attended, vectors, detail), found
         # One node, which shares what prompts have in common: hosts expand it for each.
         image = image[:1] if image.stride(0) == 0 else image
         dense = dense[:1] if dense.stride(0) == 0 else dense
@@ -96,8 +118,8 @@ class Decoder(DropIn):
         w, (conv1, norm, conv2) = TwoWayWeights(self.transformer), self.upscaling()
         head = [conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias]
         given = (image, dense, position[:1], prompt, w.all, head, *(detail or (None, None)), mlps[0])
-        result: tuple[Tensor, Tensor] = decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
-        return result
+        tokens, masks = decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
+        return tokens, masks, [self.from_token(tokens, row, mlp) for row, mlp in others]
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
         """As :meth:`attend`; a host whose prompts may have dense prompts of their own says what that means."""
@@ -115,11 +137,19 @@ class Decoder(DropIn):
         # Else the image is new at every call, or every prompt has its own.
         plain = constant(dense) and not torch.compiler.is_compiling() and (images == 1 or image.stride(0) > 0)
 
-        def kept(form: str, parameters: list[Tensor], make: Callable[[], Tensor]) -> Tensor:
+        def kept(form: str, parameters: list[Tensor], make: Callable[[], Any]) -> Any:
             cache = self.__dict__.setdefault(f"_fastprompt_{form}", ImageCache())
-            result: Tensor = cache.get(image, [dense[:, :, 0, 0], position], parameters, make)
-            return result
+            return cache.get(image, [dense[:, :, 0, 0], position], parameters, make)
 
+        if image.device != CPU:
+            dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else weights.all[0].dtype
+            get = lambda: gpu.prepare(image + dense, position[:1], weights, dtype)  # noqa: E731
+            prepared = kept(f"image_{dtype}", weights.prepare, get) if plain else get()
+            model = self.__dict__.setdefault(f"_fastprompt_model_{dtype}", ImageCache())
+            first, *others = weights.all
+            packed = model.get(first, [], others, lambda: gpu.packed(weights, dtype))
+            prompt, tokens = gpu.two_way(prompt, prepared, packed, weights)
+            return prompt, tokens.transpose(1, 2).unflatten(2, (height, width))
         sizes = low_rank.sizes_of(weights, up) if plain else None
         if sizes and low_rank.pays(prompt.shape[1], channels, sizes):
             make = lambda: low_rank.prepare(image + dense, position[:1], weights, up)  # noqa: E731
@@ -140,6 +170,16 @@ class Decoder(DropIn):
         """(B P, K, D) of mask tokens (B P, M, C)."""
         rows = list(range(tokens.shape[1])[wanted])
         return torch.stack(token_mlps(tokens, rows, self.output_hypernetworks_mlps[wanted]), 1)
+
+    def read(
+        self, tokens: Tensor, first: int, wanted: slice, others: list[tuple[int, Any]]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Of tokens (B P, T, C): the vectors (B P, K, D) of the ``wanted`` mask tokens, the first of which is at
+        ``first``, and ``mlp(tokens[:, row])`` of each of the others."""
+        rows = [first + k for k in range(self.num_mask_tokens)[wanted]]
+        mlps = [*self.output_hypernetworks_mlps[wanted], *(mlp for _, mlp in others)]
+        found = token_mlps(tokens, [*rows, *(row for row, _ in others)], mlps)
+        return torch.stack(found[: len(rows)], 1), found[len(rows) :]
 
     def head(self, image: Attended, vectors: Tensor, detail: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B P, K, 4 H, 4 W): products of the up-scaled image tokens with vectors (B P, K, D)."""
@@ -180,6 +220,8 @@ def unsupported_transformer(transformer: Any) -> str | None:
     for name, size in sizes.items():
         if size % 16:
             return f"{name} must be a multiple of 16, got {size}"
+    if transformer.final_attn_token_to_image.q_proj.out_features != w.heads * w.width:
+        return "the attentions between tokens and image must have one width"
     for n, layer in enumerate(transformer.layers):
         if layer.skip_first_layer_pe != (n == 0):
             return "only the first layer may skip the positions"

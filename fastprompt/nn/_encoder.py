@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastprompt import _gpu
 from fastprompt.nn._recording import has_hooks
 from fastprompt.nn._relative import UNIT, RelativeAttention, falls_back, fits, refusal, weights
 from fastprompt.ops import relative_position_attention
@@ -23,8 +24,9 @@ class Parts(NamedTuple):
 
 
 class EncoderLayer(nn.Module):
-    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third.
-    Windows stay where they are in the image; nothing is partitioned or padded."""
+    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third; on a
+    GPU the host's own modules and the attention. Windows stay where they are in the image; nothing is partitioned or
+    padded."""
 
     attention_name = "attn"  # names of the host
     norms = "norm1", "norm2"
@@ -59,7 +61,8 @@ class EncoderLayer(nn.Module):
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
         """Why a call is not covered; None: it is."""
         attention: Any = getattr(self, self.attention_name)
-        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters())):
+        gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if gradient and not _gpu.is_cuda(x):
             return "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
         if has_hooks(self):
             return "its modules have hooks"
@@ -71,6 +74,8 @@ class EncoderLayer(nn.Module):
         """(…, 3, heads, width) of the layer's input (…, C)."""
         norm, qkv = self.parts(self)[:2]
         heads: int = getattr(getattr(self, self.attention_name), self.heads)
+        if _gpu.is_cuda(x):  # cuBLAS is at its limit
+            return qkv(norm(x)).unflatten(-1, (3, heads, -1))
         rows: Tensor = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(qkv))
         return rows.unflatten(-1, (3, heads, -1))
 
@@ -91,6 +96,9 @@ class EncoderLayer(nn.Module):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer: projection, residual, MLP, residual."""
         _, _, project, norm, mlp1, mlp2 = self.parts(self)
+        if _gpu.is_cuda(x):
+            x = x + project(attended)
+            return x + self.mlp(norm(x))
         mlp = [*weights(mlp1), *weights(mlp2)]
         out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
         return out

@@ -81,9 +81,10 @@ def floats(x: Tensor) -> Tensor:
 
 def host_dtype(module: nn.Module) -> torch.dtype:
     """Of what a decoder returns: its last layers are matrix products, which autocast lowers."""
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu")
-    return parameters(module)[0].dtype
+    first = parameters(module)[0]
+    if torch.is_autocast_enabled(first.device.type):
+        return torch.get_autocast_dtype(first.device.type)
+    return first.dtype
 
 
 __all__ = ["Float32", "host_dtype", "parameters"]

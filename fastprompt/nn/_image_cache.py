@@ -15,12 +15,12 @@ class Value:
 
     def __init__(self, x: Tensor) -> None:
         self.memory, self.place, self.version = weakref.ref(x.untyped_storage()), place(x), version(x)
-        self.copy = x.clone()
+        self.copy = x if x.is_cuda else x.clone()
 
     def is_still(self, x: Tensor) -> bool:
         if self.version == version(x) is not None and self.memory() is x.untyped_storage() and self.place == place(x):
             return True
-        return equal(x, self.copy)
+        return not x.is_cuda and equal(x, self.copy)  # a GPU would have to be waited for
 
 
 def place(x: Tensor) -> tuple[Any, ...]:
@@ -34,6 +34,7 @@ def version(x: Tensor) -> int | None:
 
 class Kept(NamedTuple):
     memory: Any  # weak reference to the image's storage
+    stream: int | None  # that made it: another one would have to wait
     marks: tuple[Any, ...]
     values: list[Value]
     result: Any
@@ -59,11 +60,14 @@ class ImageCache:
         watched = parameters if image.is_inference() else [image, *parameters]
         memory = image.untyped_storage()
         marks = (_C.isa(), place(image), *((x.data_ptr(), x._version) for x in watched))
+        stream, recording = stream_of(image), image.is_cuda and capturing()
         kept = self._kept  # read once: another thread may be here too
-        if kept and kept.memory() is memory and kept.marks == marks and all(map(Value.is_still, kept.values, values)):
+        known = kept and kept.memory() is memory and kept.marks == marks and (recording or kept.stream == stream)
+        if kept and known and all(map(Value.is_still, kept.values, values)):
             return kept.result
         result = make()
-        self._kept = Kept(weakref.ref(memory, self._drop), marks, [Value(x) for x in values], result)
+        if not recording:  # what a CUDA graph computes is there after its replay
+            self._kept = Kept(weakref.ref(memory, self._drop), stream, marks, [Value(x) for x in values], result)
         return result
 
     def _drop(self, memory: Any) -> None:
@@ -72,6 +76,16 @@ class ImageCache:
 
     def __reduce__(self) -> Any:
         return ImageCache, ()
+
+
+def stream_of(x: Tensor) -> int | None:
+    """The current one of its device."""
+    return torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else None
+
+
+def capturing() -> bool:
+    """Whether a CUDA graph is recorded; before it, all streams have been waited for."""
+    return torch.cuda.is_current_stream_capturing()
 
 
 def equal(x: Tensor, y: Tensor) -> bool:

@@ -12,7 +12,9 @@ def token_mlps(tokens: Tensor, rows: list[int], mlps: Iterable[Any]) -> list[Ten
     """``mlp(tokens[:, row])`` of each; MLPs that are not just linear layers with ReLU between run as they are."""
     mlps = list(mlps)
     layers = [linear_layers(mlp) for mlp in mlps]
-    if not mlps or not all(layers) or len({len(x) for x in layers}) > 1:
+    if all(layers) and len({len(x) for x in layers}) > 1:
+        return [token_mlps(tokens, [row], [mlp])[0] for row, mlp in zip(rows, mlps, strict=True)]
+    if not mlps or not all(layers):
         return [mlp(tokens[:, row]) for row, mlp in zip(rows, mlps, strict=True)]
     weights = [w for stack in layers for layer in stack for w in (layer.weight, layer.bias)]
     found: list[Tensor] = operator(tokens, rows, weights, len(layers[0]))

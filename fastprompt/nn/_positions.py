@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import DropIn
-from fastprompt.nn._image_cache import equal, version
+from fastprompt.nn._image_cache import capturing, equal, stream_of, version
 
 
 class Kept(NamedTuple):
@@ -26,7 +26,7 @@ class Last:
         self.kept: Kept | None = None
 
     def get(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
-        marks = (matrix.data_ptr(), matrix.dtype, version(matrix), size, autocast())
+        marks = (matrix.data_ptr(), matrix.dtype, version(matrix), size, autocast(matrix), stream_of(matrix))
         kept = self.kept  # read once: another thread may be here too
         known = kept and kept.marks == marks and (grid is None or (kept.grid is not None and equal(grid, kept.grid)))
         if kept and known and version(kept.result) == kept.result_version:  # nobody wrote into it
@@ -41,8 +41,9 @@ class Last:
         return Last, ()
 
 
-def autocast() -> torch.dtype | None:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+def autocast(x: Tensor) -> torch.dtype | None:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 class Positions(DropIn):
@@ -54,7 +55,9 @@ class Positions(DropIn):
 
     def last(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
         gradient = torch.is_grad_enabled() and matrix.requires_grad
-        if gradient or torch.compiler.is_compiling() or matrix.device.type != "cpu" or is_disabled():
+        # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
+        unknown = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
+        if gradient or torch.compiler.is_compiling() or unknown or is_disabled():
             return make()
         kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
         return kept.get(matrix, size, grid, make)

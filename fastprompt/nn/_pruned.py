@@ -1,5 +1,6 @@
 """What pruned encoders have in common, windows or not."""
 
+import functools
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class PrunedEncoder(nn.Module):
         """Whether this call takes the host's path, with all tokens: the first reason that holds is said once."""
         if is_off():
             return True
-        reasons = {"there is no kernel for this device": x.device.type != "cpu"} | reasons
+        reasons = {"there is no kernel for this device": x.device.type not in ("cpu", "cuda")} | reasons
         for reason, holds in reasons.items():
             if holds:
                 say_once(f"fastprompt: {type(self).__name__} takes the host's path, nothing is pruned: {reason}")
@@ -52,9 +53,11 @@ def scores(
     if prune.score == "cls":
         return token_scores(tokens, prompts=cls)
     if prune.score == "prompt":
-        given: Any = {name: torch.as_tensor(x, dtype=torch.float32) for name, x in current_prompt().items()}
+        as_tensor = functools.partial(torch.as_tensor, dtype=torch.float32, device=tokens.device)
+        given: Any = {name: as_tensor(x) for name, x in current_prompt().items()}
         return token_scores(tokens, grid=size, patch=patch, **given)
-    made: Any = prune.score(tokens, torch.cartesian_prod(*map(torch.arange, size)))  # type: ignore[operator]
+    coordinates = torch.cartesian_prod(*map(torch.arange, size)).to(tokens.device)
+    made: Any = prune.score(tokens, coordinates)  # type: ignore[operator]
     if not isinstance(made, Tensor) or made.shape != tokens.shape[:2]:
         got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(f"score must give a tensor of shape {tuple(tokens.shape[:2])}, got {got}")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastprompt import _gpu
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
 from fastprompt.nn._recording import attentions_are_captured
@@ -70,19 +71,25 @@ def refusal(x: Tensor, rel_pos: Tensor, output_attentions: Any) -> str | None:
     """Why a call is not covered by any of our attentions; None: it is."""
     if output_attentions or attentions_are_captured():
         return "the weights are asked for"
-    if x.device.type != "cpu":
+    if x.device.type not in ("cpu", "cuda"):
         return "there is no kernel for this device"
+    if _gpu.is_cuda(x):
+        why = None if torch.compiler.is_compiling() else _gpu.triton_reason()
+        return why or (None if {x.dtype, rel_pos.dtype} <= FLOATS else f"its dtype is {x.dtype}")
     if x.dtype != torch.float32 or rel_pos.dtype != torch.float32:
         return "it computes in float32 only"
     return None
 
 
+FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 UNIT = 16  # the sizes of a linear layer that our operators take are multiples of it
 
 
 def linear(layer: Any, x: Tensor) -> Any:
-    """``layer(x)``, by our operator where it does the same."""
-    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    """``layer(x)``, on the CPU by our operator where it does the same."""
+    plain = (
+        x.device.type == "cpu" and type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    )
     if not plain or layer.weight.dtype != torch.float32 or x.dtype != torch.float32 or not fits(layer):
         return layer(x)
     if torch.is_autocast_enabled("cpu"):  # of which the host's layer takes its dtype

@@ -45,10 +45,12 @@ class Sam2Decoder(TransformersDecoder):
         choose = not multimask and self.dynamic_multimask_via_stability and not self.training
         wanted = slice(1, None) if multimask else slice(0, 1)
         needed = slice(0, None) if choose else wanted
-        tokens, masks = self.decode(tokens, image, dense, position, 2, needed, (fine, finer))
+        others = [(1, self.iou_prediction_head), (0, self.pred_obj_score_head)]
+        given = (tokens, image, dense, position)
+        tokens, masks, (scores, objects) = self.decode(*given, 2, needed, others, (fine, finer))
         masks, mask_tokens = masks.unflatten(0, (batch, prompts)), tokens[:, 2 : 2 + self.num_mask_tokens]
-        scores = self.from_token(tokens, 1, self.iou_prediction_head)[:, needed].unflatten(0, (batch, prompts))
+        scores = scores[:, needed].unflatten(0, (batch, prompts))
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)
-        objects = self.from_token(tokens, 0, self.pred_obj_score_head).unflatten(0, (batch, prompts))
+        objects = objects.unflatten(0, (batch, prompts))
         return masks, scores, mask_tokens[:, wanted].unflatten(0, (batch, prompts)), objects

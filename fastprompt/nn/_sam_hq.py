@@ -41,8 +41,9 @@ class HqDecoder(Decoder):
 
     def upscaled(self, image: Attended) -> Tensor:
         """(B, D, 4 H, 4 W): the embedding itself, as the masks of unit vectors."""
-        count = len(image) if isinstance(image, Tensor) else len(image.values)
-        return self.head(image, torch.eye(self.upscaling()[2].out_channels).expand(count, -1, -1))
+        like = image if isinstance(image, Tensor) else image.values
+        unit = torch.eye(self.upscaling()[2].out_channels, dtype=like.dtype, device=like.device)
+        return self.head(image, unit.expand(len(like), -1, -1))
 
     def features(self, image: Tensor, early: Tensor | None) -> Tensor:
         """(B, D, 4 H, 4 W) of images (B, C, H, W) and the encoder's early features (B, H, W, C')."""

@@ -52,7 +52,8 @@ class SegmentAnythingDecoder(PackageDecoder):
     def predict(
         self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        tokens, masks = self.decode(torch.cat([own, sparse], 1), image, dense, position, 1, wanted)
-        return masks, self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
+        own = [x.weight.expand(len(sparse), -1, -1) for x in (self.iou_token, self.mask_tokens)]
+        wanted, others = slice(1, None) if multimask else slice(0, 1), [(0, self.iou_prediction_head)]
+        given = (torch.cat([*own, sparse], 1), image, dense, position)
+        _, masks, (scores,) = self.decode(*given, 1, wanted, others)
+        return masks, scores[:, wanted]

@@ -30,8 +30,8 @@ def corners(size: tuple[int, int], window: int) -> list[tuple[int, int]]:
     return [(y, x) for y in range(0, size[0], window) for x in range(0, size[1], window)]
 
 
-def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int) -> Kept:
-    """``chosen``: the numbers of the windows that stay, of every image."""
+def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int, device: Any = None) -> Kept:
+    """``chosen``: the numbers of the windows that stay, of every image. The tensors go to ``device``."""
     grid, places = torch.arange(size[0] * size[1]).view(size), corners(size, window)
     cut = lambda n: grid[places[n][0] :, places[n][1] :][:window, :window]  # noqa: E731
     parts, images, end = [], [], 0
@@ -44,7 +44,7 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int) ->
     for shape, same in itertools.groupby(shape for _, shape in parts):
         start, end = end, end + len(list(same)) * shape[0] * shape[1]
         windows.append((slice(start, end), shape))
-    tokens = torch.cat([part for part, _ in parts])
+    tokens = torch.cat([part for part, _ in parts]).to(device)
     inside = tokens % grid.numel()
     coordinates = torch.stack((inside // size[1], inside % size[1]), 1).int()
     return Kept(size, window, tokens[None], coordinates, images, windows)
@@ -159,7 +159,8 @@ class PrunedWindows(PrunedEncoder):
         window = max(layer.window_size for layer in layers)
         found = of_windows(prune, scores(prune, x.flatten(1, 2), size, patches.stride), size, window)
         chosen = prune_tokens(found[..., None], found, count=prune.count(found.shape[1])).indices
-        return keep_windows(chosen.tolist(), size, window)
+        # The only wait for a GPU: how many tokens stay depends on which windows do, those at the far sides are smaller.
+        return keep_windows(chosen.tolist(), size, window, x.device)
 
     def pruned(self) -> Pruned:
         prune, (patches, layers), size = self._fastprompt_prune, self.parts(self), self.grid()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastprompt import _gpu
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
 from fastprompt.ops._clicks import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
@@ -23,14 +24,23 @@ SIGNATURE = ["self", "points", "batchsize", "rows", "cols"]
 
 def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float, disks: bool, cython: bool) -> Tensor:
     """(B, 2 N, 2 or 3) of row, column[, order], positive clicks first, to (B, 2, H, W)."""
-    clicks = points[..., :2] if cython else points[..., :2] * scale
+    clicks = points[..., :2] if cython or scale == 1 else points[..., :2] * scale
     xy = clicks.flip(-1).float()
     xy = as_the_cython_path(xy) if cython else xy
-    labels = (torch.arange(points.shape[1]) < points.shape[1] // 2).long().expand(points.shape[0], -1)
+    labels = torch.zeros(points.shape[1], dtype=torch.int64, device=points.device)
+    labels[: points.shape[1] // 2] = 1
+    labels = labels.expand(points.shape[0], -1)
     reach = radius * scale
     encoding = Encoding(ENCODINGS["disk"], (reach**2,)) if disks else Encoding(ENCODINGS["tanh"], (2 / reach,))
     maps: Tensor = mapped(Clicks(xy, labels, BOTH, True), encoding, size, EMPTY if disks else float("inf"))
     return maps
+
+
+def no_kernel(points: Tensor) -> str | None:
+    """Why these clicks cannot become maps where they are."""
+    if points.is_cuda:
+        return None if _gpu.has_triton() else "triton is not installed: pip install triton"
+    return None if points.device.type == "cpu" else "there is no kernel for this device"
 
 
 class DistMaps(nn.Module):
@@ -59,8 +69,9 @@ class DistMaps(nn.Module):
     def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Tensor:
         if points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2:
             raise ValueError(f"coords must be (B, 2 N, 2 or 3) of row, column[, order], got {tuple(points.shape)}")
-        if points.device.type != "cpu":
-            raise ValueError(f"coords is on {points.device}: this build has no kernel for that device")
+        why = no_kernel(points)
+        if why:
+            raise ValueError(f"coords is on {points.device}: {why}")
         options = self.norm_radius, self.spatial_scale, self.use_disks, self.cpu_mode
         return dist_maps(points.detach(), (rows, cols), *options)
 
@@ -98,8 +109,8 @@ class Accelerated(nn.Module):
             return True
         if getattr(self, "cpu_mode", False):
             reason = "cpu_mode is on"
-        elif points.device.type != "cpu":
-            reason = "there is no kernel for this device"
+        elif no_kernel(points):
+            reason = no_kernel(points)
         elif points.dtype == torch.float64:
             reason = "it computes in float32 only"
         elif points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2 or points.shape[1] == 0:

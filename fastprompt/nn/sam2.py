@@ -47,9 +47,10 @@ class MaskDecoder(PackageDecoder, host.MaskDecoder):
         choose = not multimask and self.dynamic_multimask_via_stability and not self.training
         wanted = slice(1, None) if multimask else slice(0, None if choose else 1)
         detail = None if detail is None else (detail[1], detail[0])
-        tokens, masks = self.decode(tokens, image, dense, position, first + 1, wanted, detail)
+        others = [(first, self.iou_prediction_head)]
+        tokens, masks, (scores,) = self.decode(tokens, image, dense, position, first + 1, wanted, others, detail)
         mask_tokens = tokens[:, first + 1 : first + 1 + self.num_mask_tokens]
-        scores = self.from_token(tokens, first, self.iou_prediction_head)[:, wanted]
+        scores = scores[:, wanted]
         if choose:
             masks, scores = self._dynamic_multimask_via_stability(masks, scores)
         kept = slice(1, None) if multimask and self.use_multimask_token_for_obj_ptr else slice(0, 1)

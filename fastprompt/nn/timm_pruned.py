@@ -64,7 +64,7 @@ class VisionTransformer(PrunedEncoder, host.VisionTransformer):
         prune, prefix = self._fastprompt_prune, self.num_prefix_tokens
         patches, cls = x[:, prefix:], x[:, :1] if self.has_class_token else None
         found = scores(prune, patches, size, self.patch_embed.feat_ratio(as_scalar=False), cls)
-        always = torch.arange(x.shape[1]) < prefix
+        always = torch.arange(x.shape[1], device=x.device) < prefix
         count = prefix + prune.count(patches.shape[1])
         return prune_tokens(x, F.pad(found, (prefix, 0)), count=count, always_keep=always)
 

@@ -33,13 +33,11 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         self, image: Tensor, position: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         batch, prompts = image.shape[0], 1 if sparse is None else sparse.shape[1]
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
-        if sparse is not None:
-            tokens = torch.cat([tokens, sparse], 2)
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        tokens, masks = self.decode(tokens.flatten(0, 1), image, dense, position, 1, wanted)
-        scores = self.from_token(tokens, 0, self.iou_prediction_head)[:, wanted]
-        return masks.unflatten(0, (batch, prompts)), scores.unflatten(0, (batch, prompts))
+        own = [x.weight.expand(batch, prompts, -1, -1) for x in (self.iou_token, self.mask_tokens)]
+        tokens = torch.cat(own if sparse is None else [*own, sparse], 2).flatten(0, 1)
+        wanted, others = slice(1, None) if multimask else slice(0, 1), [(0, self.iou_prediction_head)]
+        _, masks, (scores,) = self.decode(tokens, image, dense, position, 1, wanted, others)
+        return masks.unflatten(0, (batch, prompts)), scores[:, wanted].unflatten(0, (batch, prompts))
 
 
 class SamPositionalEmbedding(TransformersPositions, host.SamPositionalEmbedding):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt._runtime import is_tensor
+from fastprompt._runtime import current_backend, is_tensor
 
 View = tuple[int, int, tuple[int, ...]]
 
@@ -55,6 +55,22 @@ def plain_floats(x: Any) -> Any:
     if x is None:
         return None
     return x.float().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float32)
+
+
+def kernel_floats(*arrays: Any) -> tuple[Any, ...]:
+    """Tensors and arrays as float32, but for a GPU: its kernels read float16 and bfloat16, which stay as they are where
+    no gradient is asked for; that is the formula's, in float32. Views stay views."""
+    if not any(getattr(x, "is_cuda", False) for x in arrays):
+        return tuple(x.float() if is_tensor(x) else np.asarray(x, np.float32) for x in arrays)
+    import torch
+
+    exact = current_backend() == "reference" or (torch.is_grad_enabled() and any(x.requires_grad for x in arrays))
+    kinds = (torch.float32,) if exact else (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(x if x.dtype in kinds else x.float() for x in arrays)
+
+
+def contiguous(x: Any) -> Any:
+    return x.contiguous() if is_tensor(x) else np.ascontiguousarray(x)
 
 
 def address(x: Any) -> int:

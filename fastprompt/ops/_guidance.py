@@ -1,14 +1,16 @@
-"""The calls into csrc/guidance: each fills maps that somebody else has made, NumPy arrays and torch tensors alike."""
+"""The calls into csrc/guidance and, on a GPU, kernels/guidance.py: each fills maps that somebody else has made, NumPy
+arrays and torch tensors alike."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 
-from fastprompt import _C
+from fastprompt import _C, _gpu
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
 from fastprompt.ops._arrays import address
-from fastprompt.ops._clicks import Clicks, Encoding
+from fastprompt.ops._clicks import Clicks, Encoding, single
 
 
 def image_stride(out: Any) -> int:
@@ -17,12 +19,15 @@ def image_stride(out: Any) -> int:
 
 
 def array(x: Any) -> Any:
-    return x.detach().numpy() if is_tensor(x) else x
+    return x.detach().cpu().numpy() if is_tensor(x) else x
 
 
 def put(out: Any, values: Any) -> None:
     """For the references, which compute a new array."""
-    array(out)[...] = values
+    if is_tensor(out):
+        out.copy_(out.new_tensor(values))
+    else:
+        out[...] = values
 
 
 def clicks(c: Clicks, encoding: Encoding, out: Any, missing: float = math.inf) -> None:
@@ -32,11 +37,24 @@ def clicks(c: Clicks, encoding: Encoding, out: Any, missing: float = math.inf) -
 
         put(out, reference.click_map(array(c.points), array(c.labels), c.channels, encoding, out.shape[2:], missing))
         return
+    if _gpu.is_cuda(out):
+        with sys.modules["torch"].cuda.device_of(out):
+            return clicks_on_gpu(c, encoding, out, missing)
     labels, scales = np.array(c.channels, np.int64), np.array(encoding.scales, np.float32)
     arrays = address(c.points), address(c.labels), address(labels), address(scales), address(out)
     sizes = *c.points.shape[:2], len(labels), len(scales), *out.shape[2:], image_stride(out)
     numbers = encoding.code, encoding.clip, encoding.divisor, missing, encoding.stretch
     _C.click_maps(sizes, arrays, *numbers, get_num_threads())
+
+
+def clicks_on_gpu(c: Clicks, e: Encoding, out: Any, missing: float = math.inf) -> None:
+    options = e.code, e.scales, e.clip, e.divisor, e.stretch, missing
+    _gpu.kernels("guidance").click_maps(single(c.points), rows(c.labels), c.channels, out, *options)
+
+
+def rows(labels: Any) -> Any:
+    """Labels whose last axis is contiguous: a kernel takes one row for all images."""
+    return labels if labels.stride(1) == 1 or labels.shape[1] <= 1 else labels.contiguous()
 
 
 def boxes(corners: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
@@ -46,8 +64,15 @@ def boxes(corners: Any, distance: bool, offset: float, low: float, high: float, 
 
         put(out, reference.box_map(array(corners), distance, offset, low, high, out.shape[2:]))
         return
+    if _gpu.is_cuda(out):
+        with sys.modules["torch"].cuda.device_of(out):
+            return boxes_on_gpu(corners, distance, offset, low, high, out)
     sizes = *corners.shape[:2], *out.shape[2:], image_stride(out)
     _C.box_maps(sizes, (address(corners), address(out)), distance, (offset, low, high), get_num_threads())
+
+
+def boxes_on_gpu(corners: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
+    _gpu.kernels("guidance").box_maps(single(corners), out, distance, offset, low, high)
 
 
 def polygons(vertices: Any, first: Any, non_zero: bool, boundary: bool, out: Any) -> None:

@@ -43,10 +43,26 @@ def on_its_device(kernel: Fn) -> Fn:
 
     @functools.wraps(kernel)
     def launch(*args: Any) -> Any:
-        with torch.cuda.device(next(x.device for x in args if isinstance(x, Tensor))):
+        device = next(x.device for x in args if isinstance(x, Tensor))
+        if device.index == torch.cuda.current_device():
+            return kernel(*args)
+        with torch.cuda.device(device):
             return kernel(*args)
 
     return launch
+
+
+def or_reference(cpu: Fn, kernel: Fn) -> Fn:
+    """``kernel``; with the backend "reference" what ``cpu`` gives of copies in the memory of the host."""
+
+    @functools.wraps(kernel)
+    def gpu(*args: Any) -> Any:
+        if current_backend() != "reference":
+            return kernel(*args)
+        device = next(x.device for x in args if isinstance(x, Tensor))
+        return cpu(*(x.cpu() if isinstance(x, Tensor) else x for x in args)).to(device)
+
+    return gpu
 
 
 def without_kernel(name: str) -> Fn:
@@ -65,16 +81,17 @@ def define_with_formula(
     shape: Fn,
     supported: Fn = lambda *args: True,
     gpu: Fn | None = None,
+    dtype: Fn = lambda *args: torch.float32,
 ) -> Any:
     """An operator with a kernel, ``launch(*args, out)``, for float32 and contiguous tensors, and a formula in torch
     operators: that of the backend "reference", of sizes that the kernel does not take, and of the gradient, which
     differentiates the formula behind an operator of its own. ``gpu(*args)`` returns the result on a GPU, or None where
-    it leaves it to the formula."""
+    it leaves it to the formula. ``dtype(*args)`` is the result's: on a GPU, operators may take half precision."""
     arguments = [argument.strip() for argument in schema.split(",")]
     tensors = sum(argument.startswith("Tensor") for argument in arguments)  # they come first
 
     def fake(*args: Any) -> Tensor:
-        return args[0].new_empty(shape(*args), dtype=torch.float32)
+        return args[0].new_empty(shape(*args), dtype=dtype(*args))
 
     def cpu(*args: Any) -> Tensor:
         if current_backend() == "reference" or not supported(*args):

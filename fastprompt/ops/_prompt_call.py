@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt import _C
+from fastprompt._gpu import is_cuda
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._arrays import address, as_array, dtype_name, plain_floats
 from fastprompt.ops._grid import check_devices
 
 LANES = 16  # the kernel takes channels, and the width of a head, in multiples of it
@@ -84,7 +85,7 @@ class Call:
             )
         self.single = prompt.ndim == 2 and image.ndim == 3
         self.prompt = plain_floats(prompt if prompt.ndim == 3 else prompt[None])
-        self.image = plain_floats(image if image.ndim == 4 else image[None])
+        self.image = plain_image(image if image.ndim == 4 else image[None])
         batch, tokens, channels = self.prompt.shape
         images, self.map_shape = self.image.shape[0], tuple(self.image.shape[1:])
         if self.image.shape[1] != channels:
@@ -120,7 +121,8 @@ class Call:
         check_devices(prompt=self.prompt, lengths=lengths)
         if tuple(lengths.shape) != (batch,) or "int" not in str(lengths.dtype):
             raise ValueError(f"lengths must be {batch} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}")
-        if batch and not (int(lengths.min()) > 0 and int(lengths.max()) <= tokens):
+        known = not is_cuda(lengths)  # a GPU would have to be waited for; its kernels take any number
+        if batch and known and not (int(lengths.min()) > 0 and int(lengths.max()) <= tokens):
             raise ValueError(f"lengths must be between 1 and {tokens}, got {lengths.tolist()}")
         return lengths.long().contiguous() if is_tensor(lengths) else np.ascontiguousarray(lengths, np.int64)
 
@@ -154,6 +156,8 @@ class Call:
         """Forced, or NumPy arrays of a width without kernel; tensors of such a width take the torch formula."""
         if is_tensor(self.prompt) and sys.modules["torch"].compiler.is_compiling():
             return False  # the operator asks again when it runs
+        if is_cuda(self.prompt):
+            return False  # the operator has the formula
         kernel = self.map_shape[0] % LANES == 0 and (self.absorbed() or self.whole_heads())
         return current_backend() == "reference" or not (kernel or is_tensor(self.prompt))
 
@@ -228,6 +232,13 @@ class Call:
 
             out = torch.from_numpy(out)
         return self.result(out, self.prompt)
+
+
+def plain_image(x: Any) -> Any:
+    """float32, contiguous; half precision stays on a GPU, whose kernels read it."""
+    if is_cuda(x) and dtype_name(x) in ("float16", "bfloat16"):
+        return x.contiguous()
+    return plain_floats(x)
 
 
 def numpy(x: Any) -> Any:

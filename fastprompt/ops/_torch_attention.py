@@ -37,7 +37,7 @@ def prompt_to_image_formula(
     image: Tensor, position: Maybe, query: Tensor, key_weight: Maybe, value_weight: Maybe, bias: Maybe, lengths: Maybe
 ) -> Tensor:
     """What the kernel computes, for the gradient: (B, H, T, C) absorbed, (B, H, T, width) projected."""
-    x = tokens(image, query.shape[0])[:, None]
+    x = tokens(image, query.shape[0]).to(query.dtype)[:, None]
     key = x if position is None else x + position.flatten(2)[:, None]
     if key_weight is not None and value_weight is not None:
         heads = query.shape[1]
@@ -50,9 +50,13 @@ def prompt_to_image_formula(
     weight = torch.exp(logits - torch.where(peak.isfinite(), peak, 0))
     out = weight @ x.transpose(2, 3) / weight.sum(-1, keepdim=True).clamp(min=1e-38)
     if lengths is not None:
-        exists = torch.arange(query.shape[2], device=query.device) < lengths[:, None]
-        out = out * exists[:, None, :, None]
+        out = out * exists(lengths, query.shape[2])
     return out
+
+
+def exists(lengths: Tensor, tokens: int) -> Tensor:
+    """(B, 1, T, 1): which prompt tokens there are."""
+    return (torch.arange(tokens, device=lengths.device) < lengths[:, None])[:, None, :, None]
 
 
 def image_to_prompt_formula(
@@ -70,7 +74,7 @@ def image_to_prompt_formula(
     residual: bool,
     eps: float,
 ) -> Tensor:
-    x = tokens(image, key.shape[0])
+    x = tokens(image, key.shape[0]).to(key.dtype)
     query = (x if position is None else x + position.flatten(2))[:, None]
     heads = key.shape[1]
     if query_weight is not None:
@@ -87,6 +91,35 @@ def image_to_prompt_formula(
     return out.reshape(key.shape[0], *image.shape[1:])
 
 
+def prompt_to_image_gpu(
+    image: Tensor, position: Maybe, query: Tensor, key_weight: Maybe, value_weight: Maybe, bias: Maybe, lengths: Maybe
+) -> Tensor:
+    """Always absorbed: the image has many tokens, and a GPU many more products to spare than bytes."""
+    from fastprompt.kernels import attention as kernels
+
+    heads = query.shape[1]
+    rows = query if key_weight is None else query @ key_weight.unflatten(0, (heads, -1))
+    out: Tensor = kernels.prompt_to_image(image, position, rows, bias)
+    if value_weight is not None:
+        out = out @ value_weight.unflatten(0, (heads, -1)).transpose(1, 2)
+    return out if lengths is None else out * exists(lengths, query.shape[2])
+
+
+def image_to_prompt_gpu(
+    image: Tensor, position: Maybe, key: Tensor, bias: Tensor, value: Tensor, query_weight: Maybe, out_weight: Maybe,
+    out_bias: Tensor, norm_weight: Maybe, norm_bias: Maybe, lengths: Maybe, residual: bool, eps: float,
+) -> Tensor:  # fmt: skip
+    from fastprompt.kernels import attention as kernels
+
+    heads = key.shape[1]
+    if query_weight is not None and out_weight is not None:
+        key = key @ query_weight.unflatten(0, (heads, -1))
+        value = value @ out_weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
+    norm = None if norm_weight is None or norm_bias is None else torch.stack([norm_weight, norm_bias]).float()
+    out: Tensor = kernels.image_to_prompt(image, position, key, bias, value, out_bias, norm, lengths, residual, eps)
+    return out
+
+
 def supported(image: Tensor, position: Maybe, rows: Tensor, *rest: Any) -> bool:
     """Whole vectors only: other widths take the formula."""
     return image.shape[1] % _prompt_call.LANES == rows.shape[3] % _prompt_call.LANES == 0
@@ -99,6 +132,7 @@ prompt_to_image = define_with_formula(
     launch=_prompt_call.launch_prompt_to_image,
     shape=lambda image, position, query, *rest: query.shape,
     supported=supported,
+    gpu=prompt_to_image_gpu,
 )
 image_to_prompt = define_with_formula(
     "image_to_prompt",
@@ -107,4 +141,5 @@ image_to_prompt = define_with_formula(
     launch=_prompt_call.launch_image_to_prompt,
     shape=lambda image, position, key, *rest: (key.shape[0], *image.shape[1:]),
     supported=supported,
+    gpu=image_to_prompt_gpu,
 )

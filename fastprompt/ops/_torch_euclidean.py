@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from fastprompt import _C, _gpu
 from fastprompt._runtime import current_backend
 from fastprompt.ops import euclidean
-from fastprompt.ops._library import define
+from fastprompt.ops._library import define, or_reference
 
 
 def solve(seeds: Tensor, mask: Tensor, spacing: euclidean.Spacing) -> Tensor:
@@ -28,4 +29,24 @@ def _cpu(mask: Tensor, spacing: list[float]) -> Tensor:
     return out
 
 
-_transform = define("euclidean_distance_transform(Tensor mask, float[] spacing) -> Tensor", cpu=_cpu, fake=_fake)
+def _cuda(mask: Tensor, spacing: list[float]) -> Tensor:
+    if not hasattr(_C, "euclidean_distance_transform_cuda"):
+        raise ValueError(f"seeds are on a GPU, and this build has no CUDA kernels: {_gpu.BUILD}, or call seeds.cpu()")
+    *_, rows, _ = sizes = mask.shape
+    if rows > _C.euclidean_cuda_rows or max(sizes[2:]) > _C.euclidean_cuda_line:
+        limits = f"{_C.euclidean_cuda_rows} rows and {_C.euclidean_cuda_line} pixels on a side"
+        raise ValueError(f"seeds on a GPU must have at most {limits}, got shape {tuple(sizes[2:])}: call seeds.cpu()")
+    shape = sizes[0], *sizes[2:]
+    mask, out = mask.contiguous(), _fake(mask, spacing)
+    workspace = out.new_empty(_C.euclidean_cuda_workspace(shape))
+    arrays = mask.data_ptr(), out.data_ptr(), workspace.data_ptr()
+    _C.euclidean_distance_transform_cuda(*arrays, shape, tuple(spacing), torch.cuda.current_stream().cuda_stream)
+    return out
+
+
+_transform = define(
+    "euclidean_distance_transform(Tensor mask, float[] spacing) -> Tensor",
+    cpu=_cpu,
+    fake=_fake,
+    gpu=or_reference(_cpu, _cuda),
+)

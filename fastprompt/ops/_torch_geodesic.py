@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend
-from fastprompt.ops import geodesic
+from fastprompt.ops import _cuda_geodesic, geodesic
 from fastprompt.ops._grid import Options
 from fastprompt.ops._library import define
 
@@ -53,6 +53,12 @@ def _cpu(image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any) -> 
     return out
 
 
+def _gpu(image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any) -> Tensor:
+    if current_backend() == "reference":
+        return _cpu(image.cpu(), start.cpu(), None if walls is None else walls.cpu(), *settings).to(start.device)
+    return _cuda_geodesic.distance(image, start, walls, *options(settings))
+
+
 def _backward_fake(grad: Tensor, image: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, sets, *pixels = start.shape
     sides = 2 if rest[1].startswith("signed_") else 1
@@ -68,6 +74,12 @@ def _backward_cpu(
     fields = geodesic.arguments(image, start, walls, *options(settings))
     _C.geodesic_distance_backward(grad.data_ptr(), grad_image.data_ptr(), grad_start.data_ptr(), *fields, 0)
     return grad_image, grad_start
+
+
+def _backward_gpu(
+    grad: Tensor, image: Tensor, start: Tensor, walls: Tensor | None, *settings: Any
+) -> tuple[Tensor, Tensor]:
+    return _cuda_geodesic.gradient(grad, image, start, walls, *options(settings))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -100,11 +112,13 @@ _distance_backward = define(
     f"geodesic_distance_backward(Tensor grad, {_SETTINGS}) -> (Tensor, Tensor)",
     cpu=_backward_cpu,
     fake=_backward_fake,
+    gpu=_backward_gpu,
 )
 _distance = define(
     f"geodesic_distance({_SETTINGS}) -> Tensor",
     cpu=_cpu,
     fake=_fake,
+    gpu=_gpu,
     backward=_backward,
     setup_context=_setup,
 )

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastprompt import _gpu
 from fastprompt.ops import _guidance, prompt_vectors, regions, strokes
 from fastprompt.ops._clicks import Clicks, Encoding, single, whole
-from fastprompt.ops._library import define
+from fastprompt.ops._library import define, or_reference
 
 # ---------------------------------------------------------------- clicks
 
@@ -29,11 +30,22 @@ def _clicks_cpu(
     return out
 
 
+def _clicks_gpu(
+    points: Tensor, labels: Tensor, channels: list[int], size: list[int], code: int, scales: list[float], *rest: Any
+) -> Tensor:
+    clip, divisor, stretch, missing = rest
+    out = _clicks_fake(points, labels, channels, size, code, scales)
+    c = Clicks(points, labels, tuple(channels), True)
+    _guidance.clicks_on_gpu(c, Encoding(code, tuple(scales), clip, divisor, stretch), out, missing)
+    return out
+
+
 _click_map = define(
     "click_map(Tensor points, Tensor labels, int[] channels, int[] size, int code, float[] scales, float clip, "
     "float divisor, bool stretch, float missing) -> Tensor",
     cpu=_clicks_cpu,
     fake=_clicks_fake,
+    gpu=or_reference(_clicks_cpu, _clicks_gpu),
 )
 
 
@@ -56,10 +68,17 @@ def _boxes_cpu(corners: Tensor, size: list[int], distance: bool, offset: float, 
     return out
 
 
+def _boxes_gpu(corners: Tensor, size: list[int], distance: bool, offset: float, low: float, high: float) -> Tensor:
+    out = _boxes_fake(corners, size)
+    _guidance.boxes_on_gpu(corners, distance, offset, low, high, out)
+    return out
+
+
 box_map = define(
     "box_map(Tensor corners, int[] size, bool distance, float offset, float low, float high) -> Tensor",
     cpu=_boxes_cpu,
     fake=_boxes_fake,
+    gpu=or_reference(_boxes_cpu, _boxes_gpu),
 )
 
 # ---------------------------------------------------------------- strokes
@@ -123,10 +142,16 @@ def _superpixels_cpu(region: Tensor, points: Tensor, labels: Tensor, channels: l
     return out
 
 
+def _superpixels_gpu(region: Tensor, points: Tensor, labels: Tensor, channels: list[int], clip: float) -> Tensor:
+    kernels = _gpu.kernels("regions")
+    return kernels.superpixel_map(whole(region), single(points), whole(labels), channels, clip)
+
+
 _superpixel_map = define(
     "superpixel_map(Tensor region, Tensor points, Tensor labels, int[] channels, float clip) -> Tensor",
     cpu=_superpixels_cpu,
     fake=_superpixels_fake,
+    gpu=or_reference(_superpixels_cpu, _superpixels_gpu),
 )
 
 
@@ -145,10 +170,17 @@ def _proposals_cpu(member: Tensor, points: Tensor, labels: Tensor, channels: lis
     return out
 
 
+def _proposals_gpu(member: Tensor, points: Tensor, labels: Tensor, channels: list[int]) -> Tensor:
+    kernels = _gpu.kernels("regions")
+    masks = member.contiguous().view(torch.uint8)
+    return kernels.proposal_vote_map(masks, single(points), whole(labels), channels)
+
+
 _proposal_vote_map = define(
     "proposal_vote_map(Tensor member, Tensor points, Tensor labels, int[] channels) -> Tensor",
     cpu=_proposals_cpu,
     fake=_proposals_fake,
+    gpu=or_reference(_proposals_cpu, _proposals_gpu),
 )
 
 

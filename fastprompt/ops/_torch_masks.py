@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastprompt._runtime import current_backend
 from fastprompt.ops import masks
 from fastprompt.ops._library import define, define_with_formula
+from fastprompt.ops._resize import taps
 
 Maybe = Tensor | None
 
@@ -25,6 +27,10 @@ def formula(
     detail2: Maybe,
     eps: float,
 ) -> Tensor:
+    dtype, image, vectors = image.dtype, image.float(), vectors.float()
+    conv1, bias1, norm_weight, norm_bias, conv2, bias2 = (
+        x.float() for x in (conv1, bias1, norm_weight, norm_bias, conv2, bias2)
+    )
     x = F.conv_transpose2d(image, conv1, bias1, stride=2)
     if detail1 is not None and detail2 is not None:
         x = x + detail1.repeat_interleave(image.shape[0] // detail1.shape[0], 0)
@@ -32,7 +38,17 @@ def formula(
     x = F.conv_transpose2d(F.gelu(x), conv2, bias2, stride=2)
     if detail1 is not None and detail2 is not None:
         x = x + detail2.repeat_interleave(image.shape[0] // detail2.shape[0], 0)
-    return torch.einsum("bmd,bdyx->bmyx", vectors, F.gelu(x))
+    return torch.einsum("bmd,bdyx->bmyx", vectors, F.gelu(x)).to(dtype)
+
+
+def _head_gpu(*arguments: Any) -> Tensor | None:
+    if not masks.fits_gpu(*arguments):
+        return None
+    from fastprompt.kernels import masks as kernels
+
+    image, *rest, eps = arguments
+    found: Tensor = kernels.mask_head(image, *(x if x is None else x.contiguous() for x in rest), eps)
+    return found
 
 
 mask_head = define_with_formula(
@@ -42,6 +58,8 @@ mask_head = define_with_formula(
     formula=formula,
     launch=masks.launch,
     shape=masks.shape,
+    gpu=_head_gpu,
+    dtype=lambda image, *rest: image.dtype,
 )
 
 
@@ -59,8 +77,41 @@ def _resize_fake(
         logits.new_empty((count, size[0], width), dtype=dtype),
         logits.new_empty((count,), dtype=torch.int64),
         logits.new_empty((count, 4), dtype=torch.int64),
-        logits.new_empty((count,)),
+        logits.new_empty((count,), dtype=torch.float32),
     )
+
+
+def resize_formula(
+    logits: Tensor, size: list[int], frame: list[int], crop: list[int], threshold: float, output: str, offset: float
+) -> tuple[Tensor, ...]:
+    """With the resizing of either axis as a matrix."""
+    axes = []
+    for k in (0, 1):
+        pairs = taps(logits.shape[1 + k], frame[k] if frame else None, crop[k] if crop else None, size[k])
+        index, weight = (torch.from_numpy(x.T.copy()).to(logits.device) for x in pairs)
+        axes.append(logits.new_zeros(size[k], logits.shape[1 + k]).float().scatter_add_(1, index.long(), weight))
+    full = axes[0] @ logits.float() @ axes[1].T
+    inside = full > threshold
+    area, above, below = (x.flatten(1).sum(1) for x in (inside, full > threshold + offset, full > threshold - offset))
+    sides = []
+    for axis in (1, 2):  # pixels of every column, of every row
+        n, there = torch.arange(inside.shape[3 - axis], device=logits.device), inside.any(axis)
+        sides += [torch.where(there, n, len(n)).amin(1), torch.where(there, n, 0).amax(1)]
+    box = torch.where(area[:, None] > 0, torch.stack([sides[0], sides[2], sides[1], sides[3]], 1), 0)
+    stability = (above.double() / below.double()).float()
+    if output == "packed":
+        bits = F.pad(inside, (0, -inside.shape[2] % 8)).unflatten(2, (-1, 8))
+        return (bits << torch.arange(8, device=logits.device)).sum(3).to(torch.uint8), area, box, stability
+    return full if output == "float32" else inside.to(getattr(torch, output)), area, box, stability
+
+
+def _resize_gpu(*arguments: Any) -> tuple[Tensor, ...]:
+    if current_backend() == "reference":
+        return resize_formula(*arguments)
+    from fastprompt.kernels import masks_resize as kernels
+
+    found: tuple[Tensor, ...] = kernels.resize_masks(*arguments)
+    return found
 
 
 _resize = define(
@@ -68,6 +119,7 @@ _resize = define(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     cpu=_resize_cpu,
     fake=_resize_fake,
+    gpu=_resize_gpu,
 )
 
 

@@ -32,13 +32,25 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]
     return out, log_weight
 
 
+def _gpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The formula in torch operators, with the weights of some queries at a time: at most 64 MB of them in float32."""
+    out, log_weight = _fake(q, k, v, scale)
+    key, value = heads_first(k), heads_first(v)
+    rows = max(1, (1 << 24) // max(1, q.shape[0] * q.shape[2] * k.shape[1]))
+    for n in range(0, q.shape[1], rows):
+        logits = scale * heads_first(q[:, n : n + rows]) @ key.transpose(2, 3)
+        out[:, n : n + rows] = heads_first(logits.softmax(-1) @ value)
+        log_weight[:, :, n : n + rows] = logits.logsumexp(-1)
+    return out, log_weight
+
+
 def _backward_fake(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _backward_cpu(
+def _backward_blocks(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights again, from what the forward pass kept, for a block of queries at a time."""
@@ -57,8 +69,9 @@ def _backward_cpu(
 _memory_read_backward = define(
     "memory_read_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_weight, float scale) "
     "-> (Tensor, Tensor, Tensor)",
-    cpu=_backward_cpu,
+    cpu=_backward_blocks,
     fake=_backward_fake,
+    gpu=_backward_blocks,
 )
 
 
@@ -76,6 +89,7 @@ memory_read = define(
     "memory_read(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
     cpu=_cpu,
     fake=_fake,
+    gpu=_gpu,
     backward=_backward,
     setup_context=_setup,
 )

@@ -1,9 +1,11 @@
 """The MLPs behind SAM's output tokens, all in one operator. No gradient."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
+from fastprompt._runtime import current_backend, get_num_threads
 from fastprompt.ops._arrays import address, addresses
 from fastprompt.ops._library import define
 
@@ -14,6 +16,8 @@ def _fake(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -
 
 
 def _cpu(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -> list[Tensor]:
+    if any(x.dtype != torch.float32 for x in (tokens, *weights)):
+        return formula(tokens, rows, weights, layers)
     tokens, weights = tokens.contiguous(), [w.contiguous() for w in weights]
     found, jobs = _fake(tokens, rows, weights, layers), []
     prompts, count, channels = tokens.shape
@@ -27,6 +31,27 @@ def _cpu(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) ->
     return found
 
 
+def formula(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -> list[Tensor]:
+    found = []
+    for k, row in enumerate(rows):
+        x, own = tokens[:, row].float(), [w.float() for w in weights[2 * layers * k : 2 * layers * (k + 1)]]
+        for n in range(layers):
+            x = F.linear(x if n == 0 else x.relu(), own[2 * n], own[2 * n + 1])
+        found.append(x.to(tokens.dtype))
+    return found
+
+
+def _gpu(tokens: Tensor, rows: list[int], weights: list[Tensor], layers: int) -> list[Tensor]:
+    own = [weights[2 * layers * k : 2 * layers * (k + 1)] for k in range(len(rows))]
+    alike = len({tuple(w.shape for w in mlp[: 2 * layers - 2]) for mlp in own}) == 1  # but for the outputs
+    if layers < 2 or not alike or current_backend() == "reference":
+        return formula(tokens, rows, weights, layers)
+    from fastprompt.kernels import token_mlps as kernels
+
+    found: list[Tensor] = kernels.token_mlps(tokens, rows, [w.contiguous() for w in weights], layers)
+    return found
+
+
 token_mlps = define(
-    "token_mlps(Tensor tokens, int[] rows, Tensor[] weights, int layers) -> Tensor[]", cpu=_cpu, fake=_fake
+    "token_mlps(Tensor tokens, int[] rows, Tensor[] weights, int layers) -> Tensor[]", cpu=_cpu, fake=_fake, gpu=_gpu
 )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt import _C
+from fastprompt._gpu import is_cuda
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
 from fastprompt.ops._arrays import address, as_array
 from fastprompt.ops._binary import labelled, prediction
@@ -58,7 +59,8 @@ def next_click(
 
     Returns:
         :class:`Click`, or None where no error is left to click on; a list of them for a batch. Exact for images of up
-        to 32766 pixels on a side; where the shorter side is over 8190, distances above 4096 may tie by rounding.
+        to 32766 pixels on a side; where the shorter side is over 8190, distances above 4096 may tie by rounding (not on
+        a GPU). On a GPU the answer is waited for: ``torch.ops.fastprompt.next_click`` leaves it there.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
@@ -88,7 +90,8 @@ def next_click(
 
         from fastprompt.ops import _torch_clicks
 
-        found = _torch_clicks.next_click(masks, labels, torch.from_numpy(points), bound, code).numpy()
+        taken = torch.as_tensor(points, device=masks.device)
+        found = _torch_clicks.next_click(masks, labels, taken, bound, code).cpu().numpy()
     else:
         found = run(masks, labels, points, bound, code)
     clicks = [click(row, compat) for row in found.tolist()]
@@ -109,18 +112,25 @@ def click(row: list[int], compat: bool) -> Click | None:
 
 
 def check_clicked(clicked: Any, batch: int, single: bool) -> Any:
-    """(B, K, 2) int32."""
+    """(B, K, 2) int32: NumPy, or a tensor on the GPU of ``clicked``, which need not wait for the host."""
     if clicked is None:
         return np.empty((batch, 0, 2), np.int32)
     clicked = as_array("clicked", clicked)
-    points = np.asarray(clicked.detach().cpu().double() if is_tensor(clicked) else clicked, np.float64)
-    if points.size == 0:
+    on_gpu = is_cuda(clicked)
+    points: Any = (
+        clicked.detach().double()
+        if on_gpu
+        else np.asarray(clicked.detach().cpu().double() if is_tensor(clicked) else clicked, float)
+    )
+    if 0 in points.shape:
         return np.empty((batch, 0, 2), np.int32)
     if single:
         points = points[None]
     if points.ndim != 3 or points.shape[0] != batch or points.shape[2] != 2:
         wanted = "(K, 2)" if single else f"({batch}, K, 2)"
         raise ValueError(f"clicked must be {wanted}, points (x, y), got shape {tuple(clicked.shape)}")
+    if on_gpu:
+        return points.nan_to_num(nan=-FAR).clamp(-FAR, FAR).round().int()
     known = np.where(np.isnan(points), -FAR, points)
     return np.ascontiguousarray(np.rint(known.clip(-FAR, FAR)), np.int32)
 

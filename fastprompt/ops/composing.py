@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt import _gpu
 from fastprompt._runtime import is_tensor
 from fastprompt.ops import _guidance, box_maps, guidance, strokes
 from fastprompt.ops._arrays import as_array
@@ -140,6 +141,10 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
         raise ValueError(f"scribble_labels must have labels for each of {len(images)} images, got {len(kinds)}")
     checked = [strokes.check_strokes(s, k, None) for s, k in zip(images, kinds, strict=True)]
     radius = check_positive("thickness", thickness)[0] / 2
+    if any(_gpu.is_cuda(points) for points, *_ in checked):
+        raise ValueError(
+            "scribbles are drawn on the CPU, got tensors on a GPU: call scribble_map, and .cuda() on its map"
+        )
     sample = next((points for points, *_ in checked if is_tensor(points)), None)
 
     def fill(out: Any) -> None:
@@ -163,12 +168,12 @@ def stacked(parts: list[Part], size: tuple[int, int]) -> Any:
     batch, like = parts[0].batch, next((p.x for p in parts if p.x is not None), None)
     if like is not None:
         check_devices(**{p.name: p.x for p in parts if p.x is not None})
-    torch = sys.modules["torch"] if is_tensor(like) else None
+    torch, device = (sys.modules["torch"], like.device) if like is not None and is_tensor(like) else (None, None)
     if torch and torch.compiler.is_compiling():
         out = torch.cat([p.new() for p in parts], 1)
         return out if batch is not None else out[0]
     shape = (1 if batch is None else batch, sum(p.channels for p in parts), *size)
-    out = torch.empty(shape, dtype=torch.float32) if torch else np.empty(shape, np.float32)
+    out = torch.empty(shape, dtype=torch.float32, device=device) if torch else np.empty(shape, np.float32)
     begin = 0
     for p in parts:
         p.fill(out[:, begin : begin + p.channels])

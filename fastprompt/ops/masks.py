@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt import _C
+from fastprompt._gpu import is_cuda
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, addresses, as_array, plain_floats
+from fastprompt.ops._arrays import address, addresses, as_array, dtype_name, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 from fastprompt.ops._resize import taps
 
@@ -42,7 +43,8 @@ def mask_head(
     pass the vectors of those alone. GELU is the one of the error function; LayerNorm runs over the channels.
 
     Args:
-        image: image tokens after the two-way transformer. float32; float16 and bfloat16 are converted.
+        image: image tokens after the two-way transformer. float32; float16 and bfloat16 are converted, but not on a
+            GPU. There, tokens (B, H W, C) are taken as they lie: ``x.transpose(1, 2).unflatten(2, (H, W))``.
         vectors: outputs of SAM's hyper-networks.
         weights: see :class:`MaskHeadWeights`.
         eps: of the LayerNorm.
@@ -67,7 +69,7 @@ def mask_head(
     check_devices(image=image, vectors=vectors)
     w = check_weights(weights)
     pair = check_shapes(image, vectors, w, detail)
-    arrays = (plain_floats(image), plain_floats(vectors), *w, *(plain_floats(x) for x in pair))
+    arrays = (floats(image), floats(vectors), *w, *(floats(x) for x in pair))
     if is_tensor(image):
         from fastprompt.ops import _torch_masks
 
@@ -82,10 +84,17 @@ def mask_head(
     return out.astype(np.asarray(like).dtype if np.asarray(like).dtype.kind == "f" else np.float32, copy=False)
 
 
+def floats(x: Any) -> Any:
+    """``plain_floats``; on a GPU half precision stays, and so do strides: its kernels read them."""
+    if is_cuda(x) and dtype_name(x) in ("float32", "float16", "bfloat16"):
+        return x
+    return plain_floats(x)
+
+
 def check_weights(weights: Any) -> MaskHeadWeights:
     if not isinstance(weights, tuple) or len(weights) != 6:
         raise TypeError(f"weights must be MaskHeadWeights, got {type(weights).__name__}")
-    w = MaskHeadWeights(*(plain_floats(as_array("weights", x)) for x in weights))
+    w = MaskHeadWeights(*(floats(as_array("weights", x)) for x in weights))
     channels, middle, depth = (*w.conv1_weight.shape, 0, 0)[0], *(*w.conv2_weight.shape, 0, 0)[:2]
     wanted = ((channels, middle, 2, 2), (middle,), (middle,), (middle,), (middle, depth, 2, 2), (depth,))
     for name, x, size in zip(w._fields, w, wanted, strict=True):
@@ -117,6 +126,12 @@ def check_shapes(image: Any, vectors: Any, w: MaskHeadWeights, detail: Any) -> t
 def shape(image: Any, vectors: Any, *rest: Any) -> tuple[Any, ...]:
     batch, _, height, width = image.shape
     return batch, vectors.shape[1], 4 * height, 4 * width
+
+
+def fits_gpu(image: Any, vectors: Any, *weights: Any) -> bool:
+    """Whether the kernel holds the channels of a tile, as SAM's 64 and 32, and the second convolution's weights."""
+    middle, depth = (max(16, 1 << (n - 1).bit_length()) for n in weights[4].shape[:2])
+    return 4 * middle <= 512 and middle * depth <= 4096
 
 
 def launch(*arguments: Any) -> None:
@@ -195,7 +210,7 @@ def resize_masks(
         raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
     threshold = check_number("threshold", threshold, -math.inf, math.inf)
     offset = check_number("stability_offset", stability_offset, 0.0, math.inf)
-    flat = plain_floats(logits).reshape(-1, *logits.shape[-2:])
+    flat = floats(logits).reshape(-1, *logits.shape[-2:])
     arguments: tuple[Any, ...] = (*(list(s) for s in sizes), threshold, output, offset)
     if is_tensor(logits):
         from fastprompt.ops import _torch_masks

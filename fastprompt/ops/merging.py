@@ -101,7 +101,7 @@ def merge_tokens(
 
         kept, target = _torch_pruning.match_tokens(metric, merged, spared)
         out = _torch_pruning.merge_rows(x, size, kept, target).to(tokens.dtype)
-        total = size.new_zeros(kept.shape).scatter_add(1, target, size)
+        total = _torch_pruning.added(size, target, kept.shape[1])
     else:
         out, total, target = merged_arrays(x, metric, size, merged, spared)
         out = out.astype(tokens.dtype if tokens.dtype.kind == "f" else np.float32, copy=False)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, dtype_name, plain_floats
+from fastprompt.ops._arrays import address, as_array, contiguous, dtype_name, kernel_floats, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 
 __all__ = ["masked_average_pool"]
@@ -70,7 +70,8 @@ def masked_average_pool(
     ========= ========== ============= ========= ==== ======================== =========================
 
     Args:
-        features: K shots of B images, whose means are averaged. float32; float16 and bfloat16 are converted.
+        features: K shots of B images, whose means are averaged. float32; float16 and bfloat16 are converted, on a GPU
+            as they are read.
         mask: M masks on a map: bool, uint8 or any numbers from 0 to 1. Numbers are weights as they are: 255 weighs 255.
         preset: defaults of the others, from the table; without one: "features", no, no threshold, 0, "zero".
         resize, align_corners: see above; ``align_corners`` as in ``torch.nn.functional.interpolate``.
@@ -103,8 +104,9 @@ def masked_average_pool(
     how = settings(preset, resize, align_corners, threshold, eps, empty, normalize)
     lead, single = check_shapes(features, mask, how.resize)
     images, masks = math.prod(lead), 1 if single else mask.shape[-3]
-    x = plain_floats(features).reshape(images, *features.shape[-3:])
-    m = plain_mask(mask).reshape(images, masks, *mask.shape[-2:])
+    mask = plain_mask(mask)
+    x = contiguous(kernel_floats(features, mask)[0]).reshape(images, *features.shape[-3:])
+    m = mask.reshape(images, masks, *mask.shape[-2:])
     if how.empty == "centre":
         m = with_centre(m)
     options = (RESIZES.index(how.resize), how.align_corners, bool(background), how.threshold, how.eps, EMPTY[how.empty])

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._arrays import address, as_array, contiguous, kernel_floats, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 from fastprompt.ops.masks import check_size
 
@@ -63,14 +63,15 @@ def prior_mask(
     shots = check_shapes(query, support, mask)
     wanted = check_size("size", size, 1) or tuple(int(n) for n in query.shape[-2:])
     eps = check_number("eps", eps, 0.0, math.inf)
-    x, y, m = (plain_floats(a.detach() if is_tensor(a) else a) for a in (query, support, mask))
+    x, y, m = (a.detach() if is_tensor(a) else a for a in (query, support, mask))
+    x, y = (contiguous(a) for a in kernel_floats(x, y))
+    m = plain_floats(m)
     images, channels, (height, width) = math.prod(query.shape[:-3]), query.shape[-3], query.shape[-2:]
     small = tuple(int(n) for n in support.shape[-2:])
     m = plain_floats(resized(m.reshape(images * shots, *mask.shape[-2:]), small))
     pairs = images * shots
     x, y = x.reshape(images, channels, height * width), y.reshape(pairs, channels, math.prod(small))
-    found = most_similar(x, y, m.reshape(pairs, math.prod(small)), eps)
-    found = to_unit(found).reshape(pairs, height, width)
+    found = prior(x, y, m.reshape(pairs, math.prod(small)), eps).reshape(pairs, height, width)
     maps = resized(found, wanted).reshape(images, shots, *wanted).mean(1)
     return maps[:, None] if query.ndim == 4 else maps
 
@@ -113,19 +114,19 @@ def resized(x: Any, size: tuple[int, ...]) -> Any:
     return x
 
 
-def most_similar(query: Any, support: Any, mask: Any, eps: float) -> Any:
-    """(B K, N)"""
+def prior(query: Any, support: Any, mask: Any, eps: float) -> Any:
+    """(B K, N), from 0 to 1."""
     if is_tensor(query):
         from fastprompt.ops import _torch_pooling
 
-        return _torch_pooling.most_similar(query, support, mask, eps)
+        return _torch_pooling.prior(query, support, mask, eps)
     if current_backend() == "reference":
         from fastprompt.reference import pooling as reference
 
-        return reference.most_similar(query, support, mask, eps)
+        return to_unit(reference.most_similar(query, support, mask, eps))
     out = np.empty((len(support), query.shape[2]), np.float32)
     launch(query, support, mask, eps, out)
-    return out
+    return to_unit(out)
 
 
 def launch(query: Any, support: Any, mask: Any, eps: float, out: Any) -> None:

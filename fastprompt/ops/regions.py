@@ -33,7 +33,8 @@ def superpixel_map(
         clip: the largest value, which a channel without a click has everywhere.
 
     Returns:
-        ``([B,] channels, H, W)`` float32; torch in, torch out. Not differentiable.
+        ``([B,] channels, H, W)`` float32; torch in, torch out. Not differentiable. On a GPU nothing waits for the host
+        and nothing is raised of numbers: a click outside the image makes its channel NaN, a bad superpixel its pixels.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
@@ -90,7 +91,8 @@ def proposal_vote_map(
         points, labels, channels: as of :func:`click_map`. Clicks must lie in the image.
 
     Returns:
-        ``([B,] channels, H, W)`` float32; torch in, torch out. 0 without a click. Not differentiable.
+        ``([B,] channels, H, W)`` float32; torch in, torch out. 0 without a click. Not differentiable. On a GPU nothing
+        is raised of numbers: a click outside the image makes its channel NaN.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.

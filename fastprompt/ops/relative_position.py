@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt import _C
+from fastprompt import _C, _gpu
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
 from fastprompt.ops._arrays import address, as_array, plain_floats
 from fastprompt.ops._grid import check_devices
@@ -40,12 +40,13 @@ def relative_position_attention(
     Args:
         q, k, v: queries, keys and values of H heads of width D. Any strides are read in place as long as those of the
             last axis are 1: ``qkv(x).unflatten(-1, (3, H, D)).unbind(2)`` costs nothing. float32; float16 and bfloat16
-            are converted.
+            are converted, on a GPU multiplied as they are.
         rel_h, rel_w: the tables. With windows they are of the window's size.
         size: rows and columns of the grid. Tokens are its positions, row by row, N = h w.
         scale: s, default 1 / sqrt(D).
         coordinates: integers, (row, column) of every token inside the grid, where the tokens are any part of it, in any
-            order; one list for all images, or one for each. Exact: the bias needs nothing else.
+            order; one list for all images, or one for each. Exact: the bias needs nothing else. On a GPU, where looking
+            would wait for it, those outside count as the nearest ones inside.
         window: the grid is cut into windows of this size, from the upper left, which attend to themselves. N is still
             that of the grid: nothing is partitioned, nothing is padded.
         padding: key and value of the positions of the last windows that lie outside the grid: SAM pads the input of the
@@ -84,7 +85,8 @@ def relative_position_attention(
 
 
 class Call(NamedTuple):
-    """Checked arguments in float32, batched, the width of a head padded to a multiple of ``LANES``."""
+    """Checked arguments, batched: in float32, the width of a head padded to a multiple of ``LANES``; on a GPU in their
+    own type and width."""
 
     q: Any
     k: Any
@@ -131,9 +133,13 @@ def check(
     number = width**-0.5 if scale is None else scale
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"scale must be a number, got {scale!r}")
-    q, k, v = (widened(floats(x)) for x in ((q, k, v) if q.ndim == 4 else (q[None], k[None], v[None])))
+    q, k, v = (q, k, v) if q.ndim == 4 else (q[None], k[None], v[None])
     tables = (given["rel_h"], given["rel_w"], key, value)
-    rel_h, rel_w, key, value = (None if x is None else widened(plain_floats(x)) for x in tables)
+    if _gpu.is_cuda(q):
+        q, k, v, rel_h, rel_w, key, value = on_gpu(q, k, v, *tables)
+    else:
+        q, k, v = (widened(floats(x)) for x in (q, k, v))
+        rel_h, rel_w, key, value = (None if x is None else widened(plain_floats(x)) for x in tables)
     return Call(q, k, v, rel_h, rel_w, places, key, value, size, cell, float(number), width)
 
 
@@ -199,6 +205,17 @@ def floats(x: Any) -> Any:
         return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
     whole = x.dtype == np.float32 and x.dtype.isnative and not any(s % 4 for s in x.strides)
     return x if whole and (x.strides[-1] == 4 or x.shape[-1] == 1) else np.ascontiguousarray(x, np.float32)
+
+
+def on_gpu(*tensors: Any) -> list[Any]:
+    """The numbers as they are if q, k, v, the first three, have one floating type of at most 32 bits; the tables,
+    contiguous, may have others."""
+    import torch
+
+    kinds = torch.float32, torch.float16, torch.bfloat16
+    alike = len({x.dtype for x in tensors[:3]}) == 1
+    made = [x if x is None or (x.dtype in kinds and (alike or n > 2)) else x.float() for n, x in enumerate(tensors)]
+    return made[:3] + [None if x is None else x.contiguous() for x in made[3:]]
 
 
 def widened(x: Any) -> Any:

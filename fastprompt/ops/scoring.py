@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt._runtime import current_backend, is_tensor
 from fastprompt.ops import _rows
-from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt.ops._arrays import as_array, contiguous, kernel_floats, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 from fastprompt.ops._priors import Grid
 
@@ -78,7 +78,7 @@ def token_scores(
     total: Any = None
     for name, (x, weight) in given.items():
         check_term(name, x, tokens)
-        term = TERMS[name](tokens, plain_floats(x), place)
+        term = TERMS[name](tokens, x if name == "prompts" else plain_floats(x), place)
         term = term if weight == 1 else weight * term
         total = term if total is None else total + term
     if total.shape[0] != len(tokens):
@@ -89,12 +89,13 @@ def token_scores(
 def cosines(tokens: Any, prompts: Any, place: Any) -> Any:
     if prompts.shape[1] == 0:
         shape = tokens.shape[:2]
-        return prompts.new_zeros(shape) if is_tensor(tokens) else np.zeros(shape, np.float32)
+        return prompts.new_zeros(shape).float() if is_tensor(tokens) else np.zeros(shape, np.float32)
+    tokens, prompts = kernel_floats(tokens, prompts)
+    prompts = contiguous(prompts)
     if is_tensor(tokens):
         from fastprompt.ops import _torch_pruning
 
-        return _torch_pruning.cosine_scores(tokens.float(), prompts)
-    tokens = np.asarray(tokens, np.float32)
+        return _torch_pruning.cosine_scores(tokens, prompts)
     if current_backend() == "reference":
         from fastprompt.reference import pruning as reference
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._arrays import address, as_array, contiguous, kernel_floats, plain_floats
 from fastprompt.ops._grid import check_devices, check_number
 
 __all__ = ["cosine_prototype_map", "text_similarity_map"]
@@ -125,8 +125,9 @@ def check(features: Any, name: str, rows: Any) -> tuple[Any, Any]:
 
 def run(features: Any, rows: Any, scale: float, eps: float, temperature: float, reduce: str, sharpest: float) -> Any:
     lead, (channels, height, width) = features.shape[:-3], features.shape[-3:]
-    flat = plain_floats(features).reshape(math.prod(lead), channels, height * width)
-    out = similar(flat, plain_floats(rows), (scale, eps, temperature, KINDS.index(reduce), sharpest))
+    flat, plain_rows = (contiguous(x) for x in kernel_floats(features, rows))
+    flat = flat.reshape(math.prod(lead), channels, height * width)
+    out = similar(flat, plain_rows, (scale, eps, temperature, KINDS.index(reduce), sharpest))
     if reduce == "argmax":
         return out.reshape(*lead, height, width)
     out = out.reshape(*lead, rows.shape[1], height, width)

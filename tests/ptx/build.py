@@ -12,6 +12,8 @@ from .kernel import Kernel
 from .source import Module
 
 ROOT = Path(__file__).parent.parent.parent
+# Keywords of a Triton launch; the others are constants.
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_cooperative_grid")
 
 
 def nvcc(*arguments):
@@ -38,30 +40,41 @@ def cuda_module(source, arch, *options):
 
 
 def compile_triton(function, types, constants, arch, **options):
-    """A CompiledKernel for sm_``arch``. ``types``: "*fp32 i32" in the order of the arguments that are not constants;
-    a trailing "!" says divisible by 16, as pointers are always: without it loads are not vectorised."""
+    """A CompiledKernel for sm_``arch``. ``types``: "*fp32 i32", or a list that holds a tuple where an argument is one,
+    in the order of the arguments that are not constants; a trailing "!" says divisible by 16, as pointers are always:
+    without it loads are not vectorised."""
     triton = pytest.importorskip("triton", reason="triton is not installed")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    given = iter(types.split())
+    given = iter(types.split() if isinstance(types, str) else types)
     signature = {name: "constexpr" if name in constants else next(given) for name in function.arg_names}
-    aligned = [i for i, kind in enumerate(signature.values()) if kind[0] == "*" or kind[-1] == "!"]
-    signature = {name: kind.removesuffix("!") for name, kind in signature.items()}
+    aligned = [path for path, kind in paths(signature.values()) if kind[0] == "*" or kind[-1] == "!"]
+    signature = {name: plain(kind) for name, kind in signature.items()}
     source = ASTSource(
         fn=function,
         signature=signature,
         constexprs=constants,
-        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+        attrs={path: [["tt.divisibility", 16]] for path in aligned},
     )
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def paths(kinds):
+    """(where, type) of every argument, and of every element of those that are tuples."""
+    for i, kind in enumerate(kinds):
+        yield from [((i,), kind)] if isinstance(kind, str) else [((i, j), inner) for j, inner in enumerate(kind)]
+
+
+def plain(kind):
+    return kind.removesuffix("!") if isinstance(kind, str) else tuple(map(plain, kind))
 
 
 def compile_launch(kernel, args, constants, arch):
     """What ``kernel[grid](*args, **constants)`` would compile on sm_``arch``."""
     constants = dict(constants)
-    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
-    return compile_triton(kernel, " ".join(type_of(a) for a in args), constants, arch, **options)
+    options = {name: constants.pop(name) for name in OPTIONS if name in constants}
+    return compile_triton(kernel, [type_of(a) for a in args], constants, arch, **options)
 
 
 def run_triton(compiled, grid, args, **options):
@@ -82,12 +95,15 @@ class OnPtx:
 
     def run(self, grid, args, constants):
         compiled = compile_launch(self.kernel, args, constants, self.arch)
-        arrays = [array_of(a) if hasattr(a, "dtype") else a for a in args]
+        each = [x for a in args for x in (a if isinstance(a, tuple) else (a,))]
+        arrays = [array_of(x) if hasattr(x, "dtype") else x for x in each]
         self.count += run_triton(compiled, grid, arrays, **self.launch)
 
 
 def type_of(argument):
-    """Triton's name of an argument's type."""
+    """Triton's name of an argument's type, a tuple of names for a tuple."""
+    if isinstance(argument, tuple):
+        return tuple(map(type_of, argument))
     if hasattr(argument, "dtype"):
         names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8"}
         name = str(argument.dtype).removeprefix("torch.")
@@ -98,8 +114,9 @@ def type_of(argument):
 
 
 def array_of(tensor):
-    """The tensor's memory; NumPy has no bfloat16."""
+    """The tensor's memory, of a view from its first element to its last; NumPy has no bfloat16."""
     import torch
 
-    assert tensor.is_contiguous()
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    tensor = tensor.as_strided((reach + 1 if tensor.numel() else 0,), (1,))
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
