@@ -203,7 +203,7 @@ def similar(kind, sharpest=0.0):
 def prior():
     query, support, mask = draw(2, 24, 35), draw(4, 24, 20, seed=1), torch.rand(4, 20) * (draw(4, 20, seed=2) > 0)
     mask[3] = 0
-    return case(pooling.most_similar, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
+    return case(pooling.prior, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
 
 
 def read():

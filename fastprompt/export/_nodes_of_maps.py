@@ -77,7 +77,7 @@ TABLE: dict[Any, Any] = {
     _torch_pooling.masked_pool: masked_pool,
     _torch_pooling.similarity_map: similarity_map,
     _torch_pooling.similarity_argmax: similarity_argmax,
-    _torch_pooling.most_similar: prior_similarity,
+    _torch_pooling.prior: prior_similarity,
     _torch_pooling.film: film,
     _torch_memory.memory_read: memory_read,
 }

@@ -132,7 +132,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "SimilarityMap": Operator("features rows", "maps", {**SIMILARITY, "softmax": "int"}, _pooling.similarity_map),
     "SimilarityArgmax": Operator("features rows", "index", SIMILARITY, _pooling.similarity_argmax),
-    "PriorSimilarity": Operator("query support mask", "most", {"eps": "float"}, lambda a: _pooling.PRIOR),
+    "PriorSimilarity": Operator("query support mask", "level", {"eps": "float"}, lambda a: _pooling.PRIOR),
     "MemoryRead": Operator("q k v", "out log_weight", {"scale": "float"}, lambda a: _pooling.MEMORY),
     "CosineScores": Operator("tokens prompts", "scores", {}, lambda a: _tokens.COSINE),
     "PruneTokens": Operator("tokens scores always", "kept indices", {"count": "int"}, _tokens.prune),

@@ -170,6 +170,14 @@ PRIOR = """
   divisor = Add (lengths, eps)
   cosine = Div (products, divisor)
   most = ReduceMax <keepdims = 0> (cosine, one)
+  low = ReduceMin <keepdims = 1> (most, one)
+  high = ReduceMax <keepdims = 1> (most, one)
+  up = Sub (most, low)
+  range = Sub (high, low)
+  least0 = Constant <value_float = 1e-7> ()
+  least = CastLike (least0, query)
+  divided = Add (range, least)
+  level = Div (up, divided)
 """
 
 MEMORY = """
