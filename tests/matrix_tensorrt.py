@@ -14,7 +14,10 @@ import fastprompt as fp
 
 CAPABILITIES = ("sm_86", "sm_89", "sm_120")
 CONTRACT = "TensorRT plugin contract through the lean runtime"
-CHANNELS = {"MaskHead": {0: (1,), 1: (2,)}}  # axes that are fixed in every model; a deconvolution wants them so
+CHANNELS = {
+    "MaskHead": {0: (1,), 1: (2,)},
+    "MaskDecoder": {0: (1,), 1: (1,), 3: (2,)},
+}  # axes that are fixed in every model; a deconvolution wants them so
 PACKAGES = ("tensorrt-rtx-cu13-libs", "tensorrt-lean-cu13-libs", "kernel-lens")
 KNOWN = r"Unsupported reduction type|TensorRT does not support UINT8 types for intermediate tensors"
 

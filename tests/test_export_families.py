@@ -131,7 +131,15 @@ def test_every_operator_is_in_the_table():
     from fastprompt.ops import _library
 
     # Not exported: gradients; forms that share an image between calls, which the nodes have inside; in place.
-    parts = {"two_way_prepare", "two_way", "low_rank_prepare", "low_rank", "low_rank_masks", "scatter_rows_"}
+    parts = {
+        "two_way_prepare",
+        "two_way",
+        "two_way_gpu",
+        "low_rank_prepare",
+        "low_rank",
+        "low_rank_masks",
+        "scatter_rows_",
+    }
     known = {x._schema.name.split("::")[1] for x in _nodes.TABLE}
     missing = {name for name in _library.GPU if not name.endswith("_backward")} - known - parts
     assert not missing

@@ -145,7 +145,7 @@ def test_merging_without_a_scatter_that_adds():
 
 def test_a_node_without_plugin_and_form_is_named():
     model = cases.model("GeodesicDistance", "plugin")
-    next(a for a in model.graph.node[0].attribute if a.name == "method").s = b"raster"
+    next(a for a in model.graph.node[0].attribute if a.name == "method").s = b"toivanen"
     with pytest.raises(
         ValueError, match="onnx has a node GeodesicDistance that has no plugin here and no form in stand"
     ):
@@ -252,9 +252,7 @@ def test_engines_of_sam(sam, tmp_path, host, part, precision):
     if part == "decoder":
         assert built.profile == {"prompts": (1, 8, 64), "points": (1, 3, 10)}
         built.fits(points=(64, 10, 2), labels=(1, 1))
-        assert built.nodes == [
-            f"1 x {x}: function form, no plugin library was given" for x in ("TwoWayTransformer", "MaskHead")
-        ]
+        assert built.nodes == ["1 x MaskDecoder: function form, no plugin library was given"]
         assert built.notes == []
     else:
         assert built.profile == {"batch": (1, 1, 4)}
