@@ -14,7 +14,9 @@ from fastprompt.kernels import attention
 from fastprompt.kernels.two_way_tokens import first_kernel, last_kernel, self_kernel, tokens_kernel
 
 STAGES = 8  # counters of a launch of the token side, which meets up to six times
-ROWS = 64  # of a block of tokens, at most
+# Of a block of tokens, at most. With 64 rows of three products of TF32, Triton 3.6 makes wgmma of them on an H100, and
+# the first launches then read where nothing is; 32 rows are mma, as everywhere else.
+ROWS, ROWS_THRICE = 64, 32
 
 
 class Blocks(NamedTuple):
@@ -28,10 +30,15 @@ class Blocks(NamedTuple):
     groups: int
 
 
-def blocks_of(prompts: int, images: int, tokens: int, device: torch.device) -> Blocks:
+def rows_of(precision: str) -> int:
+    """Rows of a block of tokens, and so tokens of a prompt, at most."""
+    return ROWS_THRICE if precision == "tf32x3" else ROWS
+
+
+def blocks_of(prompts: int, images: int, tokens: int, device: torch.device, precision: str) -> Blocks:
     """At most one program a multiprocessor: all programs of a launch must be resident, as they wait for each other."""
     on_one = prompts // images  # prompts of one image, which a block does not leave
-    most = min(on_one, max(1, ROWS // tokens))
+    most = min(on_one, max(1, rows_of(precision) // tokens))
     fitting = next(n for n in range(most, 0, -1) if images == 1 or on_one % n == 0)
     rows = attention.power_of_two(fitting * tokens)
     number, programs = triton.cdiv(prompts, fitting), attention.multiprocessors(device)
@@ -87,10 +94,11 @@ class Run:
         self.precision = precision or attention.input_precision(image)
         self.sizes = {"T": tokens, "H": heads, "D": width, "C": channels}
         self.total, self.columns = heads * tokens, triton.next_power_of_2(tokens)
-        self.blocks = blocks_of(self.prompts, len(image), tokens, device)
+        self.blocks = blocks_of(self.prompts, len(image), tokens, device, self.precision)
         step = 32 if image.dtype == torch.float32 else 64  # channels of a product at a time, or registers spill
         self.blocked = {"R": self.blocks.rows, "BK": min(step, channels), "PRECISION": self.precision}
-        self.blocked |= {"num_warps": 8, "num_stages": 2}
+        # No fma: where a thread adds its product to a neighbour's, the two would round differently, and write so.
+        self.blocked |= {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
         self.shares = min(self.blocks.members, mlp // self.hidden())
         floats = torch.empty(2 + max(heads, self.shares), self.count, channels, device=device)
         self.tokens, self.work, self.parts = floats[0], floats[1], floats[2:]

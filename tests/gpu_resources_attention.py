@@ -7,15 +7,11 @@ import torch
 from fastprompt.kernels import attention, two_way, two_way_tokens
 
 KINDS = {"bfloat16": (torch.bfloat16, "ieee"), "TF32": (torch.float32, "tf32"), "3 x TF32": (torch.float32, "tf32x3")}
-STAGES = [
-    "self-attention",
-    "first attention",
-    "tokens",
-    "image pass",
-    "image pass",
-    "tokens, last layer",
-    "last attention",
-]
+# The second pass over the image is the first again.
+STAGES = (
+    *("self-attention", "first attention", "tokens", "image pass"),
+    *("tokens, last layer", "image pass", "last attention"),
+)
 
 
 def empty(*shape, dtype=torch.bfloat16):
@@ -39,7 +35,7 @@ def operators():
 
 
 def decoder(dtype, precision):
-    """A click. The second pass over the image is the first again."""
+    """A click."""
     make = functools.partial(empty, dtype=dtype)
     channels, inner, mlp, depth = 256, 128, 2048, 2
     rows = depth * (4 * channels + 8 * inner + 2 * mlp) + 4 * inner

@@ -121,8 +121,11 @@ def _gpu(
         return formula(*arguments)
     if not prompt.numel():
         return _fake(prompt, image)
+    from fastprompt.kernels import attention
     from fastprompt.kernels import two_way as kernels
 
+    if prompt.shape[1] > kernels.rows_of(attention.input_precision(image)):
+        return formula(*arguments)
     found: tuple[Tensor, Tensor] = kernels.two_way(*arguments)
     return found
 
