@@ -105,11 +105,12 @@ def plant(monkeypatch, mistake, like):
 def test_a_mistake_is_seen(launches, monkeypatch, mistake):
     arguments = problem(F32, 24, 1, 33, 3, 32, 2, 16, 32, 1)
     given = [*arguments[:-1], [1e-1, 1e-5]] if mistake == "another eps" else arguments
-    with pytest.raises((Fault, AssertionError)):  # who does not wait may be lucky in one order
-        for order in range(3, 9):
-            launches(80, order=order)
-            plant(monkeypatch, mistake, arguments[0])
-            close(arguments, GPU["two_way_gpu"](*given))
+    # Programs side by side are hardly a stage apart, so that who does not wait is lucky: here they run one by one.
+    launches(80, **({"batch": 256} if mistake == "nobody waits" else {"order": 3}))
+    plant(monkeypatch, mistake, arguments[0])
+    with pytest.raises((Fault, AssertionError)) as seen:
+        close(arguments, GPU["two_way_gpu"](*given))
+    assert "deadlock" not in str(seen.value)
 
 
 def test_sizes_that_are_left_to_the_formula(launches):
