@@ -14,36 +14,52 @@ MOST_TOKENS = 16384  # all of an image's are in the registers of a program: no s
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # rows are moved, whatever they are
 
 
+@triton.jit
+def larger(best, unknown, dot, norm, square, there):
+    """The cosine to one more prompt taken into the largest ones, and into which of them are NaN."""
+    cosine = tl.sum(dot, 1) / (norm * tl.maximum(tl.sqrt(tl.sum(square, 0)), 1e-12))
+    unknown |= ((cosine != cosine) & there).to(tl.int32)
+    return tl.maximum(best, tl.where(there, cosine, -float("inf"))), unknown
+
+
 @jit
 def scores_kernel(
     tokens, prompts, scores, count, prompt_count, prompt_stride, image_stride, row_stride,
-    C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    C: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
-    """Largest cosine of BN tokens to the prompts of image b; one read of the tokens. Grid (tiles of tokens, images)."""
+    """Largest cosine of BN tokens to the prompts of image b. Grid (tiles of tokens, images).
+
+    A program is one warp whose lanes share the channels: nothing waits for another warp, sums stay in their lanes until
+    the last channel, and the loads of PIECES x BC channels depend on nothing. Four prompts for each read of the tokens.
+    """
     b = tl.program_id(1).to(tl.int64)
-    n, p = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BP)
-    rows, others = tokens + b * image_stride + n[:, None] * row_stride, prompts + b * prompt_stride + p[:, None] * C
+    n, lane = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BC)
+    rows, prompts = tokens + b * image_stride + n[:, None] * row_stride, prompts + b * prompt_stride
     best, unknown = tl.full((BN,), -float("inf"), tl.float32), tl.zeros((BN,), tl.int32)
-    for first in range(0, prompt_count, BP):
-        there = first + p < prompt_count
-        dot, square, prompt_square = (
-            tl.zeros((BN, BP), tl.float32),
-            tl.zeros((BN,), tl.float32),
-            tl.zeros((BP,), tl.float32),
-        )
-        for start in range(0, C, BC):
-            c = start + tl.arange(0, BC)
-            x = tl.load(rows + c[None, :], mask=(n < count)[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
-            y = tl.load(others + first * C + c[None, :], mask=there[:, None] & (c < C)[None, :], other=0.0).to(
-                tl.float32
-            )
-            dot = tl.dot(x, tl.trans(y), dot, input_precision="ieee")
-            square += tl.sum(x * x, 1)
-            prompt_square += tl.sum(y * y, 1)
-        norm, prompt_norm = tl.maximum(tl.sqrt(square), 1e-12), tl.maximum(tl.sqrt(prompt_square), 1e-12)
-        cosine = dot / (norm[:, None] * prompt_norm[None, :])
-        unknown |= tl.max(((cosine != cosine) & there[None, :]).to(tl.int32), 1)
-        best = tl.maximum(best, tl.max(tl.where(there[None, :], cosine, -float("inf")), 1))
+    for first in range(0, prompt_count, 4):
+        row, left = prompts + first * C, prompt_count - first
+        square = tl.zeros((BN, BC), tl.float32)
+        dot0, dot1, dot2, dot3 = square, square, square, square
+        square0 = tl.zeros((BC,), tl.float32)
+        square1, square2, square3 = square0, square0, square0
+        for start in range(0, C, BC * PIECES):
+            for piece in tl.static_range(PIECES):
+                c = start + piece * BC + lane
+                x = tl.load(rows + c[None, :], mask=(n < count)[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
+                y0 = tl.load(row + c, mask=c < C, other=0.0).to(tl.float32)
+                y1 = tl.load(row + C + c, mask=(c < C) & (left > 1), other=0.0).to(tl.float32)
+                y2 = tl.load(row + 2 * C + c, mask=(c < C) & (left > 2), other=0.0).to(tl.float32)
+                y3 = tl.load(row + 3 * C + c, mask=(c < C) & (left > 3), other=0.0).to(tl.float32)
+                square += x * x
+                dot0, square0 = dot0 + x * y0[None, :], square0 + y0 * y0
+                dot1, square1 = dot1 + x * y1[None, :], square1 + y1 * y1
+                dot2, square2 = dot2 + x * y2[None, :], square2 + y2 * y2
+                dot3, square3 = dot3 + x * y3[None, :], square3 + y3 * y3
+        norm = tl.maximum(tl.sqrt(tl.sum(square, 1)), 1e-12)
+        best, unknown = larger(best, unknown, dot0, norm, square0, left > 0)
+        best, unknown = larger(best, unknown, dot1, norm, square1, left > 1)
+        best, unknown = larger(best, unknown, dot2, norm, square2, left > 2)
+        best, unknown = larger(best, unknown, dot3, norm, square3, left > 3)
     best = tl.where(unknown != 0, float("nan"), best)
     tl.store(scores + b * count + n, best, mask=n < count)
 
@@ -68,7 +84,7 @@ def samples_before(x, samples, left):
 
 @jit
 def prune_kernel(
-    tokens, scores, always, limits, out, indices, count, rows, kept, samples, image_stride, row_stride,
+    tokens, scores, always, limits, out, indices, count, rows, kept, samples, image_stride, row_stride, always_stride,
     C: tl.constexpr, ALL: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
     HAS_ALWAYS: tl.constexpr, HAS_LIMITS: tl.constexpr, MIXED: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +93,8 @@ def prune_kernel(
     Every program finds the threshold for itself: that is 34 counts of numbers in registers, and saves a launch.
     """
     b = tl.program_id(1).to(tl.int64)
-    scores, always, indices, out = scores + b * count, always + b * count, indices + b * rows, out + b * rows * C
+    scores, always = scores + b * count, always + b * always_stride
+    indices, out = indices + b * rows, out + b * rows * C
     everyone, n = tl.arange(0, ALL), tl.program_id(0) * BN + tl.arange(0, BN)
     if HAS_LIMITS:  # of each image
         kept = tl.maximum(tl.minimum(tl.load(limits + 2 * b), tl.minimum(count, rows)), 0).to(tl.int32)
@@ -207,6 +224,12 @@ def bits(x: torch.Tensor) -> torch.Tensor:
     return whole_rows(x).view(BITS[x.element_size()])
 
 
+def scores_tile(size: int) -> tuple[int, int]:
+    """Tokens of a program of scores_kernel, and channels of a piece: 16 bytes a lane, 16 sums for each prompt."""
+    piece = 512 // max(size, 2)
+    return 512 // piece, piece
+
+
 def cosine_scores(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     """(B, N) float32: the largest cosine of each token (B, N, C) to a prompt (B or 1, P >= 1, C)."""
     batch, count, channels = tokens.shape
@@ -215,10 +238,10 @@ def cosine_scores(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     if scores.numel() == 0:
         return scores
     stride = prompts.shape[1] * channels if len(prompts) > 1 else 0
-    # Two stages: with three, ptxas spills on sm_90.
-    scores_kernel[(triton.cdiv(count, 32), batch)](
+    tile, piece = scores_tile(tokens.element_size())
+    scores_kernel[(triton.cdiv(count, tile), batch)](
         tokens, prompts, scores, count, prompts.shape[1], stride, tokens.stride(0), tokens.stride(1),
-        C=channels, BN=32, BP=16, BC=32, num_warps=4, num_stages=2,
+        C=channels, BN=tile, BC=piece, PIECES=min(8, triton.cdiv(channels, piece)), num_warps=1, num_stages=1,
     )  # fmt: skip
     return scores
 
@@ -241,7 +264,7 @@ def prune(
     warps = 4 if everyone <= 2048 else 8 if everyone <= 8192 else 16  # no spills up to 16384 tokens
     prune_kernel[(triton.cdiv(max(count, kept), 32), batch)](
         data, scores, scores if always is None else always, indices if limits is None else limits, out, indices,
-        count, kept, kept, samples, data.stride(0), data.stride(1),
+        count, kept, kept, samples, data.stride(0), data.stride(1), count,
         C=channels, ALL=everyone, BN=32, BC=64, HAS_ALWAYS=always is not None, HAS_LIMITS=limits is not None,
         MIXED=samples > 0 or limits is not None, num_warps=warps,
     )  # fmt: skip

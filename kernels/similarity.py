@@ -1,8 +1,8 @@
-"""Cosines on a GPU: maps of a few vectors in one launch, and PFENet's prior mask in three.
+"""Cosines on a GPU: maps of a few vectors in one launch, and PFENet's prior mask in four.
 
 similarity_kernel   lengths and products in one read of the features; cosines, their softmax, or the most similar row
-pack_kernel         the support's pixels that the mask leaves, as rows of channels, with their lengths
-product_kernel      their products with the query, tile by tile, and of every tile no more than the largest cosine
+pack_kernel         the query's pixels as rows of channels, and the support's that the mask leaves, with their squares
+product_kernel      their products, tile by tile, and of every tile no more than the largest cosine
 unit_kernel         the largest of all tiles, from 0 to 1
 
 Lengths and sums in float32; products of float16 and bfloat16 as they are, of float32 as ``precision`` says.
@@ -12,11 +12,13 @@ import torch
 import triton
 import triton.language as tl
 from fastprompt.kernels.jit import jit
+from fastprompt.kernels.pooling import architecture
 
 LIMIT = 1 << 31  # offsets within an image are 32-bit integers
 MOST_ROWS = 256  # of a softmax: one program holds all of a pixel
 MOST_PIXELS = 16384  # of a support: every program counts its mask, in registers
-SPLITS = 16  # of the support's pixels: 57 tiles of a query of 60 x 60 are too few programs
+SPLITS = 16  # of the support's pixels: 29 tiles of a query of 60 x 60 are too few programs
+CHANNELS = 128  # of a program of pack_kernel
 
 
 @jit
@@ -75,62 +77,94 @@ def similarity_kernel(
 
 @jit
 def pack_kernel(
-    support, mask, packed, lengths, counts, pixels,
+    features, mask, packed, rest, squares, counts, pixels,
     C: tl.constexpr, ALL: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    HAS_MASK: tl.constexpr, HAS_REST: tl.constexpr,
 ):  # fmt: skip
-    """Rows of channels of BM pixels, times their mask, those without any left out. Grid (tiles of pixels, pairs)."""
-    pair = tl.program_id(1).to(tl.int64)
-    mask += pair * pixels
-    everyone, n = tl.arange(0, ALL), tl.program_id(0) * BM + tl.arange(0, BM)
-    marked = tl.load(mask + everyone, mask=everyone < pixels, other=0.0) != 0
-    before = tl.sum((marked & (everyone < tl.program_id(0) * BM)).to(tl.int32))
-    weight = tl.load(mask + n, mask=n < pixels, other=0.0)
-    live = (weight != 0).to(tl.int32)
-    own = tl.sum(live)
-    place = pair * pixels + before + tl.cumsum(live, 0) - 1
-    square = tl.zeros((BM, BC), tl.float32)
-    for start in range(0, tl.where(own > 0, C, 0), BC):
-        c = start + tl.arange(0, BC)
-        here = (live != 0)[:, None] & (c < C)[None, :]
-        x = tl.load(support + (pair * C + c[None, :]) * pixels + n[:, None], mask=here, other=0.0)
+    """Rows of BC channels of BM pixels, times their mask, those without any left out; the sums of their squares.
+    HAS_REST: in two parts of TF32. Grid (tiles of pixels, tiles of channels, images)."""
+    tile, part, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    n, c = tile * BM + tl.arange(0, BM), part * BC + tl.arange(0, BC)
+    live, place = n < pixels, n
+    weight = tl.full((BM,), 1.0, tl.float32)
+    if HAS_MASK:
+        mask += image * pixels
+        weight = tl.load(mask + n, mask=n < pixels, other=0.0)
+        live = weight != 0
+        own = live.to(tl.int32)
+        last = (tile == tl.num_programs(0) - 1) & (part == 0)
+        before = tl.zeros((), tl.int32)
+        if last | (tl.sum(own) > 0):
+            everyone = tl.arange(0, ALL)
+            marked = tl.load(mask + everyone, mask=everyone < pixels, other=0.0) != 0
+            before = tl.sum((marked & (everyone < tile * BM)).to(tl.int32))
+        place = before + tl.cumsum(own, 0) - own
+        tl.store(counts + image, before + tl.sum(own), mask=last)
+    here = live[:, None] & (c < C)[None, :]
+    x = tl.load(features + (image * C + c[None, :]) * pixels + n[:, None], mask=here, other=0.0)
+    if HAS_MASK:
         x = (x.to(tl.float32) * weight[:, None]).to(x.dtype)
-        square += x.to(tl.float32) * x.to(tl.float32)
-        tl.store(packed + place[:, None] * C + c[None, :], x, mask=here)
-    tl.store(lengths + place, tl.sqrt(tl.sum(square, 1)), mask=live != 0)
-    tl.store(counts + pair, before + own, mask=tl.program_id(0) == tl.num_programs(0) - 1)
+    at = (image * pixels + place[:, None]) * C + c[None, :]
+    if HAS_REST:
+        first = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)  # TF32 has 13 bits less
+        tl.store(packed + at, first, mask=here)
+        tl.store(rest + at, x - first, mask=here)
+    else:
+        tl.store(packed + at, x, mask=here)
+    wide = x.to(tl.float32)
+    tl.store(squares + (image * tl.num_programs(1) + part) * pixels + place, tl.sum(wide * wide, 1), mask=live)
+
+
+@triton.jit
+def lengths_of(squares, n, count, pixels, PARTS: tl.constexpr, BT: tl.constexpr):
+    part = tl.arange(0, BT)
+    there = (part < PARTS)[:, None] & (n < count)[None, :]
+    return tl.sqrt(tl.sum(tl.load(squares + part[:, None] * pixels + n[None, :], mask=there, other=0.0), 0))
 
 
 @jit
 def product_kernel(
-    query, packed, lengths, counts, partial, pixels, support_pixels, shots, eps,
-    C: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+    query, query_rest, query_squares, support, support_rest, support_squares, counts, partial,
+    pixels, support_pixels, shots, eps,
+    C: tl.constexpr, PARTS: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    HAS_REST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Largest cosine of BN query pixels to some of the support's. Grid (tiles of pixels, splits, pairs)."""
+    """Largest cosine of BM query pixels to some of the support's. Grid (tiles of pixels, splits, pairs).
+
+    Both are rows of channels, as tensor cores want them: between shared memory and the products are no registers.
+    """
     split, splits, pair = tl.program_id(1), tl.num_programs(1), tl.program_id(2).to(tl.int64)
-    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    image = pair // shots
+    n, lane = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
     count = tl.load(counts + pair)
-    query += pair // shots * C * pixels
-    packed += pair * support_pixels * C
+    query, query_rest = query + image * pixels * C, query_rest + image * pixels * C
+    support, support_rest = support + pair * support_pixels * C, support_rest + pair * support_pixels * C
+    own = n[:, None] * C + lane[None, :]
+    length = lengths_of(query_squares + image * PARTS * pixels, n, pixels, pixels, PARTS, BT)
     # What the mask leaves out has the similarity 0.
-    most = tl.zeros((BN,), tl.float32) + tl.where(count < support_pixels, 0.0, -float("inf"))
-    unknown = tl.zeros((BN,), tl.int32)
-    end = tl.where(split == 0, tl.maximum(count, 1), count)  # some program must see a query that is not finite
-    for first in range(split * BP, end, splits * BP):
+    most = tl.zeros((BM,), tl.float32) + tl.where(count < support_pixels, 0.0, -float("inf"))
+    unknown = 1 - (length < float("inf")).to(tl.int32)
+    support_squares += pair * PARTS * support_pixels
+    for first in range(split * BP, count, splits * BP):
         p = first + tl.arange(0, BP)
-        there = (p < count)[:, None]
-        dot, square = tl.zeros((BP, BN), tl.float32), tl.zeros((BC, BN), tl.float32)
+        other = p[:, None] * C + lane[None, :]
+        dot = tl.zeros((BM, BP), tl.float32)
         for start in range(0, C, BC):
-            c = start + tl.arange(0, BC)
-            y = tl.load(packed + p[:, None] * C + c[None, :], mask=there & (c < C)[None, :], other=0.0)
-            inside = (c < C)[:, None] & (n < pixels)[None, :]
-            x = tl.load(query + c[:, None] * pixels + n[None, :], mask=inside, other=0.0)
-            dot = tl.dot(y, x, dot, input_precision=PRECISION)
-            square += x.to(tl.float32) * x.to(tl.float32)
-        length = tl.sqrt(tl.sum(square, 0))
-        own = tl.load(lengths + pair * support_pixels + p, mask=p < count, other=0.0)
-        cosine = dot / (own[:, None] * length[None, :] + eps)
-        unknown |= tl.max(((cosine != cosine) & there).to(tl.int32), 0) | (1 - (length < float("inf")).to(tl.int32))
-        most = tl.maximum(most, tl.max(tl.where(there, cosine, -float("inf")), 0))
+            own_there = (n < pixels)[:, None] & (start + lane < C)[None, :]
+            there = (p < count)[:, None] & (start + lane < C)[None, :]
+            x = tl.load(query + start + own, mask=own_there, other=0.0)
+            y = tl.load(support + start + other, mask=there, other=0.0)
+            if HAS_REST:
+                x_rest = tl.load(query_rest + start + own, mask=own_there, other=0.0)
+                y_rest = tl.load(support_rest + start + other, mask=there, other=0.0)
+                dot = tl.dot(x_rest, tl.trans(y), dot, input_precision=PRECISION)
+                dot = tl.dot(x, tl.trans(y_rest), dot, input_precision=PRECISION)
+            dot = tl.dot(x, tl.trans(y), dot, input_precision=PRECISION)
+        support_length = lengths_of(support_squares, p, count, support_pixels, PARTS, BT)
+        cosine = dot / (length[:, None] * support_length[None, :] + eps)
+        there = (p < count)[None, :]
+        unknown |= tl.max(((cosine != cosine) & there).to(tl.int32), 1)
+        most = tl.maximum(most, tl.max(tl.where(there, cosine, -float("inf")), 1))
     most = tl.where(unknown != 0, float("nan"), most)
     tl.store(partial + (pair * splits + split) * pixels + n, most, mask=n < pixels)
 
@@ -181,6 +215,15 @@ def similarity(
     return out
 
 
+def product_tile(arch: int, size: int, two: bool, precision: str) -> tuple[int, int, int]:
+    """Pixels and channels of a tile of product_kernel, and stages: no spills, and within each shared memory."""
+    if arch == 75 or (precision == "ieee" and size == 4):
+        return 64, 32, 3
+    if arch in (90, 100):  # 144 KiB, and products that take their operands from there
+        return 128, (128 if two else 256) // size, 3
+    return 128, (64 if two else 128) // size, 4
+
+
 def prior(
     query: torch.Tensor, support: torch.Tensor, mask: torch.Tensor, eps: float, level_eps: float, precision: str
 ) -> torch.Tensor | None:
@@ -193,17 +236,27 @@ def prior(
     out = torch.empty(pairs, pixels, dtype=torch.float32, device=query.device)
     if out.numel() == 0:
         return out
-    packed, lengths = support.new_empty(pairs, others, channels), out.new_empty(pairs, others)
+    parts = triton.cdiv(channels, CHANNELS)
+    two = query.dtype == torch.float32 and precision == "tf32x3"
+
+    def packed(x: torch.Tensor, weights: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        images, _, size = x.shape
+        rows, squares = x.new_empty(images, size, channels), out.new_empty(images, parts, size)
+        rest = torch.empty_like(rows) if two else rows
+        pack_kernel[(triton.cdiv(size, 32), parts, images)](
+            x, squares if weights is None else weights, rows, rest, squares, counts, size,
+            C=channels, ALL=triton.next_power_of_2(max(size, 32)), BM=32, BC=CHANNELS,
+            HAS_MASK=weights is not None, HAS_REST=two, num_warps=4,
+        )  # fmt: skip
+        return rows, rest, squares
+
     counts = torch.empty(pairs, dtype=torch.int32, device=query.device)
     partial = out.new_empty(pairs, SPLITS, pixels)
-    pack_kernel[(triton.cdiv(others, 32), pairs)](
-        support, mask, packed, lengths, counts, others,
-        C=channels, ALL=triton.next_power_of_2(max(others, 32)), BM=32, BC=64, num_warps=4,
-    )  # fmt: skip
-    product_kernel[(triton.cdiv(pixels, 64), SPLITS, pairs)](
-        query, packed, lengths, counts, partial, pixels, others, pairs // len(query), eps,
-        C=channels, BN=64, BP=64, BC=32, PRECISION=precision,
-        num_warps=8 if query.dtype == torch.float32 else 4, num_stages=3,  # three products of TF32 spill in four warps
+    tile, depth, stages = product_tile(architecture(query), query.element_size(), two, precision)
+    product_kernel[(triton.cdiv(pixels, tile), SPLITS, pairs)](
+        *packed(query, None), *packed(support, mask), counts, partial, pixels, others, pairs // len(query), eps,
+        C=channels, PARTS=parts, BT=triton.next_power_of_2(parts), BM=tile, BP=64, BC=depth,
+        HAS_REST=two, PRECISION="tf32" if two else precision, num_warps=8, num_stages=stages,
     )  # fmt: skip
     unit_kernel[(pairs,)](
         partial, out, pixels, level_eps, S=SPLITS, ALL=triton.next_power_of_2(max(pixels, 128)), num_warps=8

@@ -166,11 +166,12 @@ def test_what_has_no_plan(name, change, why):
 def test_ptx_without_what_only_triton_knows():
     from fastprompt.kernels import pruning
 
-    constants = {"C": 16, "BN": 32, "BP": 16, "BC": 32}
-    made = _aot.compiled(pruning.scores_kernel, "*fp32 *fp32 *fp32 i32 i32 i32", constants, warps=4)
-    assert made.threads == 128
-    assert "scores_kernel_param_5" in made.ptx
-    assert "scores_kernel_param_6" not in made.ptx
+    constants = {"C": 16, "row_stride": 16, "BN": 4, "BC": 128, "PIECES": 1}
+    made = _aot.compiled(pruning.scores_kernel, "*fp32 *fp32 *fp32 i32 i32 i32! i32!", constants, warps=1)
+    assert made.threads == 32
+    assert "ld.global.v4" in made.ptx  # by the strides' multiples of 16
+    assert "scores_kernel_param_6" in made.ptx
+    assert "scores_kernel_param_7" not in made.ptx
     assert ".version 8.0" in made.ptx
     assert not [word for word in (".file", ".loc", ".debug", "pruning.py") if word in made.ptx]  # no paths
     text = ".entry k(\n\t.param .u64 k_param_0,\n\t.param .u64 k_param_1\n)\n{ ld.param.u64 %r, [k_param_1]; }"

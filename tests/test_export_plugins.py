@@ -94,8 +94,8 @@ def test_no_driver_is_told():
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("0.1,32,/", "0.1,/"), ("0.1,32,/", "0.9,32,/"), ("o0", "o1"), ("i1", "i7"), ("inputs f32", "inputs f8"),
-     ("launch", "lunch"), ("scores_kernel 128", "scores_kernel 2048"), ("0.1,32,/", "5.0")],
+    [("0.1,4,/", "0.1,/"), ("0.1,4,/", "0.9,4,/"), ("o0", "o1"), ("i1", "i7"), ("inputs f32", "inputs f8"),
+     ("launch", "lunch"), ("scores_kernel 32", "scores_kernel 2048"), ("0.1,4,/", "5.0")],
 )  # fmt: skip
 def test_a_malformed_plan_is_refused(old, new):
     case = cases.found("CosineScores")

@@ -69,12 +69,7 @@ def test_the_kernel_as_tensorrt_launches_it(trtp, name):
     grid = launch.grid_x, launch.grid_y, launch.grid_z
     executor = Kernel(ptx, kernel)
     executor.launch(grid, launch.block_x, [*case.inputs, *scalars, *outputs], launch.shared_mem, check_blocks=True)
-    assert cases.compare(name, outputs[: len(case.want)]) < 1e-5
-    if name == "PruneTokens":  # where each token went, -1 for those that did not
-        places = outputs[2].reshape(case.inputs[1].shape)
-        for row, kept in zip(places, case.want[1], strict=True):
-            assert [int(row[n]) for n in kept] == list(range(len(kept)))
-            assert (row >= 0).sum() == len(kept)
+    assert cases.compare(name, outputs) < 1e-5
 
 
 def test_what_is_no_single_launch(trtp):

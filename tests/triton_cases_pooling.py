@@ -146,6 +146,8 @@ SCORES = [  # dtype, batch, tokens, prompts, channels, one set of prompts for al
     ("fp32", 2, 45, 3, 40, False),
     ("bf16", 2, 33, 17, 96, True),
     ("fp16", 1, 64, 2, 33, False),
+    ("fp32", 1, 5, 5, 1100, False),
+    ("bf16", 1, 3, 1, 300, False),
 ]
 
 

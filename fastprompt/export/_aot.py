@@ -17,7 +17,8 @@ class Kernel(NamedTuple):
 def compiled(
     function: Any, types: str, constants: dict[str, Any], warps: int, stages: int = 2, arch: int = ARCH
 ) -> Kernel:
-    """``types``: "*fp32 i32" in the order of the arguments that are no constants. Pointers are aligned to 16 bytes."""
+    """``types``: "*fp32 i32 i32!" in the order of the arguments that are no constants; those with "!" are multiples of
+    16, and pointers are aligned to 16 bytes."""
     try:
         import triton
         from triton.backends.compiler import GPUTarget
@@ -26,8 +27,11 @@ def compiled(
         raise ImportError("kernels of a plugin are compiled with triton: pip install triton") from None
     given = iter(types.split())
     signature = {name: "constexpr" if name in constants else next(given) for name in function.arg_names}
-    aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind[0] == "*"}
-    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    aligned = [n for n, kind in enumerate(signature.values()) if kind[0] == "*" or kind[-1] == "!"]
+    signature = {name: kind.removesuffix("!") for name, kind in signature.items()}
+    source = ASTSource(
+        fn=function, signature=signature, constexprs=constants, attrs={(n,): [["tt.divisibility", 16]] for n in aligned}
+    )
     options = {"num_warps": warps, "num_stages": stages, "ptx_version": PTX_VERSION}
     made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     scratch = getattr(made.metadata, "global_scratch_size", 0)

@@ -9,6 +9,7 @@ from fastprompt.export import _aot
 SEPARATOR = "\n// next module\n"
 TYPES = {1: "f32", 6: "i32", 7: "i64", 9: "bool", 10: "f16", 16: "bf16"}  # ONNX's numbers
 POINTERS = {"f32": "*fp32", "i32": "*i32", "i64": "*i64", "bool": "*u8", "f16": "*fp16", "bf16": "*bf16"}
+BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 SPLITS = 32  # of an image's pixels: one prompt alone would fill 1 of 132 multiprocessors
 
 
@@ -112,6 +113,11 @@ def number(x: Any) -> str:
     return f"n{x}"
 
 
+def multiple(channels: int | None) -> str:
+    """The type of a stride of whole rows: vectors are read where it is known to be a multiple of 16."""
+    return "i32" if (channels or 1) % 16 else "i32!"
+
+
 def cosine(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
     from fastprompt.kernels import pruning
 
@@ -119,12 +125,15 @@ def cosine(given: list[Tensor], attributes: dict[str, Any], precision: str) -> P
     channels = tokens.known(2)
     need(channels is not None and tokens.type == prompts.type != "i64", "the channels must be fixed")
     batch, count, others = Size.of(0, 0), Size.of(0, 1), Size.of(1, 1)
-    stride = (Size.of(1, 0) - 1).least(1) * others * channels  # 0: one set of prompts for all images
-    constants = {"C": channels, "BN": 32, "BP": 16, "BC": 32}
-    types = pointers([tokens.type, prompts.type, tokens.type]) + " i32" * 3
-    kernel = _aot.compiled(pruning.scores_kernel, types, constants, warps=4)
-    arguments = ["i0", "i1", "o0", number(count), number(others), number(stride)]
-    launch = Launch(kernel, (count.up(32), batch, 1), arguments)
+    prompt_stride = (Size.of(1, 0) - 1).least(1) * others * channels  # 0: one set of prompts for all images
+    tile, piece = pruning.scores_tile(BYTES[tokens.type])
+    constants = {"C": channels, "row_stride": channels, "BN": tile, "BC": piece}
+    constants["PIECES"] = min(8, -(-channels // piece))  # type: ignore[operator]
+    strides = f" {multiple(channels)}" * 2
+    types = pointers([tokens.type, prompts.type, tokens.type]) + " i32 i32" + strides
+    kernel = _aot.compiled(pruning.scores_kernel, types, constants, warps=1, stages=1)
+    arguments = ["i0", "i1", "o0", *map(number, (count, others, prompt_stride, count * channels))]
+    launch = Launch(kernel, (count.up(tile), batch, 1), arguments)
     return Plan([tokens.type, prompts.type], [(tokens.type, [batch, count])], [], [launch])
 
 
@@ -139,14 +148,15 @@ def prune(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Pl
     batch, count = Size.of(0, 0), Size.of(0, 1)
     everyone = max(32, power(most))  # type: ignore[arg-type]
     stride = Size(0) if always.absent else (Size.of(2, 0) - 1).least(1) * count
-    constants = {"C": channels, "ALL": everyone, "BN": 32, "BC": 64, "HAS_ALWAYS": not always.absent}
-    types = pointers([tokens.type, "f32", "bool", tokens.type, "i64", "i32"]) + " i32" * 3
+    constants = {"C": channels, "row_stride": channels, "ALL": everyone, "BN": 32, "BC": 64}
+    constants |= {"HAS_ALWAYS": not always.absent, "HAS_LIMITS": False, "MIXED": False, "limits": None, "samples": 0}
+    types = pointers([tokens.type, "f32", "bool", tokens.type, "i64"]) + f" i32 i32 i32 {multiple(channels)} i32"
     warps = 4 if everyone <= 2048 else 8 if everyone <= 8192 else 16  # no spills
     kernel = _aot.compiled(pruning.prune_kernel, types, constants, warps)
-    arguments = ["i0", "i1", "i2", "o0", "o1", "s0", number(count), number(kept), number(stride)]
-    launch = Launch(kernel, (count.up(32), batch, 1), arguments)
+    numbers = (count, kept, kept, count * channels, stride)
+    launch = Launch(kernel, (count.up(32), batch, 1), ["i0", "i1", "i2", "o0", "o1", *map(number, numbers)])
     outputs = [(tokens.type, [batch, kept, channels]), ("i64", [batch, kept])]
-    return Plan([tokens.type, "f32", "bool"], outputs, [batch * count * 4], [launch])
+    return Plan([tokens.type, "f32", "bool"], outputs, [], [launch])
 
 
 def need_registers(kind: str, precision: str, width: int | None) -> None:

@@ -1,8 +1,8 @@
 """Our single-launch operators as Quick Deployable Plugins (``tensorrt.plugin``, TensorRT 10.9 and newer): for networks
 that are built in Python. The kernels go into the engine as PTX, which then needs neither Python nor Triton.
 
-Such a plugin has inputs, 32-bit sizes and outputs, in this order, and no memory of its own: scratch memory of a plan
-becomes one more output. Parameters of the kernels are put into that order.
+Such a plugin has inputs, 32-bit sizes and outputs, in this order, and no memory of its own. Parameters of the kernels
+are put into that order.
 """
 
 from typing import Any, NamedTuple
@@ -44,17 +44,15 @@ def evaluated(expression: Any, inputs: list[Any], plugin: Any) -> Any:
 
 def quick(plan: Plan, inputs: list[Any], plugin: Any) -> Quick:
     """``inputs``: shapes, of numbers or of TensorRT's symbols."""
-    need(len(plan.launches) == 1, "a quick deployable plugin has one launch")
+    need(len(plan.launches) == 1 and not plan.scratch, "a quick deployable plugin has one launch and no scratch")
     kernel, grid, arguments = plan.launches[0]
-    outputs = [(kind, shape) for kind, shape in plan.outputs]
-    outputs += [("i32", [f"{size},4,~"]) for size in plan.scratch]
-    order = {"i": 0, "n": 1, "o": 2, "s": 3}
+    order = {"i": 0, "n": 1, "o": 2}
     places = sorted(range(len(arguments)), key=lambda n: (order[arguments[n][0]], n))
     ordered = kernel._replace(ptx=_aot.in_order(kernel.ptx, kernel.name, places))
     value = lambda x: evaluated(x, inputs, plugin)  # noqa: E731
     return Quick(
         ordered,
-        [(kind, tuple(map(value, shape))) for kind, shape in outputs],
+        [(kind, tuple(map(value, shape))) for kind, shape in plan.outputs],
         (value(grid[0]), value(grid[1]), value(grid[2])),
         [value(a[1:]) for a in arguments if a[0] == "n"],
     )
@@ -92,7 +90,7 @@ def register(name: str, tensors: list[Tensor], attributes: dict[str, Any], preci
             scalars[n] = trtp.SymInt32(value)
         return made.kernel.name, made.kernel.ptx, launch, scalars
 
-    count = len(plan.outputs) + len(plan.scratch)
+    count = len(plan.outputs)
     tensor = trtp.TensorDesc
     sign(describe, [(p, tensor) for p in parameters], tuple[(tensor,) * count] if count > 1 else tensor)  # type: ignore[misc]
     rest = [("outputs", tuple[tensor]), ("tactic", int)]  # type: ignore[valid-type]
