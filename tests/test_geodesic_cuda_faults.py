@@ -85,7 +85,7 @@ MISTAKES = {  # of csrc/geodesic/cuda_raster.cu and raster_layout.cuh
     "nobody waits for the neighbours' line": ("while (!(is_of(low.first, s_.number)", "while (false && !(is_of(low.first, s_.number)"),
     "the line of another sweep will do": ("return int(word >> 32) == sweep", "return int(word >> 32) >= 1"),
     "the words are not cleared": ("w.words[n] = 0;", ";"),
-    "the margin is too small": ("kOwn = kLanes - 2 * kLines", "kOwn = kLanes - kLines"),
+    "the margin is too small": ("kTile = kLanes - 2 * kLines", "kTile = kLanes - kLines"),
     "what was asked for has not arrived": ("await_groups<kStages - 1>()", "await_groups<kStages>()"),
     "the group that is read is overwritten": ("fetch(ahead, stage == 0 ? kStages - 1 : stage - 1)", "fetch(ahead, stage)"),
     "the costs of forth on the way back": ("s_.back ? 2 : 1", "s_.back ? 1 : 1"),

@@ -72,7 +72,7 @@ struct Sweep {
   const float* costs;  // [batch][3][lines][pitch]: RasterCosts
   const float* from;   // [images][lines][pitch]
   float* to;
-  uint64_t* words;  // [images][rounds][tiles * kOwn]: the last line of a round
+  uint64_t* words;  // [images][rounds][tiles * kTile]: the last line of a round
   int number;       // 1, 2, ...
   bool back, along_x;
 };
@@ -120,7 +120,7 @@ class Sweeper {
 
   __device__ Place place(int column, int line) const {
     const int image = column / lines_.tiles(), tile = column % lines_.tiles();
-    const int64_t lane = int64_t(tile) * kOwn + kEach * threadIdx.x;
+    const int64_t lane = int64_t(tile) * kTile + kEach * threadIdx.x;
     const int there = s_.back ? lines_.count - 1 - line : line, gap = s_.back ? there : there - 1;
     return {column, line, image / s_.a.sets * 3 * lines_.plane() + int64_t(gap) * lines_.pitch() + lane,
             image * lines_.plane() + int64_t(there) * lines_.pitch() + lane};
@@ -162,7 +162,7 @@ class Sweeper {
   }
 
   // Not of the margin.
-  __device__ static bool is_own() { return unsigned(kEach * threadIdx.x - kLines) < unsigned(kOwn); }
+  __device__ static bool is_own() { return unsigned(kEach * threadIdx.x - kLines) < unsigned(kTile); }
 
   // The line before those of a place, which is the first of its round.
   __device__ void line_before(const Place& p, float (&before)[kEach]) const {
@@ -192,7 +192,7 @@ class Sweeper {
   // This thread's of a round; nullptr where there is no tile.
   __device__ uint64_t* words_of(const Place& p, int round) const {
     const int image = p.column / lines_.tiles(), tile = p.column % lines_.tiles();
-    const int lane = tile * kOwn + int(kEach * threadIdx.x) - kLines, width = lines_.tiles() * kOwn;
+    const int lane = tile * kTile + int(kEach * threadIdx.x) - kLines, width = lines_.tiles() * kTile;
     if (unsigned(lane) >= unsigned(width)) return nullptr;
     return s_.words + (int64_t(image) * lines_.rounds() + round) * width + lane;
   }

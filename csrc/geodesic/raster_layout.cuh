@@ -12,9 +12,9 @@ constexpr char kRasterName[] = "geodesic_raster_cuda";
 
 constexpr int kWarp = 32, kEach = 4, kLanes = kWarp * kEach;  // of a warp; kEach lanes a thread
 constexpr int kLines = 32;                                    // of a round, and lanes of a margin
-constexpr int kOwn = kLanes - 2 * kLines;                     // lanes of a tile
+constexpr int kTile = kLanes - 2 * kLines;                    // lanes of a tile
 constexpr int kGroup = 4, kStages = 5;  // lines that are fetched at a time, and such groups in shared memory
-static_assert(kLines % kGroup == 0 && kLines % kEach == 0 && kOwn > 0, "whole groups of lines, whole threads");
+static_assert(kLines % kGroup == 0 && kLines % kEach == 0 && kTile > 0, "whole groups of lines, whole threads");
 
 constexpr int kSquare = 32, kSquareThreads = 256;  // pixels that are turned at a time, and who does it
 
@@ -23,8 +23,8 @@ constexpr int kSquare = 32, kSquareThreads = 256;  // pixels that are turned at 
 struct RasterLines {
   int count, lanes;
 
-  __host__ __device__ int tiles() const { return (lanes + kOwn - 1) / kOwn; }
-  __host__ __device__ int pitch() const { return tiles() * kOwn + 2 * kLines; }
+  __host__ __device__ int tiles() const { return (lanes + kTile - 1) / kTile; }
+  __host__ __device__ int pitch() const { return tiles() * kTile + 2 * kLines; }
   __host__ __device__ int64_t plane() const { return int64_t(count) * pitch(); }
   __host__ __device__ int rounds() const { return (count + kLines - 2) / kLines; }
 };
@@ -37,7 +37,7 @@ struct RasterWorkspace {
   RasterLines rows, columns;
   float* costs[2];      // of rows, of columns
   float* distances[2];  // [images][lines][pitch] of rows or columns, twice
-  uint64_t* words;      // [images][rounds][tiles * kOwn], for the sweeps
+  uint64_t* words;      // [images][rounds][tiles * kTile], for the sweeps
   int64_t all_words, ints;
 
   explicit RasterWorkspace(const GeodesicCuda& a) : rows{a.ny, a.nx}, columns{a.nx, a.ny} {
@@ -47,7 +47,7 @@ struct RasterWorkspace {
     costs[0] = floats(3 * a.batch * rows.plane());
     costs[1] = floats(3 * a.batch * columns.plane());
     for (float*& d : distances) d = floats(images * std::max(rows.plane(), columns.plane()));
-    const auto of = [&](const RasterLines& l) { return images * l.rounds() * l.tiles() * kOwn; };
+    const auto of = [&](const RasterLines& l) { return images * l.rounds() * l.tiles() * kTile; };
     all_words = std::max(of(rows), of(columns));
     words = reinterpret_cast<uint64_t*>(floats(2 * all_words));
     ints = used;

@@ -1,5 +1,5 @@
-// What a launcher of csrc/ asks of the CUDA runtime, for tests without a GPU: tells tests/ptx/launcher.py of every launch,
-// in place of the library of that name.
+// What a launcher of csrc/ asks of the CUDA runtime, for tests without a GPU: tells tests/ptx/launcher.py of every
+// launch, in place of the library of that name.
 #include <cstddef>
 #include <map>
 #include <string>
@@ -69,9 +69,7 @@ void __cudaRegisterFunction(void**, const char* kernel, char*, const char* name,
                             int*) {
   names()[kernel] = name;
 }
-unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t, Stream) {
-  return configured = {grid, block}, 0;
-}
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t, Stream) { return configured = {grid, block}, 0; }
 Error __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
   *grid = configured.grid, *block = configured.block, *shared = 0, *static_cast<Stream*>(stream) = nullptr;
   return 0;
