@@ -24,7 +24,7 @@ HEADER = """# What the GPU kernels take
 
 Written by `make gpu-table`, checked by `tests/test_gpu_resources.py`. Occupancy is computed from the columns before it.
 Spills are bytes per thread. Wide loads are the instructions of the machine code that read 128 bits a thread (LDG.E.128
-and, into shared memory, LDGSTS.E.128); the geodesic kernels read single pixels by way of shared memory.
+and, into shared memory, LDGSTS.E.128); the other geodesic kernels read single pixels by way of shared memory.
 
 {versions}
 
@@ -77,18 +77,27 @@ def cuda_rows(arch):
     for module in families():
         if hasattr(module, "cuda_rows"):
             yield from module.cuda_rows(arch)
-    threads = {"raster": (192, 384), "exact": (256, 512), "gradient": (256, 256)}  # of pictures, of volumes
-    for method in threads:
+    for method in ("raster", "raster_volume", "exact", "gradient"):
         with tempfile.TemporaryDirectory() as folder:
             cubin = Path(folder) / "k.cubin"
             source = ROOT / f"csrc/geodesic/cuda_{method}.cu"
             options = ["-std=c++17", f"-I{ROOT / 'csrc'}", "-fmad=false", f"-arch=sm_{arch}"]
             run("nvcc", "-cubin", *options, "-o", cubin, source)
             for name, usage, code in kernels_of(cubin):
-                metric = ("fastgeodis", "geodistk", "geodistk_fm")[int(re.search(r"MetricE(\d)", name)[1])]
-                volume = "Lb1E" in name
-                what = f"geodesic {method}{' of volumes' if volume else ''}, {metric}"
-                yield row(what, arch, threads[method][volume], usage, 0, code)
+                what, threads = geodesic_kernel(method, name)
+                yield row(what, arch, threads, usage, 0, code)
+
+
+def geodesic_kernel(method, name):
+    """(what the table calls it, threads of a block) of a kernel in csrc/geodesic/cuda_{method}.cu."""
+    if "turn" in name:
+        return f"geodesic raster, {'turn to the result' if 'Lb1E' in name else 'turn'}", 256
+    metric = ("fastgeodis", "geodistk", "geodistk_fm")[int(re.search(r"MetricE(\d)", name)[1])]
+    if "costs" in name:
+        return f"geodesic raster costs, {metric}", 256
+    volume = "Lb1E" in name or method == "raster_volume"
+    threads = {"raster": 32, "raster_volume": 384, "exact": (256, 512)[volume], "gradient": 256}[method]
+    return f"geodesic {method.removesuffix('_volume')}{' of volumes' if volume else ''}, {metric}", threads
 
 
 # ---------------------------------------------------------------- Triton

@@ -5,22 +5,32 @@ import os
 
 import numpy as np
 import pytest
-from ptx import Kernel
+from ptx import Kernel, launcher
 from ptx.build import cuda_module
 
 import fastprompt as fp
 
 METRICS = ["fastgeodis", "geodistk", "geodistk_fm"]  # in the order of the enum
 STARTS = {"cost": 0, "seed": 1, "nonzero": 2}
-# Of csrc/geodesic/cuda_raster.cu and cuda_exact.cu, for pictures and volumes.
-RASTER_TILE, RASTER_THREADS = {False: (1, 128), True: (8, 16)}, {False: 192, True: 384}
+# Of csrc/geodesic/cuda_raster_volume.cu; of cuda_exact.cu, for pictures and volumes.
+RASTER_TILE, RASTER_THREADS = (8, 16), 384
 EXACT_TILE, EXACT_THREADS = {False: (1, 32, 32), True: (8, 8, 8)}, {False: 256, True: 512}
 
 
+def module(method, volume=False, arch=80):
+    name = "raster_volume" if method == "raster" and volume else method
+    return cuda_module(f"csrc/geodesic/cuda_{name}.cu", arch, "-fmad=false")
+
+
+def entry(module, metric, volume):
+    """The kernel of a module that has one for each metric."""
+    of_metric = [n for n in module.entries if f"MetricE{METRICS.index(metric)}E" in n]
+    return of_metric[0] if len(of_metric) == 1 else next(n for n in of_metric if f"ELb{int(volume)}E" in n)
+
+
 def kernel(method, metric, volume, arch=80):
-    module = cuda_module(f"csrc/geodesic/cuda_{method}.cu", arch, "-fmad=false")
-    name = next(n for n in module.entries if f"MetricE{METRICS.index(metric)}ELb{int(volume)}E" in n)
-    return Kernel(module, name)
+    loaded = module(method, volume, arch)
+    return Kernel(loaded, entry(loaded, metric, volume))
 
 
 def tiles(sizes, tile):
@@ -30,7 +40,7 @@ def tiles(sizes, tile):
 def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=None, lam=0.6, iterations=2,
             spacing=None, v=math.inf, limit=math.inf, two_sided=False, blocks=None):  # fmt: skip
     """The struct GeodesicCuda of an image (B, C, [D,] H, W), with its layout before it; its array for the distances
-    (B, K, [D,] H, W); grid, threads.
+    (B, K, [D,] H, W); grid, threads. The raster scan of pictures is several launches: no grid.
 
     ``blocks`` is the size of the grid (raster: of its second axis, or both), by default as the launcher has it on a
     large GPU.
@@ -43,12 +53,14 @@ def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=N
     if method == "exact":
         count = tiles((nz, ny, nx), EXACT_TILE[volume]) * batch * sets
         size, cleared, grid, threads = 4 + 3 * count, 4 + count, (blocks or count,), EXACT_THREADS[volume]
-    else:
-        planes = [(nz, nx), (nz, ny), (ny, nx)][: 2 + volume]
-        count = max(tiles(plane, RASTER_TILE[volume]) for plane in planes)
+    elif volume:
+        count = max(tiles(plane, RASTER_TILE) for plane in [(nz, nx), (nz, ny), (ny, nx)])
         size = cleared = count * batch * sets
         grid = blocks if isinstance(blocks, tuple) else (count, blocks or batch * sets)
-        threads = RASTER_THREADS[volume]
+        threads = RASTER_THREADS
+    else:
+        size = cleared = 0
+        grid = threads = None
     workspace = np.full(size, -1, np.int32)
     workspace[:cleared] = 0  # by the launcher
     for array in (image, start) if barrier is None else (image, start, barrier):
@@ -58,14 +70,20 @@ def problem(method, image, start, *, metric="fastgeodis", kind="seed", barrier=N
         batch, channels, sets, nz, ny, nx, volume, METRICS.index(metric), STARTS[kind], two_sided, iterations,
         lam, np.float32(1 - lam), *((1, 1, 1)[: 3 - len(spacing or ())]), *(spacing or ()), v, limit,
     )  # fmt: skip
+    if grid is None:
+        arguments = (*arguments[:5], launcher.workspace(method, arguments[0], arguments[1:]), *arguments[6:])
     return arguments, out, grid, threads
 
 
 def run(method, image, start, *, order=None, arch=80, metric="fastgeodis", **options):
-    """Distances (B, K, [D,] H, W) as one launch computes them."""
+    """Distances (B, K, [D,] H, W) as the launches compute them."""
     arguments, out, grid, threads = problem(method, image, start, metric=metric, **options)
     volume = image.ndim == 5
-    kernel(method, metric, volume, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
+    if grid:
+        kernel(method, metric, volume, arch).launch(grid, threads, [arguments], order=order, check_blocks=True)
+    else:
+        blocks = {"blocks": options["blocks"]} if options.get("blocks") else {}
+        launcher.run(method, arguments[0], arguments[1:], module(method, arch=arch), order=order, **blocks)
     return out
 
 
@@ -214,12 +232,14 @@ def test_raster_volumes_in_any_order_of_blocks(rng, order, blocks):
     same_bits(run("raster", image, start, iterations=1, order=order, blocks=blocks), expected)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_raster_in_any_order_of_blocks(rng, order):
-    """Two parts that exchange margins; and one group of blocks that takes two images one after the other."""
-    image, start = pictures(rng, 1, 1, 2, 2, 140)
+@pytest.mark.parametrize(
+    ("order", "blocks"), [("forward", None), ("reverse", None), (1, None), (2, 3), ("reverse", 2), (None, 1)]
+)
+def test_raster_in_any_order_of_blocks(rng, order, blocks):
+    """Tiles that exchange margins in several rounds, on both axes; and blocks that have several tiles of two images."""
+    image, start = pictures(rng, 1, 1, 2, 70, 140)
     expected = cpu("raster", image, start, iterations=1)
-    same_bits(run("raster", image, start, iterations=1, order=order, blocks=1), expected)
+    same_bits(run("raster", image, start, iterations=1, order=order, blocks=blocks), expected)
 
 
 @pytest.mark.parametrize(("method", "arch"), [("raster", 75), ("exact", 90)])

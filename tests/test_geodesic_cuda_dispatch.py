@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from ptx import Kernel  # noqa: E402
 from ptx.build import cuda_module  # noqa: E402
-from test_geodesic_cuda import METRICS, problem, same_bits  # noqa: E402
-from test_geodesic_cuda import kernel as distance_kernel  # noqa: E402
+from test_geodesic_cuda import METRICS, problem, run, same_bits  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
 from fastprompt import _C, _gpu  # noqa: E402
@@ -43,9 +42,7 @@ def given(fields):
 
 def launch(workspace, stream, *fields):
     method, image, start, options = given(fields)
-    arguments, out, grid, threads = problem(method, image.copy(), start.copy(), **options)
-    kernel = distance_kernel(method, options["metric"], image.ndim == 5)
-    kernel.launch(grid, threads, [arguments])
+    out = run(method, image.copy(), start.copy(), **options)
     array(fields[-1], out.shape)[:] = out
 
 

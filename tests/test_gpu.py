@@ -19,7 +19,9 @@ needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="there is n
 def library(tmp_path_factory):
     """csrc/geodesic/cuda_*.cu as a shared library; loading it needs no driver."""
     target = tmp_path_factory.mktemp("cuda") / "launch.so"
-    sources = [f"csrc/geodesic/cuda_{method}.cu" for method in ("raster", "exact")] + ["tests/ptx/launch.cu"]
+    sources = [f"csrc/geodesic/cuda_{method}.cu" for method in ("raster", "raster_volume", "exact")] + [
+        "tests/ptx/launch.cu"
+    ]
     warnings = nvcc(
         "-shared", "-cudart", "static", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-fmad=false",
         "-gencode", "arch=compute_75,code=compute_75", "-o", str(target), *(str(ROOT / s) for s in sources),

@@ -12,7 +12,7 @@ struct GeodesicCuda {
   const float* start;      // (batch, sets, nz, ny, nx); (batch, sets / 2, nz, ny, nx) if two_sided
   const uint8_t* barrier;  // (batch, nz, ny, nx), or nullptr: pixels that no path may enter
   float* out;              // (batch, sets, nz, ny, nx)
-  int* workspace;          // geodesic_*_cuda_workspace() of them, whatever they hold
+  int* workspace;          // geodesic_*_cuda_workspace() of them, 16-byte aligned, whatever they hold
   int batch, channels, sets, nz, ny, nx;
   bool volume;  // 26 neighbours and three axes; else 8 and nz = 1
   Metric metric;
@@ -29,8 +29,9 @@ struct GeodesicCuda {
 int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& args);  // ints
 int64_t geodesic_exact_cuda_workspace(const GeodesicCuda& args);
 
-// One memset and one cooperative launch on `stream` (a cudaStream_t), whatever the size and the iterations; does not
-// wait for it and allocates nothing. Throws std::runtime_error where CUDA reports an error.
+// One memset and one cooperative launch on `stream` (a cudaStream_t), whatever the size and the iterations; raster of
+// pictures: one launch, and for every iteration four cooperative ones and two others. Does not wait for them and
+// allocates nothing. Throws std::runtime_error where CUDA reports an error.
 void geodesic_raster_cuda(const GeodesicCuda& args, void* stream);
 void geodesic_exact_cuda(const GeodesicCuda& args, void* stream);
 

@@ -1,282 +1,300 @@
-// Raster scan in the CPU's order: along every axis one sweep forth and one back, each pixel taking from the line (in a
-// volume: the plane) before it. One launch does all iterations of all images.
+// Raster scan of pictures in the CPU's order: along either axis one sweep forth and one back, each pixel taking from
+// the line before it. Both axes sweep lines that lie in memory as rows: what an edge costs is written once for each,
+// and the distances are turned between them.
 //
-// A block owns a tile of lanes, which are the pixels of a line, and sweeps kLines lines with a margin of kLines lanes
-// around the tile: what is wrong at the end of such a margin, where the neighbours are missing, moves inwards by one
-// lane a line and does not reach the tile. So the blocks of an image meet once every kLines lines, and only with their
-// neighbours. The costs of the edges do not wait for the distances: they lie ready in registers before the block waits.
-#include <algorithm>
-
-#include "common/cuda.cuh"
-#include "geodesic/edges.cuh"
+// A warp owns a tile of lanes, which are the pixels of a line, and sweeps kLines lines (a round) with a margin of
+// kLines lanes on either side: what is wrong at the end of such a margin, where the neighbours are missing, moves
+// inwards by one lane a line and does not reach the tile. So a warp hears from its neighbours once a round, and only
+// the last line: all else was there before the launch, and is on its way to shared memory kStages - 1 groups of lines
+// early.
+#include "geodesic/cuda_raster.h"
+#include "geodesic/raster_layout.cuh"
 
 namespace fastprompt {
 namespace {
 
-// Lanes have two axes, u and v; those of a picture have u = 0 only.
-template <bool Volume>
-struct Shape {
-  static constexpr int kLines = Volume ? 4 : 32;
-  static constexpr int kTileU = Volume ? 8 : 1, kTileV = Volume ? 16 : 128;
-  static constexpr int kMarginU = Volume ? kLines : 0, kMarginV = kLines;
-  static constexpr int kU = kTileU + 2 * kMarginU, kV = kTileV + 2 * kMarginV, kThreads = kU * kV;
-  static constexpr int kTaps = Volume ? 9 : 3;  // lanes of the line before that a lane takes from
-  // A line in shared memory has a border of one lane. Lines lie an odd number of floats apart: threads that hold
-  // one lane of several lines hit several banks.
-  static constexpr int kRow = kV + 2, kLine = (kU + (Volume ? 2 : 0)) * kRow | 1;
-  static constexpr int kFirst = Volume ? kRow + 1 : 1;  // lane (0, 0)
-  static constexpr int kBatch = Volume ? 5 : 11;        // loads in flight of a thread
-  static_assert((kLines + 1) % kBatch == 0, "whole batches");
-  static constexpr int kBlocksPerProcessor = Volume ? 1 : 2;
+constexpr unsigned kAll = 0xffffffffu;
+
+// A distance and the number of the sweep that it is from, in one word: who reads the number has the distance, too, and
+// no fence is needed.
+struct alignas(16) TwoWords {
+  uint64_t first, second;
 };
 
-// How the lines of a sweep lie in an image.
-struct Axis {
-  int lines, us, vs;
-  int64_t line_stride, u_stride, v_stride;
-  float straight, u_step, v_step, corner;
+__device__ uint64_t word(float distance, int sweep) {
+  return uint64_t(unsigned(sweep)) << 32 | unsigned(__float_as_int(distance));
+}
+__device__ bool is_of(uint64_t word, int sweep) { return int(word >> 32) == sweep; }
+__device__ float distance_of(uint64_t word) { return __int_as_float(int(word)); }
+
+__device__ TwoWords load_words(const uint64_t* p) {
+  TwoWords w;
+  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(w.first), "=l"(w.second) : "l"(p) : "memory");
+  return w;
+}
+__device__ void store_words(uint64_t* p, const TwoWords& w) {
+  asm volatile("st.relaxed.gpu.global.v2.b64 [%0], {%1, %2};" ::"l"(p), "l"(w.first), "l"(w.second) : "memory");
+}
+
+// 16 bytes to shared memory, for the thread that asks for them. Without cp.async it waits for them.
+__device__ void copy_early(float4* to, const float* from) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned target = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(from) : "memory");
+#else
+  *to = __ldg(reinterpret_cast<const float4*>(from));
+#endif
+}
+__device__ void end_group() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// All but the newest groups have arrived.
+template <int Newest>
+__device__ void await_groups() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(Newest) : "memory");
+#endif
+}
+
+// What a line is made of: distances as they were, then what the edges to it cost from straight ahead, from the left and
+// from the right.
+enum Part { kDistance, kStraight, kFromLeft, kFromRight, kParts };
+
+// Each thread reads what it has asked for itself, so that nobody waits for others.
+using Stage = float4[kGroup][kParts][kWarp];
+
+// One sweep of all images: `to` from `from`.
+struct Sweep {
+  GeodesicCuda a;
+  RasterLines lines;
+  const float* costs;  // [batch][3][lines][pitch]: RasterCosts
+  const float* from;   // [images][lines][pitch]
+  float* to;
+  uint64_t* words;  // [images][rounds][tiles * kTile]: the last line of a round
+  int number;       // 1, 2, ...
+  bool back, along_x;
 };
 
-template <Metric M, bool Volume>
-class Sweeper : Shape<Volume> {
-  using S = Shape<Volume>;
-
+template <Metric M>
+class Sweeper {
  public:
-  __device__ Sweeper(const GeodesicCuda& a, int b, int set, int* finished, int round, float* lines)
-      : a_(a),
-        pixels_(int64_t(a.nz) * a.ny * a.nx),
-        image_(a.image + b * a.channels * pixels_),
-        barrier_(a.barrier ? a.barrier + b * pixels_ : nullptr),
-        out_(a.out + (int64_t(b) * a.sets + set) * pixels_),
-        finished_(finished),
-        lines_(lines),
-        u_(threadIdx.x / S::kV),
-        v_(threadIdx.x % S::kV),
-        round_(round) {}
+  __device__ Sweeper(const Sweep& s, Stage* stages)
+      : s_(s),
+        stages_(stages),
+        lines_(s.lines),
+        columns_(s.a.batch * s.a.sets * s.lines.tiles()),
+        stride_(s.back ? -int64_t(s.lines.pitch()) : s.lines.pitch()),
+        straight_(edge_step<M>(s.a, square(s.along_x))),
+        diagonal_(edge_step<M>(s.a, square(s.along_x) + square(!s.along_x))) {}
 
-  // Both ways along an axis.
-  __device__ void sweep(const Axis& axis) {
-    const int across_v = (axis.vs + S::kTileV - 1) / S::kTileV;
-    const int tiles = (axis.us + S::kTileU - 1) / S::kTileU * across_v;
-    for (int dir = 1; dir >= -1; dir -= 2)
-      for (int first = 1; first < axis.lines; first += S::kLines) {
-        ++round_;
-        const Lines lines{dir, dir > 0 ? first : axis.lines - 1 - first, min(S::kLines, axis.lines - first)};
-        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-          u0_ = tile / across_v * S::kTileU - S::kMarginU, v0_ = tile % across_v * S::kTileV - S::kMarginV;
-          float cost[S::kLines][S::kTaps];
-          costs(axis, lines, cost);
-          wait_for_neighbours(tile, across_v, tiles);
-          relax_lines(axis, lines, cost);
-        }
-        publish(finished_, blockIdx.x, round_);
+  __device__ void run() {
+    Place now = place(blockIdx.x, 1), ahead = now;
+#pragma unroll 1
+    for (int n = 0; n < kStages - 1; ++n) ahead = fetch(ahead, n);
+    float value[kEach] = {};  // of the line before
+    int stage = 0;
+#pragma unroll 1
+    while (now.line < lines_.count) {
+      ahead = fetch(ahead, stage == 0 ? kStages - 1 : stage - 1);
+      await_groups<kStages - 1>();
+      if ((now.line - 1) % kLines == 0) line_before(now, value);
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k) {
+        relax_line(stages_[stage][k], value);
+        if (is_own() && now.line + k < lines_.count) store(now, k, value);
       }
-    meet_everybody();  // the next axis crosses the tiles
+      if ((now.line + kGroup - 1) % kLines == 0 && now.line + kGroup < lines_.count) leave(now, value);
+      now = after(now);
+      stage = stage + 1 < kStages ? stage + 1 : 0;
+    }
   }
-
-  __device__ void meet_everybody() { meet_some(finished_, blockIdx.x, 0, gridDim.x - 1, ++round_); }
-  __device__ int round() const { return round_; }
 
  private:
-  // Some lines of a sweep: first, first + dir, ...
-  struct Lines {
-    int dir, first, count;
-  };
-
-  // The blocks of the tiles around this one have finished the round before this: the line before the first is final.
-  __device__ void wait_for_neighbours(int tile, int across_v, int tiles) const {
-    const int t = threadIdx.x;
-    if (t < 9) {
-      const int v = tile % across_v + t % 3 - 1, other = tile + (t / 3 - 1) * across_v + t % 3 - 1;
-      if (v >= 0 && v < across_v && other >= 0 && other < tiles) wait_until(finished_ + other % gridDim.x, round_ - 1);
-    }
-    __syncthreads();
-  }
-
-  __device__ float* mine(int line) const { return lines_ + line * S::kLine + S::kFirst + u_ * S::kRow + v_; }
-  __device__ static constexpr int tap(int k) { return Volume ? (k / 3 - 1) * S::kRow + k % 3 - 1 : k - 1; }
-
-  // NaN where there is no edge.
-  __device__ void costs(const Axis& axis, const Lines& lines, float (&cost)[S::kLines][S::kTaps]) const {
-#pragma unroll
-    for (int n = 0; n < S::kLines; ++n)
-#pragma unroll
-      for (int k = 0; k < S::kTaps; ++k) cost[n][k] = 0.f;
-#pragma unroll 1
-    for (int c = 0; c < a_.channels; ++c) {
-      const float* channel = image_ + c * pixels_;
-      const uint8_t* barrier = c == 0 ? barrier_ : nullptr;
-      stage(axis, lines, nan(), [&](int64_t p) { return image_value(channel, barrier, p); });
-      __syncthreads();
-#pragma unroll
-      for (int n = 0; n < S::kLines; ++n) {
-        const float here = *mine(n + 1);
-#pragma unroll
-        for (int k = 0; k < S::kTaps; ++k) cost[n][k] += edge_term<M>(here - mine(n)[tap(k)]);
-      }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int n = 0; n < S::kLines; ++n)
-#pragma unroll
-      for (int k = 0; k < S::kTaps; ++k) cost[n][k] = edge_cost<M>(a_, cost[n][k], step(axis, k));
-  }
-
-  __device__ static float step(const Axis& axis, int k) {
-    if (!Volume) return k == 1 ? axis.straight : axis.v_step;
-    return k == 4 ? axis.straight : k / 3 == 1 ? axis.v_step : k % 3 == 1 ? axis.u_step : axis.corner;
-  }
-
-  __device__ void relax_lines(const Axis& axis, const Lines& lines, const float (&cost)[S::kLines][S::kTaps]) const {
-    stage(axis, lines, infinity(), [&](int64_t p) { return load_shared_by_blocks(out_ + p); });
-    __syncthreads();
-#pragma unroll
-    for (int n = 0; n < S::kLines; ++n) {
-      if (n >= lines.count) break;
-      const float* from = mine(n);
-      float value = *mine(n + 1);
-#pragma unroll
-      for (int k = 0; k < S::kTaps; ++k) value = relax<M>(value, from[tap(k)], step(axis, k), cost[n][k]);
-      *mine(n + 1) = value;
-      __syncthreads();
-    }
-    store(axis, lines);
-    __syncthreads();
-  }
-
-  // One pixel of some lines: where it is in the image and in shared memory.
+  // A group of lines: line, line + 1, ... of a column, which is a tile of an image. Line 0 is where the sweep begins.
   struct Place {
-    int64_t pixel;
-    int shared;
-    bool inside, own;  // is it in the image, is it not of the margin
+    int column, line;
+    int64_t cost, distance;  // offsets of the first line, for this thread
   };
 
-  // The pixels that a thread moves are i = threadIdx.x, + kThreads, ... of `count` lines, -1 (the line before) or 0
-  // being the first. Neighbours in memory go to neighbouring threads: where the lines lie side by side, a thread's
-  // neighbour has the next line of the same lane.
-  template <int First>
-  __device__ Place place(const Axis& axis, const Lines& lines, int i) const {
-    constexpr int kCount = S::kLines - First;
-    const bool turned = axis.v_stride != 1;
-    const int lane = turned ? i / kCount : i % S::kThreads, n = (turned ? i % kCount : i / S::kThreads) + First;
-    const int u = lane / S::kV, v = lane % S::kV;
-    Place place;
-    place.pixel =
-        (lines.first + lines.dir * n) * axis.line_stride + (u0_ + u) * axis.u_stride + (v0_ + v) * axis.v_stride;
-    place.shared = (n + 1) * S::kLine + S::kFirst + u * S::kRow + v;
-    place.inside = unsigned(u0_ + u) < unsigned(axis.us) && unsigned(v0_ + v) < unsigned(axis.vs) && n < lines.count;
-    place.own = unsigned(u - S::kMarginU) < unsigned(S::kTileU) && unsigned(v - S::kMarginV) < unsigned(S::kTileV);
-    return place;
+  __device__ Place place(int column, int line) const {
+    const int image = column / lines_.tiles(), tile = column % lines_.tiles();
+    const int64_t lane = int64_t(tile) * kTile + kEach * threadIdx.x;
+    const int there = s_.back ? lines_.count - 1 - line : line, gap = s_.back ? there : there - 1;
+    return {column, line, image / s_.a.sets * 3 * lines_.plane() + int64_t(gap) * lines_.pitch() + lane,
+            image * lines_.plane() + int64_t(there) * lines_.pitch() + lane};
   }
 
-  // load(pixel) of all pixels of the lines and of the line before them, to shared memory.
-  //
-  // NOTE: the block beside this one may have written the distances that the margin reads, or not yet. Either will do: a
-  // distance that has taken from the line before keeps its value when it does so again.
-  template <class Load>
-  __device__ void stage(const Axis& axis, const Lines& lines, float outside, Load load) const {
-#pragma unroll 1
-    for (int n = 0; n <= S::kLines; n += S::kBatch) {
-      float value[S::kBatch];
+  // Some more lines, or the next column's of this round, or the first column's of the next round.
+  __device__ Place after(const Place& p) const {
+    const int line = p.line + kGroup, first = (p.line - 1) / kLines * kLines + 1;
+    if (line < first + kLines && line < lines_.count)
+      return {p.column, line, p.cost + kGroup * stride_, p.distance + kGroup * stride_};
+    const int column = p.column + gridDim.x;
+    return column < columns_ ? place(column, first) : place(blockIdx.x, first + kLines);
+  }
+
+  __device__ static float4 load4(const float* p) { return __ldg(reinterpret_cast<const float4*>(p)); }
+
+  // Asks for the lines of a place; the place after it.
+  __device__ Place fetch(const Place& p, int stage) const {
+    const int64_t from_left = (s_.back ? 2 : 1) * lines_.plane(), from_right = (s_.back ? 1 : 2) * lines_.plane();
+    const float *from = s_.from + p.distance, *cost = s_.costs + p.cost;
 #pragma unroll
-      for (int k = 0; k < S::kBatch; ++k) {
-        const Place from = place<-1>(axis, lines, threadIdx.x + (n + k) * S::kThreads);
-        value[k] = from.inside ? load(from.pixel) : outside;
+    for (int k = 0; k < kGroup; ++k) {
+      if (p.line + k < lines_.count) {
+        float4(*line)[kWarp] = stages_[stage][k];
+        copy_early(&line[kDistance][threadIdx.x], from);
+        copy_early(&line[kStraight][threadIdx.x], cost);
+        copy_early(&line[kFromLeft][threadIdx.x], cost + from_left);
+        copy_early(&line[kFromRight][threadIdx.x], cost + from_right);
       }
+      from += stride_, cost += stride_;
+    }
+    end_group();
+    return p.line < lines_.count ? after(p) : p;
+  }
+
+  __device__ void store(const Place& p, int k, const float (&value)[kEach]) const {
+    float* to = s_.to + p.distance + k * stride_;
+    *reinterpret_cast<float4*>(to) = make_float4(value[0], value[1], value[2], value[3]);
+  }
+
+  // Not of the margin.
+  __device__ static bool is_own() { return unsigned(kEach * threadIdx.x - kLines) < unsigned(kTile); }
+
+  // The line before those of a place, which is the first of its round.
+  __device__ void line_before(const Place& p, float (&before)[kEach]) const {
+    if (p.line == 1) {
+      const float4 first = load4(s_.from + p.distance - stride_);
+      before[0] = first.x, before[1] = first.y, before[2] = first.z, before[3] = first.w;
+      if (is_own()) store(p, -1, before);
+    } else if (uint64_t* words = words_of(p, (p.line - 1) / kLines - 1)) {
+      TwoWords low, high;
+      do low = load_words(words), high = load_words(words + 2);
+      while (!(is_of(low.first, s_.number) && is_of(low.second, s_.number) && is_of(high.first, s_.number) &&
+               is_of(high.second, s_.number)));
+      before[0] = distance_of(low.first), before[1] = distance_of(low.second);
+      before[2] = distance_of(high.first), before[3] = distance_of(high.second);
+    }
+    __syncwarp();
+  }
+
+  // The last line of a round, for the neighbours and for this warp.
+  __device__ void leave(const Place& p, const float (&value)[kEach]) const {
+    if (!is_own()) return;
+    uint64_t* words = words_of(p, (p.line - 1) / kLines);
+    store_words(words, {word(value[0], s_.number), word(value[1], s_.number)});
+    store_words(words + 2, {word(value[2], s_.number), word(value[3], s_.number)});
+  }
+
+  // This thread's of a round; nullptr where there is no tile.
+  __device__ uint64_t* words_of(const Place& p, int round) const {
+    const int image = p.column / lines_.tiles(), tile = p.column % lines_.tiles();
+    const int lane = tile * kTile + int(kEach * threadIdx.x) - kLines, width = lines_.tiles() * kTile;
+    if (unsigned(lane) >= unsigned(width)) return nullptr;
+    return s_.words + (int64_t(image) * lines_.rounds() + round) * width + lane;
+  }
+
+  // relax() of the three pixels of the line before, which is `value` and becomes this line. What leaves to the right
+  // is added up by the thread that has the cost of that edge. The order in which the three are compared makes no
+  // difference: none is -0, as steps and costs are not, and fminf drops a NaN as relax() does.
+  __device__ void relax_line(const float4 (&line)[kParts][kWarp], float (&value)[kEach]) const {
+    float part[kParts][kEach];
 #pragma unroll
-      for (int k = 0; k < S::kBatch; ++k)
-        lines_[place<-1>(axis, lines, threadIdx.x + (n + k) * S::kThreads).shared] = value[k];
+    for (int p = 0; p < kParts; ++p) {
+      const float4 four = line[p][threadIdx.x];
+      part[p][0] = four.x, part[p][1] = four.y, part[p][2] = four.z, part[p][3] = four.w;
+    }
+    float left[kEach + 1], right[kEach + 1];  // left[i + 1]: reaches lane i + 1
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      right[i] = step_away<M>(value[i], diagonal_);
+      left[i + 1] = right[i] + part[kFromLeft][i];
+    }
+    left[0] = __shfl_up_sync(kAll, left[kEach], 1);
+    right[kEach] = __shfl_down_sync(kAll, right[0], 1);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const float ahead = step_away<M>(value[i], straight_) + part[kStraight][i];
+      const float reached = fminf(fminf(ahead, left[i]), right[i + 1] + part[kFromRight][i]);
+      value[i] = reached < part[kDistance][i] ? reached : part[kDistance][i];
     }
   }
 
-  __device__ void store(const Axis& axis, const Lines& lines) const {
-#pragma unroll 4
-    for (int n = 0; n < S::kLines; ++n) {
-      const Place to = place<0>(axis, lines, threadIdx.x + n * S::kThreads);
-      if (to.inside && to.own) store_shared_by_blocks(out_ + to.pixel, lines_[to.shared]);
-    }
-  }
+  __device__ float square(bool x) const { return s_.a.spacing[x ? 2 : 1] * s_.a.spacing[x ? 2 : 1]; }
 
-  const GeodesicCuda& a_;
-  const int64_t pixels_;
-  const float* const image_;
-  const uint8_t* const barrier_;
-  float* const out_;
-  int* const finished_;
-  float* const lines_;  // [kLines + 1][kLine]: the line before, then those that are swept
-  const int u_, v_;     // lane of this thread
-  int u0_, v0_;         // lane of the first thread
-  int round_;
+  const Sweep& s_;
+  Stage* const stages_;
+  const RasterLines lines_;
+  const int columns_;
+  const int64_t stride_;
+  const float straight_, diagonal_;
 };
 
-// Squared spacings added in the order that FastGeodis adds them: serial axis first.
+// All blocks must be resident: they wait for one another.
 template <Metric M>
-__device__ Axis axis(const GeodesicCuda& a, int number) {
-  const float z = a.spacing[0] * a.spacing[0], y = a.spacing[1] * a.spacing[1], x = a.spacing[2] * a.spacing[2];
-  const int64_t row = a.nx, plane = row * a.ny;
-  const auto step = [&](float squared) { return edge_step<M>(a, squared); };
-  if (number == 0) return {a.nz, a.ny, a.nx, plane, row, 1, step(z), step(z + y), step(z + x), step((z + y) + x)};
-  if (number == 1) return {a.ny, a.nz, a.nx, row, plane, 1, step(y), step(y + z), step(y + x), step((y + z) + x)};
-  return {a.nx, a.nz, a.ny, 1, plane, row, step(x), step(x + z), step(x + y), step((x + y) + z)};
+__global__ void __launch_bounds__(kWarp) raster_sweep_kernel(const __grid_constant__ Sweep s) {
+  __shared__ Stage stages[kStages];
+  Sweeper<M>(s, stages).run();
 }
 
-// Grid: (blocks of an image, images that are worked on at a time); all blocks must be resident.
-template <Metric M, bool Volume>
-__global__ void __launch_bounds__(Shape<Volume>::kThreads, Shape<Volume>::kBlocksPerProcessor)
-    raster_kernel(const __grid_constant__ GeodesicCuda a) {
-  using S = Shape<Volume>;
-  __shared__ float lines[(S::kLines + 1) * S::kLine];
-  for (int i = threadIdx.x; i < (S::kLines + 1) * S::kLine; i += S::kThreads)
-    lines[i] = infinity();  // the borders stay
-  const int64_t pixels = int64_t(a.nz) * a.ny * a.nx, stride = int64_t(gridDim.x) * S::kThreads;
-  const int64_t mine = int64_t(blockIdx.x) * S::kThreads + threadIdx.x;
-  int round = 0;
-  for (int image = blockIdx.y; image < a.batch * a.sets; image += gridDim.y) {
-    const int b = image / a.sets, set = image % a.sets;
-    float* out = a.out + image * pixels;
-    Sweeper<M, Volume> sweeper(a, b, set, a.workspace + blockIdx.y * gridDim.x, round, lines);
-    for (int64_t p = mine; p < pixels; p += stride) store_shared_by_blocks(out + p, start_value(a, b, set, p));
-    sweeper.meet_everybody();
-    for (int n = 0; n < a.iterations; ++n)
-#pragma unroll 1
-      for (int number = Volume ? 0 : 1; number < 3; ++number) sweeper.sweep(axis<M>(a, number));
-    for (int64_t p = mine; a.limit < infinity() && p < pixels; p += stride)
-      if (load_shared_by_blocks(out + p) > a.limit) store_shared_by_blocks(out + p, infinity());
-    round = sweeper.round();
+template <Metric M>
+class Launches {
+ public:
+  Launches(const GeodesicCuda& a, cudaStream_t stream) : a_(a), workspace_(a), stream_(stream) {}
+
+  void run() {
+    prepare_raster<M>(a_, workspace_, stream_);
+    for (int n = 0; n < std::max(a_.iterations, 1); ++n) {
+      if (n < a_.iterations) sweep(false);
+      turn_raster(a_, workspace_, false, false, stream_);
+      if (n < a_.iterations) sweep(true);
+      turn_raster(a_, workspace_, true, n + 1 >= a_.iterations, stream_);
+    }
   }
-}
 
-// Tiles of the axis that has the most.
-template <bool Volume>
-int tiles(const GeodesicCuda& a) {
-  using S = Shape<Volume>;
-  const auto across = [](int us, int vs) {
-    return ((us + S::kTileU - 1) / S::kTileU) * ((vs + S::kTileV - 1) / S::kTileV);
-  };
-  return std::max({across(a.ny, a.nx) * int(Volume), across(a.nz, a.nx), across(a.nz, a.ny)});
-}
+ private:
+  // Forth, then back: the distances are where they were.
+  void sweep(bool along_x) {
+    const RasterLines lines = along_x ? workspace_.columns : workspace_.rows;
+    float* first = workspace_.distances[along_x];
+    float* second = workspace_.distances[!along_x];
+    if (lines.count == 1) return;
+    const int blocks = std::min(a_.batch * a_.sets * lines.tiles(), resident_blocks(kernel_, kWarp, kRasterName));
+    for (const bool back : {false, true}) {
+      Sweep s{a_,
+              lines,
+              workspace_.costs[along_x],
+              back ? second : first,
+              back ? first : second,
+              workspace_.words,
+              ++number_,
+              back,
+              along_x};
+      void* arguments[] = {&s};
+      check_cuda(cudaLaunchCooperativeKernel(kernel_, dim3(blocks), dim3(kWarp), arguments, 0, stream_), kRasterName);
+    }
+  }
 
-template <Metric M, bool Volume>
-void launch(GeodesicCuda a, cudaStream_t stream) {
-  const char* what = "geodesic_raster_cuda";
-  constexpr int threads = Shape<Volume>::kThreads;
-  const int room = resident_blocks(raster_kernel<M, Volume>, threads, what), across = std::min(tiles<Volume>(a), room);
-  const dim3 grid(across, std::min(a.batch * a.sets, room / across));
-  check_cuda(cudaMemsetAsync(a.workspace, 0, sizeof(int) * grid.x * grid.y, stream), what);
-  void* arguments[] = {&a};
-  check_cuda(cudaLaunchCooperativeKernel(raster_kernel<M, Volume>, grid, dim3(threads), arguments, 0, stream), what);
-}
+  static constexpr auto kernel_ = raster_sweep_kernel<M>;
+  const GeodesicCuda& a_;
+  const RasterWorkspace workspace_;
+  const cudaStream_t stream_;
+  int number_ = 0;
+};
 
 }  // namespace
 
 int64_t geodesic_raster_cuda_workspace(const GeodesicCuda& a) {
-  return int64_t(a.volume ? tiles<true>(a) : tiles<false>(a)) * a.batch * a.sets;
+  return a.volume ? geodesic_raster_volume_cuda_workspace(a) : RasterWorkspace(a).ints;
 }
 
 void geodesic_raster_cuda(const GeodesicCuda& a, void* stream) {
-  with_metric_and_grid(a, [&](auto metric, auto volume) {
-    launch<decltype(metric)::value, decltype(volume)::value>(a, static_cast<cudaStream_t>(stream));
-  });
+  if (a.volume) return geodesic_raster_volume_cuda(a, stream);
+  with_metric_and_grid(
+      a, [&](auto metric, auto) { Launches<decltype(metric)::value>(a, static_cast<cudaStream_t>(stream)).run(); });
 }
 
 }  // namespace fastprompt

@@ -36,10 +36,16 @@ __device__ float edge_cost(const GeodesicCuda& a, float sum, float step) {
   return step / static_cast<float>((1.0 - lambda) + lambda / (static_cast<double>(sqrtf(sum)) + 1e-5));
 }
 
+// The distance through a neighbour at `from` is what it is a step away plus the edge's cost.
+template <Metric M>
+__device__ float step_away(float from, float step) {
+  return M == Metric::fastgeodis ? from + step : from;
+}
+
 // min(value, the distance through a neighbour at `from`), as the CPU takes it: a NaN candidate loses.
 template <Metric M>
 __device__ float relax(float value, float from, float step, float cost) {
-  const float reached = M == Metric::fastgeodis ? (from + step) + cost : from + cost;
+  const float reached = step_away<M>(from, step) + cost;
   return reached < value ? reached : value;
 }
 

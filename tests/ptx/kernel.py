@@ -50,12 +50,13 @@ class Kernel:
         check_blocks=False,
         order=None,
         trace=None,
+        memory=None,
     ):
         """Run the kernel on numpy arrays, in place; returns the number of thread-instructions.
 
         args: one value per parameter: a C-contiguous array (a pointer to it), a number, None (a
             null pointer), or for a struct by value a tuple (struct format, *fields), in which
-            "P" takes an array. Missing last ones (Triton's scratch pointers) are 0.
+            "P" takes an array, or its bytes. Missing last ones (Triton's scratch pointers) are 0.
         smem: bytes of dynamic shared memory.
         batch: threads that are run together (whole blocks).
         racecheck: report accesses to shared memory that no barrier orders.
@@ -63,11 +64,12 @@ class Kernel:
         order: who runs when. None: all blocks in lock-step; "forward" or "reverse": block by block, the lowest
             or the highest first, in turns of some steps; a number: the seed of random turns of random warps.
         trace: a dict that receives the number of thread-instructions per opcode.
+        memory: {address: array}: what pointers among the bytes of a struct point to.
         """
         grid, block = shape3(grid), shape3(block)
         if self.program.function.block and shape3(self.program.function.block) != block:
             raise ValueError(f"the kernel wants blocks of {self.program.function.block}")
-        run = Launch(self, grid, block, args, smem, racecheck, check_blocks, trace)
+        run = Launch(self, grid, block, args, smem, racecheck, check_blocks, trace, memory or {})
         blocks = np.arange(np.prod(grid))
         if order == "reverse":
             blocks = blocks[::-1]
@@ -94,7 +96,7 @@ def shape3(shape):
 class Launch:
     """What all batches of one launch share."""
 
-    def __init__(self, kernel, grid, block, args, smem, racecheck, check_blocks, trace):
+    def __init__(self, kernel, grid, block, args, smem, racecheck, check_blocks, trace, memory):
         self.program, self.grid, self.block = kernel.program, grid, block
         self.racecheck, self.trace, self.count = racecheck, trace, 0
         self.constants = {}  # operands that are the same in every thread: see Batch.read
@@ -102,6 +104,8 @@ class Launch:
         self.memory = Memory(check_blocks)
         self.symbols = dict.fromkeys(kernel.program.dynamic_shared, kernel.program.shared_bytes)
         self.frame = np.full(kernel.program.frame_bytes, UNSET, np.uint8)
+        for address, array in memory.items():
+            self.memory.add(array, f"memory at {address:#x}", address)
         parameters = kernel.program.parameters
         if len(args) > len(parameters):
             raise ValueError(f"{len(args)} arguments for {len(parameters)} parameters")
@@ -114,6 +118,8 @@ class Launch:
         self.memory.freeze()
 
     def _pack(self, variable, value):
+        if isinstance(value, bytes):
+            return value
         if isinstance(value, tuple):
             fields = [self._address(variable, v) for v in value[1:]]
             return struct.pack(value[0], *fields).ljust(variable.nbytes, b"\0")

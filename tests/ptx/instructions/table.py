@@ -33,7 +33,7 @@ def bind(ins):
         ins.schedules = False
         return
     ins.run, allowed, ins.schedules = TABLE[ins.op[0]]
-    if ins.op[0] == "ld" and {"volatile", "acquire"} & set(ins.op):
+    if ins.op[0] == "ld" and ({"volatile", "acquire"} & set(ins.op) or {"relaxed", "b64"} <= set(ins.op)):
         ins.schedules = ins.yields = True
     unknown = [] if allowed is None else [m for m in ins.op[1:] if m not in allowed and not TYPE.match(m)]
     if unknown:
