@@ -20,7 +20,8 @@ if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   endif()
 endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 75-virtual) # one small image of PTX, which the driver compiles at its first use
+  # PTX, which the driver compiles at its first use; that of sm_75 knows no cp.async.
+  set(CMAKE_CUDA_ARCHITECTURES 75-virtual 80-virtual)
 endif()
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # the module imports where there is no driver
 enable_language(CUDA)

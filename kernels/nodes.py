@@ -4,11 +4,11 @@ and what a call does not give is a tensor of one element. No launcher: fastpromp
 Sums and softmax in float32; products in the type of the image, float32 ones as PRECISION says.
 """
 
-import triton
 import triton.language as tl
+from fastprompt.kernels.jit import jit
 
 
-@triton.jit
+@jit
 def to_image_kernel(
     image, position, query, bias, lengths, acc, top, weight, count, tokens, per_split, shared_by, bias_stride,
     length_stride,
@@ -49,7 +49,7 @@ def to_image_kernel(
     tl.store(weight + part, w, mask=j < rows)
 
 
-@triton.jit
+@jit
 def merge_kernel(acc, top, weight, out, splits, rows, C: tl.constexpr, BC: tl.constexpr, S: tl.constexpr):
     """Merges the splits of a row; 0 for one that looked at nothing. Grid (rows, prompts)."""
     j, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -63,7 +63,7 @@ def merge_kernel(acc, top, weight, out, splits, rows, C: tl.constexpr, BC: tl.co
     tl.store(out + (b * rows + j) * C + c, tl.sum(a * scale[:, None], 0) / tl.maximum(total, 1e-38), mask=c < C)
 
 
-@triton.jit
+@jit
 def to_prompt_kernel(
     image, position, key, bias, value, out_bias, lengths, count, tokens, shared_by, length_stride, out,
     C: tl.constexpr, BC: tl.constexpr, H: tl.constexpr, BT: tl.constexpr, BN: tl.constexpr,
@@ -93,7 +93,7 @@ def to_prompt_kernel(
     tl.store(out + b * C * count + at, new, mask=inside)
 
 
-@triton.jit
+@jit
 def position_kernel(
     q, rel_h, rel_w, bias_y, bias_x,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WY: tl.constexpr, WX: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
@@ -121,7 +121,7 @@ def position_kernel(
         tl.store(out + (n * H + h)[:, None] * window + k[None, :], score, mask=there[:, None] & (k < window)[None, :])
 
 
-@triton.jit
+@jit
 def window_kernel(
     q, k, v, pad_key, pad_value, bias_y, bias_x, out, scale,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WY: tl.constexpr, WX: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
