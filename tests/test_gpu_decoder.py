@@ -20,6 +20,12 @@ pytestmark = [
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}  # of the largest value
 
 
+@pytest.fixture(autouse=True)
+def float32_convolutions(monkeypatch):
+    """Those of hosts are torch's, TF32 unless it is told otherwise."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def moved(x, dtype=None):
     if isinstance(x, (list, tuple)):
         return [moved(y, dtype) for y in x]
