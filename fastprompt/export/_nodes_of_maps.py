@@ -8,6 +8,7 @@ from onnxscript import opset20 as op
 
 from fastprompt.export._node import node
 from fastprompt.ops import _torch_clicks, _torch_guidance, _torch_memory, _torch_pooling
+from fastprompt.ops.prior import LEVEL_EPS
 
 
 def click_map(
@@ -44,7 +45,11 @@ def similarity_argmax(features, rows, scale: float, eps: float, temperature: flo
 
 
 def prior_similarity(query, support, mask, eps: float):
-    return node("PriorSimilarity", query, support, mask, eps=eps)
+    """The node gives the largest cosines; the operator brings them from 0 to 1."""
+    most = op.Cast(node("PriorSimilarity", query, support, mask, eps=eps), to=1)
+    axis = op.Constant(value_ints=[1])
+    low, high = op.ReduceMin(most, axis), op.ReduceMax(most, axis)
+    return op.Div(op.Sub(most, low), op.Add(op.Sub(high, low), op.Constant(value_float=LEVEL_EPS)))
 
 
 def memory_read(q, k, v, scale: float):
