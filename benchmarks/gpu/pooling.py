@@ -162,4 +162,4 @@ def prior(channels: int, side: int, share: float, precision: str) -> Case:
     shape = f"{channels} x {side}^2, {share:.0%} of the support, {precision}"
     flops = 2 * channels * side**4 * share
     tolerance = {"highest": 1e-4, "high": 1e-2, "bfloat16": 3e-2}[precision]
-    return Case("prior_mask", shape, make, size * channels * side**2 * (1 + share), flops, 3, tolerance)
+    return Case("prior_mask", shape, make, size * channels * side**2 * (1 + share), flops, 4, tolerance)
