@@ -276,7 +276,7 @@ def image_to_prompt(
         image, image if position is None else position, keys, bias.float().contiguous(), values,
         keys if lengths is None else lengths, out_bias, out_bias if norm is None else norm, out, *[unused] * 4,
         count, each, 1, count, prompts // len(image), eps,
-        C=channels, BC=power_of_two(channels), BK=min(64, power_of_two(channels)), H=heads, T=tokens, TP=columns,
+        C=channels, BC=power_of_two(channels), BK=min(32, power_of_two(channels)), H=heads, T=tokens, TP=columns,
         BJ=max(32, columns), BN=tile, BQ=16, BM=16, HAS_POSITION=position is not None, HAS_LENGTHS=lengths is not None,
         RESIDUAL=residual, NORM=norm is not None, NEXT=False, PRECISION=precision or input_precision(image),
         num_warps=8, num_stages=1,

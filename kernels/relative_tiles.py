@@ -22,10 +22,14 @@ def forward_tile(arch: int, itemsize: int, width: int, kind: str) -> Tile:
     if arch < 80:
         return SMALL
     if itemsize == 4:
-        # Three products of both halves of every operand, in registers: eight warps, or those of sm_80 spill.
-        return Tile(64, 32, 4 if arch in (90, 100, 103) else 8, 2)
+        # Three products of both halves of every operand, in registers. wgmma takes its operands from shared memory.
+        if arch == 90:
+            return Tile(64, 32, 4, 2)
+        return Tile(64, 16, 8, 1) if width > 64 or arch in (100, 103) else Tile(64, 32, 8, 2)
     if kind == "grid" and arch in (90, 100, 103):
         return Tile(128, 64, 8, 3)  # two groups of warps share the keys: half the reads of one with 64 queries
+    if kind == "list" and arch in (100, 103):
+        return Tile(64, 64, 4, 1)  # with two stages 8 bytes spill
     return Tile(64, 64, 4, 2)  # a window of 196 fills 4 blocks; the one-hot places of a list need the registers
 
 

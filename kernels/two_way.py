@@ -155,10 +155,12 @@ class Run:
     def token_side(self, layer: int, sums: tuple[torch.Tensor, ...], eps: float) -> None:
         b, s, last = self.blocks, self.sizes, layer == self.depth - 1
         queries, keys, values = self.rows
+        narrow = {"BK": 16} if self.precision == "tf32x3" else {}  # with 32, 8 bytes spill
         tokens_kernel[(b.members * b.groups,)](
             *sums, sums[0].shape[1], self.prompt, self.tokens, self.work, self.parts, *self.own(layer), keys, self.bias,
             values, queries, self.counters.view(-1)[STAGES * layer :], b.each, self.count, b.number, b.members, eps,
-            **s, M=self.mlp, W=sums[0].shape[3], BH=self.hidden(), LAST=last, **self.meeting(sums), **self.blocked,
+            **s, M=self.mlp, W=sums[0].shape[3], BH=self.hidden(), LAST=last, **self.meeting(sums),
+            **self.blocked | narrow,
         )  # fmt: skip
         if not last:
             self.tokens, self.work = self.work, self.tokens
@@ -187,6 +189,6 @@ class Run:
         last_kernel[(b.members * b.groups,)](
             *sums, sums[0].shape[1], self.tokens, self.parts, *self.own(self.depth), out,
             self.counters.view(-1)[STAGES * self.depth :], b.each, self.count, b.number, b.members, eps,
-            **s, **self.meeting(sums), num_warps=8, num_stages=2,
+            **s, **self.meeting(sums), num_warps=8, num_stages=2, enable_fp_fusion=False,
         )  # fmt: skip
         return out
