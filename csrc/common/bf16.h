@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/isa.h"
+
 namespace fastprompt {
 
 enum class Precision : int { highest = 0, high = 1, medium = 2 };
@@ -20,9 +22,11 @@ constexpr int64_t kBf16Rows = 16;     // unit of the rows
 struct Bf16Layout {
   int64_t row, along, down;
 };
-constexpr Bf16Layout in_rows(int64_t row) { return {row, kBf16Depth, kBf16Rows * row}; }
+FP_INLINE constexpr Bf16Layout in_rows(int64_t row) { return {row, kBf16Depth, kBf16Rows * row}; }
 // Each unit in a piece, so that AMX reads what comes from afar in its order.
-constexpr Bf16Layout in_units(int64_t depth) { return {kBf16Depth, kBf16Rows * kBf16Depth, kBf16Rows * depth}; }
+FP_INLINE constexpr Bf16Layout in_units(int64_t depth) {
+  return {kBf16Depth, kBf16Rows * kBf16Depth, kBf16Rows * depth};
+}
 
 // out (rows x 64) (+)= left (rows x depth) right (depth x 64)
 struct Bf16Product {
