@@ -128,7 +128,8 @@ def on_ptx(monkeypatch):
         for module in (kernels, backward):
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
                 kernel = getattr(module, name)
-                monkeypatch.setattr(module, name, OnPtx(getattr(kernel, "kernel", kernel), arch, **launch))
+                plain = kernel.kernel if isinstance(kernel, OnPtx) else kernel
+                monkeypatch.setattr(module, name, OnPtx(plain, arch, **launch))
 
     return install
 
