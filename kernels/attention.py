@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from fastprompt.kernels.jit import jit
 
+from fastprompt._gpu import products as products_of_float32
+
 
 @triton.jit
 def load_tile(image, position, n, c, count, token_stride, channel_stride, C: tl.constexpr, HAS_POSITION: tl.constexpr):
@@ -194,11 +196,8 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def input_precision(x: torch.Tensor) -> str:
-    """How ``tl.dot`` multiplies float32, as ``torch.get_float32_matmul_precision()`` says: float32 as three products of
-    TF32, whose error is float32's. Before sm_80 there is no TF32."""
-    if x.dtype != torch.float32 or x.device.type != "cuda" or torch.cuda.get_device_capability(x.device)[0] < 8:
-        return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    """How ``tl.dot`` multiplies: other types than float32 as they are, with one name, or each name compiles anew."""
+    return products_of_float32(x) if x.is_cuda and x.dtype == torch.float32 else "ieee"
 
 
 def power_of_two(count: int, least: int = 16) -> int:

@@ -25,9 +25,7 @@ class Kernel(triton.JITFunction):
     launched by its own ``[grid]``.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.compiled: dict[Any, tuple[Any, tuple[Any, ...]]] = {}
+    compiled: dict[Any, tuple[Any, tuple[Any, ...]]]
 
     def run(self, *arguments: Any, grid: Any, warmup: bool, **constants: Any) -> Any:
         key = torch.cuda.current_device(), tuple(map(kind, arguments)), tuple(constants.items())
@@ -47,5 +45,7 @@ def jit(function: Any = None, **options: Any) -> Any:
     """``triton.jit`` of a kernel that is launched; what other kernels call needs no more than ``triton.jit``."""
     if function is None:
         return lambda function: jit(function, **options)
-    interpreted = not isinstance(triton.jit(function, **options), triton.JITFunction)  # TRITON_INTERPRET=1
-    return triton.jit(function, **options) if interpreted else Kernel(function, **options)
+    kernel = triton.jit(function, **options)
+    if isinstance(kernel, triton.JITFunction):  # not with TRITON_INTERPRET=1
+        kernel.__class__, kernel.compiled = Kernel, {}
+    return kernel

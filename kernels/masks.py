@@ -11,7 +11,10 @@ Sums, LayerNorm and GELU in float32; products in the type of the image, float32 
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.attention import power_of_two
 from fastprompt.kernels.jit import jit
+
+from fastprompt._gpu import products
 
 # Tokens, channels of a step, warps, stages; 72 KiB of shared memory in either: one table for all from sm_80 on.
 # 32 tokens are 128 programs for SAM's 4096, about one per multiprocessor of a large GPU, and both products are mma;
@@ -94,18 +97,6 @@ def mask_head_kernel(
         write(gelu(fine), vectors, out, 4 * x + 2 * sx, 4 * y + 2 * sy, inside, masks, height, width, D, BD, BN)
 
 
-def power(n: int) -> int:
-    """The block that holds n rows or columns of a product."""
-    return max(16, triton.next_power_of_2(n))
-
-
-def precision_of(x: torch.Tensor) -> str:
-    """How products of float32 are made: "highest" as three products of tf32 (1e-6; "ieee" where there is no tf32)."""
-    if x.is_cuda and torch.cuda.get_device_capability(x.device)[0] < 8:
-        return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-
-
 def mask_head(
     image: torch.Tensor, vectors: torch.Tensor, conv1: torch.Tensor, bias1: torch.Tensor, norm_weight: torch.Tensor,
     norm_bias: torch.Tensor, conv2: torch.Tensor, bias2: torch.Tensor, detail1: torch.Tensor | None,
@@ -131,8 +122,8 @@ def mask_head(
         out if detail1 is None else detail1, out if detail2 is None else detail2, out,
         own[0], own[3] if channels_last else own[1], masks, height, width,
         1 if detail1 is None else batch // len(detail1), eps,
-        C=channels, M=middle, D=depth, BM=power(middle), BD=power(depth), BN=block, BC=step,
-        CHANNELS_LAST=channels_last, HAS_DETAIL=detail1 is not None, PRECISION=precision or precision_of(image),
+        C=channels, M=middle, D=depth, BM=power_of_two(middle), BD=power_of_two(depth), BN=block, BC=step,
+        CHANNELS_LAST=channels_last, HAS_DETAIL=detail1 is not None, PRECISION=precision or products(image),
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

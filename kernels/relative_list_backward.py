@@ -5,6 +5,7 @@ import triton.language as tl
 from fastprompt.kernels.jit import jit
 from fastprompt.kernels.relative_parts import (
     LOG2E,
+    add_to_keys,
     block_of,
     both_parts,
     halves,
@@ -51,14 +52,11 @@ def listed_keys_kernel(
         s = tl.dot(one_h, tl.trans(low), tl.dot(one_h, tl.trans(high), s))
         high, low = halves(far + at * (HEIGHT + WIDTH) + HEIGHT, WIDTH, BW)
         s = tl.dot(one_w, tl.trans(low), tl.dot(one_w, tl.trans(high), s))
-        p = tl.exp2(s - tl.load(log_weight + i, mask=i < count, other=float("inf"))[None, :] * LOG2E)
+        weight = tl.load(log_weight + i, mask=i < count, other=float("inf")) * LOG2E
         g, g1 = both_parts(grad, at * (HEADS * D), D, D0, D1)
-        dv = tl.dot(p.to(g.dtype), g, dv, input_precision=PRECISION)
-        ds = p * (product(value, value1, g, g1, D1, PRECISION) - tl.load(delta + at)[None, :])
-        dk = tl.dot(ds.to(query.dtype), query, dk, input_precision=PRECISION)
-        if D1 > 0:
-            dv1 = tl.dot(p.to(g.dtype), g1, dv1, input_precision=PRECISION)
-            dk1 = tl.dot(ds.to(query.dtype), query1, dk1, input_precision=PRECISION)
+        dk, dk1, dv, dv1 = add_to_keys(
+            s, weight, tl.load(delta + at), query, query1, g, g1, value, value1, dk, dk1, dv, dv1, D1, PRECISION
+        )
     write_rows(key_grad + rows, token * (HEADS * D), there, dk * scale, dk1 * scale, D, D0, D1)
     write_rows(value_grad + rows, token * (HEADS * D), there, dv, dv1, D, D0, D1)
 

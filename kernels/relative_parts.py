@@ -52,6 +52,22 @@ def products_with_table(
 
 
 @triton.jit
+def add_to_keys(
+    s, weight, mean, query, query1, g, g1, value, value1, dk, dk1, dv, dv1, D1: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Gradients of keys and values, with what some queries add: their logits s (keys, queries), the logs of their
+    weights and ``mean``, which is <gradient, output>, both in a row."""
+    p = tl.exp2(s - weight[None, :])
+    dv = tl.dot(p.to(g.dtype), g, dv, input_precision=PRECISION)
+    ds = p * (product(value, value1, g, g1, D1, PRECISION) - mean[None, :])
+    dk = tl.dot(ds.to(query.dtype), query, dk, input_precision=PRECISION)
+    if D1 > 0:
+        dv1 = tl.dot(p.to(g.dtype), g1, dv1, input_precision=PRECISION)
+        dk1 = tl.dot(ds.to(query.dtype), query1, dk1, input_precision=PRECISION)
+    return dk, dk1, dv, dv1
+
+
+@triton.jit
 def write_rows(out, at, valid, x, x1, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr):
     d = tl.arange(0, D0)
     inside = valid[:, None] & (d < D)[None, :]

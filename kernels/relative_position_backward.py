@@ -16,6 +16,7 @@ from fastprompt.kernels.jit import jit
 from fastprompt.kernels.relative_list_backward import listed_keys_kernel, listed_queries_kernel
 from fastprompt.kernels.relative_parts import (
     LOG2E,
+    add_to_keys,
     block_of,
     both_parts,
     columns_bias,
@@ -115,14 +116,11 @@ def keys_kernel(
         query, query1 = both_parts(q, at * token_step, D, D0, D1)
         s = product(key, key1, query, query1, D1, PRECISION) * (scale * LOG2E)
         s = turned_bias(s, far_h, far_h + count * HEIGHT, at, count, row, column, HEIGHT, WIDTH, ROWS, COLS)
-        p = tl.exp2(s - tl.load(log_weight + i, mask=i < count, other=float("inf"))[None, :] * LOG2E)
+        weight = tl.load(log_weight + i, mask=i < count, other=float("inf")) * LOG2E
         g, g1 = both_parts(grad, at * (HEADS * D), D, D0, D1)
-        dv = tl.dot(p.to(g.dtype), g, dv, input_precision=PRECISION)
-        ds = p * (product(value, value1, g, g1, D1, PRECISION) - tl.load(delta + at)[None, :])
-        dk = tl.dot(ds.to(query.dtype), query, dk, input_precision=PRECISION)
-        if D1 > 0:
-            dv1 = tl.dot(p.to(g.dtype), g1, dv1, input_precision=PRECISION)
-            dk1 = tl.dot(ds.to(query.dtype), query1, dk1, input_precision=PRECISION)
+        dk, dk1, dv, dv1 = add_to_keys(
+            s, weight, tl.load(delta + at), query, query1, g, g1, value, value1, dk, dk1, dv, dv1, D1, PRECISION
+        )
     write_rows(key_grad + rows, token * (HEADS * D), there, dk * scale, dk1 * scale, D, D0, D1)
     write_rows(value_grad + rows, token * (HEADS * D), there, dv, dv1, D, D0, D1)
 

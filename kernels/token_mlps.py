@@ -10,8 +10,10 @@ Sums in float32; products in the type of the tokens, float32 ones as ``precision
 import torch
 import triton
 import triton.language as tl
+from fastprompt.kernels.attention import power_of_two
 from fastprompt.kernels.jit import jit
-from fastprompt.kernels.masks import power, precision_of
+
+from fastprompt._gpu import products
 
 
 @triton.jit
@@ -107,18 +109,18 @@ def token_mlps(
     tiles = triton.cdiv(prompts, block)
     arrived = (torch.empty if layers > 2 else torch.zeros)(tiles * mlps, dtype=torch.int32, device=tokens.device)
     kind = getattr(tl, str(tokens.dtype).removeprefix("torch."))
-    shared = {"BP": block, "BO": block, "PRECISION": precision or precision_of(tokens), "TYPE": kind, "num_warps": 4}
+    shared = {"BP": block, "BO": block, "PRECISION": precision or products(tokens), "TYPE": kind, "num_warps": 4}
     x, row, starts = tokens, count * channels, tuple(channels * r for r in rows)
     for n in range(layers - 1):
         inputs, outputs = x.shape[-1], len(stage[n][0][0])
         grid = triton.cdiv(outputs, block), mlps, tiles
-        sizes = {"INPUTS": inputs, "OUTPUTS": outputs, "BI": min(128, power(inputs)), **shared}
+        sizes = {"INPUTS": inputs, "OUTPUTS": outputs, "BI": min(128, power_of_two(inputs)), **shared}
         if n < layers - 2:
             out = tokens.new_empty(mlps, prompts, outputs, dtype=torch.float32)
             layer_kernel[grid](x, row, starts, *stage[n], out, arrived, prompts, **sizes)
             x, row, starts = out, outputs, tuple(k * prompts * outputs for k in range(mlps))
     widths = tuple(o.shape[1] for o in outs)
-    padded = power(max(widths))
+    padded = power_of_two(max(widths))
     parts = tokens.new_empty(tiles, mlps, grid[0], block, padded, dtype=torch.float32)
     last_kernel[grid](x, row, starts, *stage[-2], *stage[-1], widths, outs, parts, arrived, prompts, BW=padded, **sizes)
     return list(outs)

@@ -5,23 +5,12 @@ import os
 import numpy as np
 import torch
 from fastprompt.kernels import pooling, pruning, similarity
+from triton_cases import DEVICE, normal, plain
 
 from fastprompt.ops import prior as prior_mask
 from fastprompt.ops.pooling import RESIZES
 from fastprompt.reference import pooling as reference_pooling
 from fastprompt.reference import pruning as reference_pruning
-
-DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def normal(seed, *shape, dtype="fp32"):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).to(DEVICE, DTYPES[dtype])
-
-
-def plain(x):
-    """float64 of the rounded inputs."""
-    return None if x is None else x.double().cpu().numpy()
 
 
 def bits(x):

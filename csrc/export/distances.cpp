@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "export/choose.h"
 #include "export/node.h"
 #include "geodesic/euclidean.h"
 #include "geodesic/geodesic.h"
@@ -34,16 +35,6 @@ void euclidean(Node& node) {
   a.threads = node.threads;
   a.out = node.float_output(0, shape);
   if (node.input(0).count()) euclidean_distance_transform(a);
-}
-
-template <class E>
-E choose(const std::string& given, std::initializer_list<const char*> names) {
-  int n = 0;
-  for (const char* name : names) {
-    if (given == name) return static_cast<E>(n);
-    ++n;
-  }
-  throw std::invalid_argument("an attribute has an unknown value: " + given);
 }
 
 void geodesic(Node& node) {

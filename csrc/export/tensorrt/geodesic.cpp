@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "export/choose.h"
 #include "export/tensorrt/difference.h"
 #include "export/tensorrt/plugin.h"
 #include "geodesic/cuda.h"
@@ -10,17 +11,6 @@ using namespace nvinfer1;
 
 namespace fastprompt::tensorrt {
 namespace {
-
-// The place of a text in a list, as the enum that has the same order.
-template <class E>
-E choose(const std::string& given, std::initializer_list<const char*> names) {
-  int n = 0;
-  for (const char* name : names) {
-    if (given == name) return static_cast<E>(n);
-    ++n;
-  }
-  throw std::invalid_argument("an attribute has a value that the plugin does not know: " + given);
-}
 
 int64_t count(const Dims& dims) {
   int64_t product = 1;
