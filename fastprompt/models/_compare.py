@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from fastprompt._text import Progress, table
 
@@ -30,12 +31,12 @@ class Difference:
     @property
     def iou(self) -> float | None:
         """Mean over the masks."""
-        return statistics.fmean(self.ious) if self.ious else None
+        return sum(self.ious) / len(self.ious) if self.ious else None
 
     @property
     def cosine(self) -> float | None:
         """Mean over the images."""
-        return statistics.fmean(self.cosines) if self.cosines else None
+        return sum(self.cosines) / len(self.cosines) if self.cosines else None
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Comparison:
             rows.append([x.name or "(the output)", str(x.shape), *numbers, f"{x.cosine:.6f}" if x.cosines else ""])
         times = [["", "min ms", "median ms"]]
         for name, spent in (("before", self.before), ("after", self.after)):
-            times.append([name, f"{min(spent):.1f}", f"{statistics.median(spent):.1f}"])
+            times.append([name, f"{min(spent):.1f}", f"{np.median(spent):.1f}"])
         text = table(rows, right=range(2, 7), indent=0), table(times, right=(1, 2), indent=0)
         return f"{text[0]}\n\n{text[1]}\n{self.ratio:.2f} times, {len(self.before)} rounds interleaved"
 
