@@ -10,7 +10,7 @@ docs:     ; pdoc --math --docformat google -o site fastprompt
 stubs:    ; pybind11-stubgen fastprompt._C -o build/stubs
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
 peers:    ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
-gpu-table: ; $(PYTHON) tests/gpu_resources.py --write
+gpu-table: ; $(PYTHON) tests/support/gpu_resources.py --write
 gpu-roofline: ; $(PYTHON) benchmarks/gpu/roofline.py --write
 # On a machine with a GPU and nvcc: builds, runs every GPU test, then the latency suite; commit docs/gpu_*.
 gpu-report:

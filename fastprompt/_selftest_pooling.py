@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt._selftest import Check, compare
-from fastprompt.ops.pooling import PRESETS
+from fastprompt.ops.pooling.means import PRESETS
 
 
 def checks() -> Iterator[Check]:

@@ -15,10 +15,10 @@ from fastprompt.metrics import ClickMetrics
 from fastprompt.metrics import _counts as counts
 from fastprompt.metrics._accumulator import check_thresholds
 from fastprompt.metrics.clicks import check_clicks
-from fastprompt.ops import clicks
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import labelled, prediction
-from fastprompt.ops._grid import check_number
+from fastprompt.ops._checks import check_number
+from fastprompt.ops.clicks import simulator as clicks
 
 Predictor = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt.ops.geodesic import geodesic_distance, geodesic_symmetric_filter
+from fastprompt.ops.geodesic.distances import geodesic_distance, geodesic_symmetric_filter
 
 __all__ = ["clean", "divide", "prompt_seeds", "segment"]
 

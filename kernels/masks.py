@@ -1,129 +1,130 @@
-"""SAM's mask head on a GPU: from image tokens to the logits of every mask in one launch.
+"""Masks of an image's size from low-resolution logits on a GPU: resizing, threshold, area, box and stability score.
 
-The arithmetic of ``fastprompt.reference.masks``. A transposed convolution of kernel and stride 2 is a product with its
-weights as they lie, (C, 4 M): column 4 m + 2 y + x is channel m of sub-pixel (y, x). So a tile of tokens goes through
-both convolutions, LayerNorm, GELU and the masks' vectors in registers: the up-scaled image, 16 times as many pixels, is
-never written.
-
-Sums, LayerNorm and GELU in float32; products in the type of the image, float32 ones as ``precision`` says.
+Two launches: the masks with the counts of every tile, then the sum of these counts. The logits are never written at
+full size unless they are asked for; every output pixel is the sum of the few inputs that ``ops._resize.taps`` names for
+its row and its column, columns first, as on the CPU. No atomics: the counts are the same in every run.
 """
+
+import functools
 
 import torch
 import triton
 import triton.language as tl
-from fastprompt.kernels.attention import power_of_two
 from fastprompt.kernels.jit import jit
 
-from fastprompt._gpu import products
+from fastprompt.ops.masks.taps import taps
 
-# Tokens, channels of a step, warps, stages; 72 KiB of shared memory in either: one table for all from sm_80 on.
-# 32 tokens are 128 programs for SAM's 4096, about one per multiprocessor of a large GPU, and both products are mma;
-# with 64, float32 spills. float32: three products of TF32 take 200 registers with 8 warps and spill with 4. Half
-# precision: with two stages ptxas spills on sm_100.
-TILES = {torch.float32: (32, 32, 8, 2), torch.float16: (32, 64, 8, 3), torch.bfloat16: (32, 64, 8, 3)}
-
-
-@triton.jit
-def gelu(x):
-    return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
-
-
-@triton.jit
-def write(
-    features, vectors, out, x, y, inside, masks, height, width, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr
-):
-    """Products of the features (BN, 4 BD) of 2 x 2 pixels from (x, y) on with the vector of every mask."""
-    d, s = tl.arange(0, 4 * BD) // 4, tl.arange(0, 4)
-    at = (y[:, None] + (s // 2)[None, :]) * 4 * width + x[:, None] + (s % 2)[None, :]
-    for k in range(masks):
-        vector = tl.load(vectors + k * D + d, mask=d < D, other=0.0).to(tl.float32)
-        pixels = tl.sum(tl.reshape(features * vector[None, :], (BN, BD, 4)), 1)
-        tl.store(out + tl.cast(k, tl.int64) * 16 * height * width + at, pixels, mask=inside[:, None])
+COUNTS = 7  # over threshold, over threshold + offset, over threshold - offset, x0, y0, x1, y1
+FAR = tl.constexpr(1 << 30)
 
 
 @jit
-def mask_head_kernel(
-    image, vectors, conv1, bias1, norm_weight, norm_bias, conv2, bias2, detail1, detail2, out,
-    prompt_stride, stride, masks, height, width, shared_by, eps,
-    C: tl.constexpr, M: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
-    BC: tl.constexpr, CHANNELS_LAST: tl.constexpr, HAS_DETAIL: tl.constexpr, PRECISION: tl.constexpr,
+def resize_kernel(
+    logits, row_index, row_weight, column_index, column_weight, out, counts, height, width, rows, columns, threshold,
+    offset, ROW_TAPS: tl.constexpr, COLUMN_TAPS: tl.constexpr, KIND: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
-    """BN tokens of one prompt to 16 BN pixels of every mask. Grid (tiles of tokens x prompts)."""
-    count = height * width
-    tiles = tl.cdiv(count, BN)
-    b = (tl.program_id(0) // tiles).to(tl.int64)
-    n, c, column = tl.program_id(0) % tiles * BN + tl.arange(0, BN), tl.arange(0, BC), tl.arange(0, 4 * BM)
-    inside, m, s = n < count, column // 4, column % 4
-    image += b * prompt_stride
-    up = tl.zeros((BN, 4 * BM), tl.float32)
-    for first in range(0, C, BC):
-        there = first + c < C
-        at = n[:, None] * stride + (first + c)[None, :] if CHANNELS_LAST else n[:, None] + (first + c)[None, :] * stride
-        token = tl.load(image + at, mask=inside[:, None] & there[None, :], other=0.0)
-        conv = tl.load(conv1 + (first + c)[:, None] * 4 * M + column[None, :],
-                       mask=there[:, None] & (column < 4 * M)[None, :], other=0.0)  # fmt: skip
-        up = tl.dot(token, conv.to(token.dtype), up, input_precision=PRECISION)
-    up += tl.load(bias1 + m, mask=m < M, other=0.0).to(tl.float32)[None, :]
-    x, y = n % width, n // width
-    if HAS_DETAIL:
-        of_image = b // shared_by * count
-        detail1 += of_image * 4 * M
-        detail2 += of_image * 16 * D
-        at = ((m * 2 * height + s // 2)[None, :] + 2 * y[:, None]) * 2 * width + (s % 2)[None, :] + 2 * x[:, None]
-        up += tl.load(detail1 + at, mask=inside[:, None] & (m < M)[None, :], other=0.0).to(tl.float32)
-    vectors += b * masks * D
-    out += b * masks * 16 * count
-    m, column = tl.arange(0, BM), tl.arange(0, 4 * BD)
-    norm = tl.load(norm_weight + m, mask=m < M, other=0.0).to(tl.float32)
-    shift = tl.load(norm_bias + m, mask=m < M, other=0.0).to(tl.float32)
-    d, s = column // 4, column % 4
-    left, right = tl.split(tl.reshape(up, (BN, BM, 2, 2)))
-    u0, u2 = tl.split(left)
-    u1, u3 = tl.split(right)
-    for quarter in range(4):  # sub-pixel (sy, sx) of the first convolution; not unrolled: a third of the instructions
-        sy, sx = quarter // 2, quarter % 2
-        u = tl.where(sy == 0, tl.where(sx == 0, u0, u1), tl.where(sx == 0, u2, u3))
-        u = tl.where((m < M)[None, :], u - tl.sum(u, 1, keep_dims=True) / M, 0.0)
-        u *= tl.rsqrt(tl.sum(u * u, 1, keep_dims=True) / M + eps)
-        u = gelu(u * norm[None, :] + shift[None, :]).to(image.dtype.element_ty)
-        conv = tl.load(conv2 + m[:, None] * 4 * D + column[None, :],
-                       mask=(m < M)[:, None] & (column < 4 * D)[None, :], other=0.0)  # fmt: skip
-        fine = tl.dot(u, conv.to(u.dtype), input_precision=PRECISION)
-        fine += tl.load(bias2 + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
-        if HAS_DETAIL:
-            line = (d * 4 * height + 2 * sy + s // 2)[None, :] + 4 * y[:, None]
-            place = line * 4 * width + (2 * sx + s % 2)[None, :] + 4 * x[:, None]
-            fine += tl.load(detail2 + place, mask=inside[:, None] & (d < D)[None, :], other=0.0).to(tl.float32)
-        write(gelu(fine), vectors, out, 4 * x + 2 * sx, 4 * y + 2 * sy, inside, masks, height, width, D, BD, BN)
+    """BY rows of BX pixels of one mask. KIND 0: logits, 1: bytes, 2: bits. Grid (tiles x masks)."""
+    across, down = tl.cdiv(columns, BX), tl.cdiv(rows, BY)
+    tile = tl.program_id(0).to(tl.int64)
+    mask = tile // (across * down)
+    top, left = tl.program_id(0) // across % down * BY, tl.program_id(0) % across * BX
+    y, x = top + tl.arange(0, BY), left + tl.arange(0, BX)
+    logits += mask * height * width
+    total = tl.zeros((BY, BX), tl.float32)
+    for j in tl.static_range(ROW_TAPS):
+        row = tl.load(row_index + j * rows + y, mask=y < rows, other=0)
+        line = tl.zeros((BY, BX), tl.float32)
+        for k in tl.static_range(COLUMN_TAPS):
+            column = tl.load(column_index + k * columns + x, mask=x < columns, other=0)
+            weight = tl.load(column_weight + k * columns + x, mask=x < columns, other=0.0)
+            line += weight[None, :] * tl.load(logits + (row * width)[:, None] + column[None, :]).to(tl.float32)
+        weight = tl.load(row_weight + j * rows + y, mask=y < rows, other=0.0)
+        total += tl.where((weight != 0)[:, None], weight[:, None] * line, 0.0)  # not NaN for an input that is not meant
+    inside = (y < rows)[:, None] & (x < columns)[None, :]
+    over = inside & (total > threshold)
+    if KIND == 0:
+        tl.store(out + (mask * rows + y)[:, None] * columns + x[None, :], total, mask=inside)
+    elif KIND == 1:
+        tl.store(out + (mask * rows + y)[:, None] * columns + x[None, :], over.to(tl.uint8), mask=inside)
+    else:
+        bytes_ = (columns + 7) // 8
+        bits = tl.reshape(over.to(tl.int32) << (x % 8)[None, :], (BY, BX // 8, 8))
+        at = left // 8 + tl.arange(0, BX // 8)
+        tl.store(out + (mask * rows + y)[:, None] * bytes_ + at[None, :], tl.sum(bits, 2).to(tl.uint8),
+                 mask=(y < rows)[:, None] & (at < bytes_)[None, :])  # fmt: skip
+    counts += tile * 7
+    x, y = tl.broadcast_to(x[None, :], (BY, BX)), tl.broadcast_to(y[:, None], (BY, BX))
+    tl.store(counts, tl.sum(over.to(tl.int32)))
+    tl.store(counts + 1, tl.sum((inside & (total > threshold + offset)).to(tl.int32)))
+    tl.store(counts + 2, tl.sum((inside & (total > threshold - offset)).to(tl.int32)))
+    tl.store(counts + 3, tl.min(tl.where(over, x, FAR)))
+    tl.store(counts + 4, tl.min(tl.where(over, y, FAR)))
+    tl.store(counts + 5, tl.max(tl.where(over, x, 0)))
+    tl.store(counts + 6, tl.max(tl.where(over, y, 0)))
 
 
-def mask_head(
-    image: torch.Tensor, vectors: torch.Tensor, conv1: torch.Tensor, bias1: torch.Tensor, norm_weight: torch.Tensor,
-    norm_bias: torch.Tensor, conv2: torch.Tensor, bias2: torch.Tensor, detail1: torch.Tensor | None,
-    detail2: torch.Tensor | None, eps: float, precision: str | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """As ``fastprompt.mask_head``: (B, K, 4 H, 4 W) in the type of the image.
+@jit
+def facts_kernel(counts, area, box, stability, tiles, BT: tl.constexpr):
+    """What the tiles of one mask counted, in one place. Grid (masks)."""
+    mask = tl.program_id(0).to(tl.int64)
+    counts += mask * tiles * 7
+    here, above, below = tl.zeros((BT,), tl.int64), tl.zeros((BT,), tl.int64), tl.zeros((BT,), tl.int64)
+    x0, y0 = tl.full((BT,), FAR, tl.int32), tl.full((BT,), FAR, tl.int32)
+    x1, y1 = tl.zeros((BT,), tl.int32), tl.zeros((BT,), tl.int32)
+    for first in range(0, tiles, BT):
+        t = first + tl.arange(0, BT)
+        at, there = counts + t * 7, t < tiles
+        here += tl.load(at, mask=there, other=0)
+        above += tl.load(at + 1, mask=there, other=0)
+        below += tl.load(at + 2, mask=there, other=0)
+        x0 = tl.minimum(x0, tl.load(at + 3, mask=there, other=FAR))
+        y0 = tl.minimum(y0, tl.load(at + 4, mask=there, other=FAR))
+        x1 = tl.maximum(x1, tl.load(at + 5, mask=there, other=0))
+        y1 = tl.maximum(y1, tl.load(at + 6, mask=there, other=0))
+    total = tl.sum(here)
+    tl.store(area + mask, total)
+    tl.store(box + mask * 4, tl.where(total > 0, tl.min(x0), 0).to(tl.int64))
+    tl.store(box + mask * 4 + 1, tl.where(total > 0, tl.min(y0), 0).to(tl.int64))
+    tl.store(box + mask * 4 + 2, tl.max(x1).to(tl.int64))
+    tl.store(box + mask * 4 + 3, tl.max(y1).to(tl.int64))
+    tl.store(stability + mask, (tl.sum(above).to(tl.float64) / tl.sum(below).to(tl.float64)).to(tl.float32))
 
-    An image (B, C, H, W) that is a view of tokens (B, H W, C) is read as it lies, and one image of many prompts may be
-    expanded over them. All weights contiguous.
-    """
-    (batch, channels, height, width), masks = image.shape, vectors.shape[1]
-    middle, depth = conv2.shape[:2]
-    out = image.new_empty(batch, masks, 4 * height, 4 * width)
-    if out.numel() == 0:
-        return out
-    own = image.stride()
-    channels_last = own[1] == 1 and own[2] == width * own[3]
-    if not channels_last and own[2:] != (width, 1):
-        image, own = image.contiguous(), (channels * height * width, height * width, width, 1)
-    block, step, warps, stages = TILES[image.dtype]
-    mask_head_kernel[(triton.cdiv(height * width, block) * batch,)](
-        image, vectors, conv1, bias1, norm_weight, norm_bias, conv2, bias2,
-        out if detail1 is None else detail1, out if detail2 is None else detail2, out,
-        own[0], own[3] if channels_last else own[1], masks, height, width,
-        1 if detail1 is None else batch // len(detail1), eps,
-        C=channels, M=middle, D=depth, BM=power_of_two(middle), BD=power_of_two(depth), BN=block, BC=step,
-        CHANNELS_LAST=channels_last, HAS_DETAIL=detail1 is not None, PRECISION=precision or products(image),
-        num_warps=warps, num_stages=stages,
+
+@functools.lru_cache(maxsize=64)
+def taps_on(
+    inputs: int, frame: int | None, crop: int | None, outputs: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``taps`` on the device. Copied there at the first call with these sizes, which a CUDA graph cannot hold."""
+    index, weight = (torch.from_numpy(x.copy()).to(device) for x in taps(inputs, frame, crop, outputs))
+    return index, weight
+
+
+def resize_masks(
+    logits: torch.Tensor, size: list[int], frame: list[int], crop: list[int], threshold: float, output: str,
+    offset: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """As ``fastprompt.resize_masks``, of logits (M, h, w): masks, area (M), box (M, 4), stability (M)."""
+    logits = logits.contiguous()
+    count, height, width = logits.shape
+    rows, columns = size
+    kind = {"float32": 0, "packed": 2}.get(output, 1)
+    dtype = {"float32": torch.float32, "bool": torch.bool}.get(output, torch.uint8)
+    out = logits.new_empty(count, rows, (columns + 7) // 8 if kind == 2 else columns, dtype=dtype)
+    area, box = logits.new_empty(count, dtype=torch.int64), logits.new_empty(count, 4, dtype=torch.int64)
+    stability = logits.new_empty(count, dtype=torch.float32)
+    if count == 0:
+        return out, area, box, stability
+    axes = [
+        taps_on(inputs, frame[k] if frame else None, crop[k] if crop else None, size[k], logits.device)
+        for k, inputs in enumerate((height, width))
+    ]
+    block = 8, 128
+    tiles = triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1])
+    counts = logits.new_empty(count, tiles, COUNTS, dtype=torch.int32)
+    resize_kernel[(tiles * count,)](
+        logits, *axes[0], *axes[1], out.view(torch.uint8) if dtype == torch.bool else out, counts,
+        height, width, rows, columns, threshold, offset,
+        ROW_TAPS=len(axes[0][0]), COLUMN_TAPS=len(axes[1][0]), KIND=kind, BY=block[0], BX=block[1], num_warps=4,
     )  # fmt: skip
-    return out
+    facts_kernel[(count,)](counts, area, box, stability, tiles, BT=128, num_warps=4)
+    return out, area, box, stability

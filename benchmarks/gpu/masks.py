@@ -26,7 +26,7 @@ def head(prompts: int, masks: int, kind: str) -> tuple[Run, dict[str, Run], Any]
     import torch.nn.functional as F
 
     import fastprompt as fp
-    from fastprompt.ops._torch_masks import formula
+    from fastprompt.ops.masks.operators import formula
 
     dtype = getattr(torch, kind)
     image, vectors = normal(prompts, 256, 64, 64, dtype=dtype), normal(prompts, masks, 32, dtype=dtype)
@@ -53,7 +53,7 @@ def mlps(prompts: int, kind: str) -> tuple[Run, dict[str, Run], Any]:
     import torch
     import torch.nn.functional as F
 
-    from fastprompt.ops._torch_mlp import formula, token_mlps
+    from fastprompt.ops.decoder.mlps import formula, token_mlps
 
     dtype, rows = getattr(torch, kind), [1, 2, 3, 4, 0]
     tokens, weights = normal(prompts, 7, 256, dtype=dtype), []

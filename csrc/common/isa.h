@@ -3,7 +3,7 @@
 // A *.simd.cpp file is compiled once per instruction set inside `namespace FP_ISA`; FP_DECLARE_ISA(result, name, args)
 // declares all copies, FP_DISPATCH(name)(args...) calls the copy that this machine (or FASTPROMPT_ISA) selects.
 // NOTE: such a file must not use std:: templates or inline functions shared with other files: the linker keeps one
-// copy of them, perhaps the AVX-512 one, for every caller. tests/test_isa.py looks for such symbols.
+// copy of them, perhaps the AVX-512 one, for every caller. tests/core/test_isa.py looks for such symbols.
 #pragma once
 
 // For small functions in headers that *.simd.cpp files share with others: no copy of them is ever linked.

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "attention/prompt.h"
-#include "attention/relative.h"
+#include "encoder/relative.h"
 #include "export/node.h"
 
 namespace fastprompt {

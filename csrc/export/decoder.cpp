@@ -1,11 +1,11 @@
 // SAM's mask decoder of an exported model: the transformer alone, or with the MLPs and the mask head behind it.
 #include <algorithm>
 
-#include "attention/low_rank.h"
+#include "decoder/low_rank.h"
 #include "common/parallel.h"
 #include "export/two_way.h"
-#include "masks/head.h"
-#include "masks/mlp.h"
+#include "decoder/head.h"
+#include "decoder/mlp.h"
 
 namespace fastprompt {
 namespace {

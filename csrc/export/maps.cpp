@@ -1,8 +1,5 @@
 // Guidance maps, pooling, similarity and memory reads of an exported model.
-#include <algorithm>
-#include <cmath>
-
-#include "attention/memory.h"
+#include "memory/read.h"
 #include "export/node.h"
 #include "guidance/box.h"
 #include "guidance/click.h"
@@ -128,8 +125,6 @@ void most_similar(Node& node) {
   if (a.batch * a.pixels) similarity(a);
 }
 
-constexpr float kLevelEps = 1e-7f;  // PFENet's
-
 void prior(Node& node) {
   const Sizes query = node.input(0).shape, support = node.input(1).shape;
   need(query.size() == 3 && support.size() == 3 && query[1] == support[1] && query[0] > 0 && support[0] % query[0] == 0,
@@ -142,15 +137,7 @@ void prior(Node& node) {
   a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
   need(a.support_pixels > 0, "support must have pixels");
   a.out = node.float_output(0, {a.pairs, a.query_pixels});
-  if (a.pairs * a.query_pixels == 0) return;
-  prior_mask(a);
-  for (int64_t k = 0; k < a.pairs; ++k) {  // from 0 to 1
-    float* row = a.out + k * a.query_pixels;
-    const auto ends = std::minmax_element(row, row + a.query_pixels);
-    const bool known = std::none_of(row, row + a.query_pixels, [](float x) { return std::isnan(x); });
-    const float low = known ? *ends.first : NAN, range = *ends.second - low + kLevelEps;
-    for (int64_t n = 0; n < a.query_pixels; ++n) row[n] = (row[n] - low) / range;
-  }
+  if (a.pairs * a.query_pixels) prior_mask(a);
 }
 
 // ---------------------------------------------------------------- memory

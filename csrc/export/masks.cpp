@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "export/node.h"
-#include "masks/head.h"
+#include "decoder/head.h"
 #include "masks/resize.h"
 
 namespace fastprompt {

@@ -2,7 +2,7 @@
 #pragma once
 #include <functional>
 
-#include "attention/two_way.h"
+#include "decoder/two_way.h"
 #include "export/node.h"
 
 namespace fastprompt {

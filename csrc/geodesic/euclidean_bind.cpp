@@ -4,18 +4,13 @@
 using namespace fastprompt;
 
 FASTPROMPT_BIND(euclidean) {
-  // mask: (address, dtype, strides); shape: (batch, nz, ny, nx); spacing: (z, y, x).
-  m.def("euclidean_distance_transform",
-        [](const py::tuple& mask, std::uintptr_t out, const py::tuple& shape, const py::tuple& spacing, int threads) {
-          EuclideanTransform a{};
-          a.mask = {reinterpret_cast<const void*>(mask[0].cast<std::uintptr_t>()), DType::u8, {}};
-          for (int k = 0; k < 5; ++k) a.mask.stride[k] = mask[2].cast<py::tuple>()[k].cast<int64_t>();
-          a.out = reinterpret_cast<float*>(out);
-          int64_t* sizes[] = {&a.batch, &a.nz, &a.ny, &a.nx};
-          for (int k = 0; k < 4; ++k) *sizes[k] = shape[k].cast<int64_t>();
-          for (int k = 0; k < 3; ++k) a.spacing[k] = spacing[k].cast<double>();
-          a.threads = threads;
-          py::gil_scoped_release nogil;
-          euclidean_distance_transform(a);
-        });
+  define(m, "euclidean_distance_transform", [](Fields& f) {
+    EuclideanTransform a{};
+    a.mask = f.view("mask", "batch 1 nz ny nx");
+    f.need(a.mask.dtype == DType::u8, "mask", "must hold bool or uint8");
+    f.sizes({{"batch", &a.batch}, {"nz", &a.nz}, {"ny", &a.ny}, {"nx", &a.nx}});
+    f.numbers("spacing", a.spacing);
+    a.out = f.result("out", "batch 1 nz ny nx"), a.threads = f.threads();
+    f.run(euclidean_distance_transform, a);
+  });
 }

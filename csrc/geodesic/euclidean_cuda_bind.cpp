@@ -5,11 +5,12 @@ using namespace fastprompt;
 
 namespace {
 
-EuclideanCuda arguments(const py::tuple& shape) {
+EuclideanCuda euclidean_fields(Fields& f) {
+  f.on_gpu();
   EuclideanCuda a{};
-  a.batch = shape[0].cast<int64_t>();
-  int* sizes[] = {&a.nz, &a.ny, &a.nx};
-  for (int k = 0; k < 3; ++k) *sizes[k] = shape[k + 1].cast<int>();
+  a.mask = f.array<uint8_t>("mask", "batch 1 nz ny nx");
+  a.batch = f.size("batch"), a.nz = static_cast<int>(f.size("nz"));
+  a.ny = static_cast<int>(f.size("ny")), a.nx = static_cast<int>(f.size("nx"));
   return a;
 }
 
@@ -18,17 +19,16 @@ EuclideanCuda arguments(const py::tuple& shape) {
 FASTPROMPT_BIND(euclidean_cuda) {
   m.attr("euclidean_cuda_rows") = kEuclideanCudaRows;
   m.attr("euclidean_cuda_line") = kEuclideanCudaLine;
-  // shape: (batch, nz, ny, nx); floats of workspace.
-  m.def("euclidean_cuda_workspace", [](const py::tuple& shape) { return euclidean_cuda_workspace(arguments(shape)); });
-  // spacing: (z, y, x).
-  m.def("euclidean_distance_transform_cuda",
-        [](std::uintptr_t mask, std::uintptr_t out, std::uintptr_t workspace, const py::tuple& shape,
-           const py::tuple& spacing, std::uintptr_t stream) {
-          EuclideanCuda a = arguments(shape);
-          a.mask = reinterpret_cast<const uint8_t*>(mask);
-          a.out = reinterpret_cast<float*>(out), a.workspace = reinterpret_cast<float*>(workspace);
-          for (int k = 0; k < 3; ++k) a.spacing[k] = spacing[k].cast<double>();
-          py::gil_scoped_release nogil;
-          euclidean_cuda(a, reinterpret_cast<void*>(stream));
-        });
+  define(m, "euclidean_cuda_workspace", [](Fields& f) {
+    const EuclideanCuda a = euclidean_fields(f);
+    f.done();
+    return euclidean_cuda_workspace(a);
+  });
+  define(m, "euclidean_distance_transform_cuda", [](Fields& f) {
+    EuclideanCuda a = euclidean_fields(f);
+    a.out = f.result("out", "batch 1 nz ny nx"), a.workspace = f.result("workspace", "floats");
+    f.need(f.size("floats") >= euclidean_cuda_workspace(a), "workspace", "is too small");
+    f.numbers("spacing", a.spacing);
+    f.run(euclidean_cuda, a, f.stream());
+  });
 }

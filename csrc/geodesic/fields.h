@@ -4,7 +4,6 @@
 
 namespace fastprompt {
 
-// The fields of Geodesic, in their order; fastprompt/ops/geodesic.py:arguments has the same list, and `out` follows it.
-Geodesic geodesic_fields(const py::args& fields);
+Geodesic geodesic_fields(Fields& f);
 
 }  // namespace fastprompt

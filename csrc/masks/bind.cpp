@@ -4,9 +4,9 @@
 
 #include <vector>
 
-#include "attention/low_rank_bind.h"
-#include "masks/head.h"
-#include "masks/mlp.h"
+#include "decoder/low_rank_bind.h"
+#include "decoder/head.h"
+#include "decoder/mlp.h"
 #include "masks/resize.h"
 
 using namespace fastprompt;

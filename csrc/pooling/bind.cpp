@@ -7,57 +7,60 @@
 
 using namespace fastprompt;
 
-namespace {
-
-template <size_t Count>
-void fill(int64_t* const (&fields)[Count], const py::tuple& sizes) {
-  for (size_t k = 0; k < Count; ++k) *fields[k] = sizes[k].cast<int64_t>();
-}
-
-}  // namespace
-
 FASTPROMPT_BIND(pooling) {
-  m.def("masked_pool", [](const py::tuple& sizes, const py::handle& features, std::uintptr_t mask, bool bytes,
-                          int resize, bool align_corners, bool background, bool hard, float threshold, float eps,
-                          float empty, std::uintptr_t out, int threads) {
+  m.attr("prior_level_eps") = kPriorLevelEps;
+  define(m, "masked_pool", [](Fields& f) {
     MaskedPool a{};
-    fill({&a.batch, &a.channels, &a.height, &a.width, &a.masks, &a.mask_height, &a.mask_width}, sizes);
-    a.features = floats(features), a.mask = reinterpret_cast<const void*>(mask), a.bytes = bytes;
-    a.resize = static_cast<PoolResize>(resize), a.align_corners = align_corners, a.background = background;
-    a.hard = hard, a.threshold = threshold, a.eps = eps, a.empty = empty;
-    a.out = out_floats(out), a.threads = threads;
-    py::gil_scoped_release nogil;
-    masked_pool(a);
+    a.features = f.array("features", "batch channels height width");
+    const Array mask = f.strided("mask", "batch masks mask_height mask_width");
+    a.bytes = holds<uint8_t>(mask.kind);
+    a.mask = a.bytes ? static_cast<const void*>(f.array<uint8_t>("mask", "batch masks mask_height mask_width"))
+                     : f.array("mask", "batch masks mask_height mask_width");
+    f.sizes({{"batch", &a.batch}, {"channels", &a.channels}, {"height", &a.height}, {"width", &a.width}});
+    f.sizes({{"masks", &a.masks}, {"mask_height", &a.mask_height}, {"mask_width", &a.mask_width}});
+    a.resize = f.choice<PoolResize>("resize", {"features", "mask", "average"});
+    a.align_corners = f.flag("align_corners"), a.background = f.flag("background"), a.hard = f.flag("hard");
+    a.threshold = f.number<float>("threshold"), a.eps = f.number<float>("eps"), a.empty = f.number<float>("empty");
+    a.out = f.result("out", {a.batch, a.rows(), a.channels}), a.threads = f.threads();
+    f.run(masked_pool, a);
   });
-  m.def("similarity",
-        [](const py::tuple& sizes, const py::handle& features, const py::handle& row, float scale, float eps,
-           float temperature, int kind, float sharpest, std::uintptr_t out, int precision, int threads) {
-          Similarity a{};
-          fill({&a.batch, &a.channels, &a.pixels, &a.rows, &a.row_images}, sizes);
-          a.features = floats(features), a.row = floats(row);
-          a.scale = scale, a.eps = eps, a.temperature = temperature, a.sharpest = sharpest;
-          a.kind = static_cast<SimilarityOutput>(kind);
-          a.out = out_floats(out), a.index = reinterpret_cast<int64_t*>(out);
-          a.precision = static_cast<Precision>(precision), a.threads = threads;
-          py::gil_scoped_release nogil;
-          similarity(a);
-        });
-  m.def("prior_mask", [](const py::tuple& sizes, const py::handle& query, const py::handle& support,
-                         const py::handle& mask, float eps, std::uintptr_t out, int precision, int threads) {
+  define(m, "similarity", [](Fields& f) {
+    Similarity a{};
+    a.features = f.array("features", "batch channels pixels"), a.row = f.array("rows", "row_images rows channels");
+    f.sizes({{"batch", &a.batch}, {"channels", &a.channels}, {"pixels", &a.pixels}});
+    f.sizes({{"rows", &a.rows}, {"row_images", &a.row_images}});
+    f.need(a.row_images == 1 || a.row_images == a.batch, "rows", "must be of one image or of each");
+    a.scale = f.number<float>("scale"), a.eps = f.number<float>("eps");
+    a.temperature = f.number<float>("temperature"), a.sharpest = f.number<float>("sharpest");
+    a.kind = f.choice<SimilarityOutput>("kind", {"none", "softmax", "argmax"});
+    if (a.kind == SimilarityOutput::argmax)
+      a.index = f.result<int64_t>("out", {a.batch, a.pixels});
+    else
+      a.out = f.result("out", {a.batch, a.rows, a.pixels});
+    a.precision = f.precision(), a.threads = f.threads();
+    f.run(similarity, a);
+  });
+  define(m, "prior_mask", [](Fields& f) {
     PriorMask a{};
-    fill({&a.pairs, &a.shots, &a.channels, &a.query_pixels, &a.support_pixels}, sizes);
-    a.query = floats(query), a.support = floats(support), a.mask = floats(mask), a.eps = eps;
-    a.out = out_floats(out), a.precision = static_cast<Precision>(precision), a.threads = threads;
-    py::gil_scoped_release nogil;
-    prior_mask(a);
+    a.query = f.array("query", "images channels query_pixels");
+    a.support = f.array("support", "pairs channels support_pixels"), a.mask = f.array("mask", "pairs support_pixels");
+    f.sizes({{"pairs", &a.pairs}, {"channels", &a.channels}});
+    f.sizes({{"query_pixels", &a.query_pixels}, {"support_pixels", &a.support_pixels}});
+    const int64_t images = f.size("images");
+    f.need(a.pairs == 0 || (images > 0 && a.pairs % images == 0), "support", "must have as many shots for every query");
+    a.shots = images ? a.pairs / images : 0;
+    a.eps = f.number<float>("eps"), a.out = f.result("out", "pairs query_pixels");
+    a.precision = f.precision(), a.threads = f.threads();
+    f.run(prior_mask, a);
   });
-  m.def("film", [](const py::tuple& sizes, bool last, const py::handle& x, const py::handle& gamma,
-                   const py::handle& beta, std::uintptr_t out, int threads) {
+  define(m, "film", [](Fields& f) {
     Film a{};
-    fill({&a.batch, &a.channels, &a.inner, &a.images}, sizes);
-    a.last = last, a.x = floats(x), a.gamma = floats(gamma), a.beta = floats(beta);
-    a.out = out_floats(out), a.threads = threads;
-    py::gil_scoped_release nogil;
-    film(a);
+    a.last = f.flag("last");
+    a.x = f.array("x", a.last ? "images inner channels" : "images channels inner");
+    a.gamma = f.array("gamma", "batch channels"), a.beta = f.array("beta", "batch channels");
+    f.sizes({{"batch", &a.batch}, {"channels", &a.channels}, {"inner", &a.inner}, {"images", &a.images}});
+    f.need(a.images == 1 || a.images == a.batch, "x", "must be of one image or of each");
+    a.out = f.result("out", a.last ? "batch inner channels" : "batch channels inner"), a.threads = f.threads();
+    f.run(film, a);
   });
 }

@@ -37,10 +37,21 @@ void one_pair(const PriorMask& a, const Bf16* engine, int64_t pair) {
   });
 }
 
+// A row from 0 to 1.
+void level(float* row, int64_t count) {
+  const auto ends = std::minmax_element(row, row + count);
+  const bool known = std::none_of(row, row + count, [](float x) { return std::isnan(x); });
+  const float low = known ? *ends.first : NAN, range = *ends.second - low + kPriorLevelEps;
+  for (int64_t n = 0; n < count; ++n) row[n] = (row[n] - low) / range;
+}
+
 }  // namespace
 
 void prior_mask(const PriorMask& a) {
-  for (int64_t pair = 0; pair < a.pairs; ++pair) one_pair(a, bf16(a.precision), pair);
+  for (int64_t pair = 0; pair < a.pairs; ++pair) {
+    one_pair(a, bf16(a.precision), pair);
+    level(a.out + pair * a.query_pixels, a.query_pixels);
+  }
 }
 
 }  // namespace fastprompt

@@ -9,13 +9,15 @@
 namespace fastprompt {
 
 // out[q] = max over p of <query_q, m_p support_p> / (|query_q| |m_p support_p| + eps)
+constexpr float kPriorLevelEps = 1e-7f;  // PFENet's, of the normalisation to [0, 1]
+
 struct PriorMask {
   int64_t pairs, shots, channels, query_pixels, support_pixels;
   const float* query;    // (pairs / shots, channels, query_pixels)
   const float* support;  // (pairs, channels, support_pixels)
   const float* mask;     // (pairs, support_pixels); where it is 0 the similarity is 0, and nothing is read
   float eps;
-  float* out;  // (pairs, query_pixels); NaN where a length is not finite
+  float* out;  // (pairs, query_pixels), every row from 0 to 1; NaN where a length is not finite
   Precision precision;
   int threads;
 };

@@ -80,11 +80,9 @@ def backends() -> dict[str, dict[str, Any]]:
 
 def operators() -> dict[str, list[str]]:
     """The backends of every public function."""
-    from fastprompt._selftest import WITHOUT_KERNEL
-    from fastprompt.ops import __all__ as names
+    from fastprompt._selftest import WITHOUT_KERNEL, operators
 
-    functions = sorted(filter(str.islower, names))
-    return {name: ["numpy"] if name in WITHOUT_KERNEL else ["cpu", "reference"] for name in functions}
+    return {name: ["numpy"] if name in WITHOUT_KERNEL else ["cpu", "reference"] for name in operators()}
 
 
 def text(facts: dict[str, Any]) -> str:

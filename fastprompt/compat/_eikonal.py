@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from fastprompt import _C
-from fastprompt.ops._arrays import view
-from fastprompt.ops._grid import check_number, check_spacing
+from fastprompt.ops._checks import check_number
+from fastprompt.ops.geodesic.grid import check_spacing
 
 
 def eikonal_distance(image: Any, seeds: Any, *, lam: float, spacing: float | Sequence[float] = 1.0) -> Any:
@@ -35,8 +35,9 @@ def eikonal_distance(image: Any, seeds: Any, *, lam: float, spacing: float | Seq
     if dims not in (2, 3) or image.shape[1:] != seeds.shape:
         raise ValueError(f"image must be (C, *{seeds.shape}) for 2-D or 3-D seeds {seeds.shape}, got {image.shape}")
     lam, sizes = check_number("lam", lam, 0.0, 1.0), check_spacing(spacing, dims, dims)
-    out = np.empty(seeds.shape, np.float32)
     if dims == 2:
         image, seeds, sizes = image[:, None], seeds[None], (1.0, *sizes)
-    _C.geodesic_eikonal(view(image[None]), view(seeds[None, None]), out.ctypes.data, image.shape, dims == 3, lam, sizes)
-    return out
+    image, seeds = image[None], seeds[None, None]
+    out = np.empty(seeds.shape, np.float32)
+    _C.geodesic_eikonal(image=image, seeds=seeds, volume=dims == 3, lam=lam, spacing=sizes, out=out)
+    return out[0, 0] if dims == 3 else out[0, 0, 0]

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from fastprompt.compat._eikonal import eikonal_distance
-from fastprompt.ops._grid import Options, check_number, check_spacing
-from fastprompt.ops.geodesic import solve
+from fastprompt.ops._checks import check_number
+from fastprompt.ops.geodesic.distances import solve
+from fastprompt.ops.geodesic.grid import Options, check_spacing
 
 __version__ = "1.0.5"  # of the FastGeodis that this module follows
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt.ops._grid import check_options
-from fastprompt.ops.geodesic import solve
+from fastprompt.ops.geodesic.distances import solve
+from fastprompt.ops.geodesic.grid import check_options
 
 __all__ = ["geodesic2d_fast_marching", "geodesic2d_raster_scan", "geodesic3d_fast_marching", "geodesic3d_raster_scan"]
 

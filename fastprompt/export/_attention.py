@@ -109,7 +109,7 @@ def two_way(attributes: dict[str, Any], added: str = "") -> str:
 
 
 def weight_names(depth: int) -> list[str]:
-    """In the order of csrc/attention/two_way.h."""
+    """In the order of csrc/decoder/two_way.h."""
     attention = [f"{p}_{k}" for p in ("query", "key", "value", "out") for k in ("weight", "bias")]
     layer = [f"self_{x}" for x in attention] + ["norm1_weight", "norm1_bias"]
     layer += [f"to_image_{x}" for x in attention] + ["norm2_weight", "norm2_bias"]

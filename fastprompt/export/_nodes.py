@@ -11,18 +11,17 @@ from onnxscript import opset20 as op
 
 from fastprompt.export import _nodes_of_maps
 from fastprompt.export._node import endless, node, nothing
-from fastprompt.ops import (
-    _torch_attention,
-    _torch_decoder,
-    _torch_encoder,
-    _torch_euclidean,
-    _torch_geodesic,
-    _torch_masks,
-    _torch_mlp,
-    _torch_pruning,
-    _torch_relative,
-    _torch_two_way,
-)
+from fastprompt.ops.attention import operators as _torch_attention
+from fastprompt.ops.decoder import head_operator
+from fastprompt.ops.decoder import mlps as _torch_mlp
+from fastprompt.ops.decoder import two_way as _torch_two_way
+from fastprompt.ops.decoder import whole as _torch_decoder
+from fastprompt.ops.encoder import operators as _torch_encoder
+from fastprompt.ops.encoder import relative_operator as _torch_relative
+from fastprompt.ops.geodesic import euclidean_operator as _torch_euclidean
+from fastprompt.ops.geodesic import operators as _torch_geodesic
+from fastprompt.ops.masks import operators as _torch_masks
+from fastprompt.ops.pruning import operators as _torch_pruning
 
 
 def two_way(
@@ -191,7 +190,7 @@ TABLE: dict[Any, Any] = {
     _torch_mlp.token_mlps: token_mlps,
     _torch_encoder.normalised_linear: normalised_linear,
     _torch_encoder.residual_mlp: residual_mlp,
-    _torch_masks.mask_head: mask_head,
+    head_operator.mask_head: mask_head,
     _torch_masks._resize: resize_masks,
     _torch_relative._attention: relative_attention,
     _torch_attention.prompt_to_image: prompt_to_image,

@@ -7,8 +7,11 @@ from typing import Any
 from onnxscript import opset20 as op
 
 from fastprompt.export._node import node
-from fastprompt.ops import _torch_clicks, _torch_guidance, _torch_memory, _torch_pooling
-from fastprompt.ops.prior import LEVEL_EPS
+from fastprompt.ops.clicks import operators as _torch_clicks
+from fastprompt.ops.guidance import operators as _torch_guidance
+from fastprompt.ops.memory import operators as _torch_memory
+from fastprompt.ops.pooling import operators as _torch_pooling
+from fastprompt.ops.pooling.prior import LEVEL_EPS
 
 
 def click_map(

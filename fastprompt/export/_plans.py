@@ -175,7 +175,7 @@ def attention_sizes(image: Tensor, rows: Tensor, position: Tensor) -> tuple[int,
 
 
 def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
-    from fastprompt.kernels import nodes
+    from fastprompt.kernels import attention_nodes as nodes
 
     image, position, query, bias = given[:4]
     channels, heads, _ = attention_sizes(image, query, position)
@@ -208,7 +208,7 @@ def prompt_to_image(given: list[Tensor], attributes: dict[str, Any], precision: 
 
 
 def image_to_prompt(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
-    from fastprompt.kernels import nodes
+    from fastprompt.kernels import attention_nodes as nodes
 
     image, position, key = given[:3]
     channels, heads, most = attention_sizes(image, key, position)
@@ -228,7 +228,7 @@ def image_to_prompt(given: list[Tensor], attributes: dict[str, Any], precision: 
 
 
 def relative_position(given: list[Tensor], attributes: dict[str, Any], precision: str) -> Plan:
-    from fastprompt.kernels import nodes
+    from fastprompt.kernels import attention_nodes as nodes
 
     q, pad_key = given[0], given[5]
     heads, width = q.known(2), q.known(3)

@@ -9,7 +9,7 @@ from fastprompt import _C
 from fastprompt._runtime import current_backend, get_num_threads, is_tensor
 from fastprompt.ops._arrays import address, as_array
 from fastprompt.ops._binary import labelled, prediction
-from fastprompt.ops._grid import check_devices
+from fastprompt.ops._checks import check_devices
 
 EMPTY = ("one", "zero", "nan", "skip")
 

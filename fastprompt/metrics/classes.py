@@ -10,7 +10,7 @@ from fastprompt._runtime import current_backend, is_tensor
 from fastprompt.metrics._accumulator import Accumulator, fraction
 from fastprompt.metrics._counts import check_empty, counted
 from fastprompt.ops._arrays import address, as_array
-from fastprompt.ops._grid import check_devices, check_number
+from fastprompt.ops._checks import check_devices, check_number
 
 __all__ = ["ClassMetrics", "fb_iou", "harmonic_iou", "mean_iou_per_class"]
 

@@ -11,8 +11,9 @@ from fastprompt._runtime import current_backend, get_num_threads, is_tensor
 from fastprompt.metrics._counts import check_empty, counted, ratio
 from fastprompt.ops._arrays import address, as_array, dtype_name
 from fastprompt.ops._binary import contiguous, labelled, prediction
-from fastprompt.ops._grid import check_devices, check_number, check_spacing
-from fastprompt.ops.euclidean import euclidean_distance_transform
+from fastprompt.ops._checks import check_devices, check_number
+from fastprompt.ops.geodesic.euclidean import euclidean_distance_transform
+from fastprompt.ops.geodesic.grid import check_spacing
 
 __all__ = ["dice", "hausdorff", "iou", "pairwise_iou", "point_matching"]
 

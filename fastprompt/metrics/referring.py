@@ -10,7 +10,7 @@ from fastprompt.metrics._accumulator import Accumulator, check_thresholds, fract
 from fastprompt.metrics._counts import check_empty, counted
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import prediction
-from fastprompt.ops._grid import check_number
+from fastprompt.ops._checks import check_number
 
 __all__ = ["ReferringMetrics", "RobustReferringMetrics", "generalized_iou_res", "mean_iou_per_sample", "n_acc"]
 __all__ += ["overall_iou", "precision_at", "r_iou", "r_res", "t_acc"]

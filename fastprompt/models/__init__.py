@@ -96,7 +96,7 @@ def accelerate(model: Any, *, prune: Prune | None = None) -> Any:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
             segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS, anything that
             has one inside, or a ``DistMaps`` of RITM or its forks.
-        prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/prune_models.md and
+        prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/pruning_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
             mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
             without one leaves it.

@@ -13,11 +13,11 @@ from fastprompt.models import is_disabled
 from fastprompt.nn._float32 import Float32, host_dtype, parameters
 from fastprompt.nn._image_cache import ImageCache, equal
 from fastprompt.nn._mlp import same_layers, token_mlps
-from fastprompt.ops import MaskHeadWeights, mask_head
-from fastprompt.ops import _torch_low_rank as low_rank
-from fastprompt.ops import _torch_two_way_gpu as gpu
-from fastprompt.ops._torch_decoder import decoder
-from fastprompt.ops._torch_two_way import TwoWayWeights, norm, prepare, transformer, two_way
+from fastprompt.ops.decoder import low_rank as low_rank
+from fastprompt.ops.decoder import two_way_gpu as gpu
+from fastprompt.ops.decoder.head import MaskHeadWeights, mask_head
+from fastprompt.ops.decoder.two_way import TwoWayWeights, norm, prepare, transformer, two_way
+from fastprompt.ops.decoder.whole import decoder
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastprompt.models import is_off
 from fastprompt.models._prune import Prune, Pruned, current_prompt
 from fastprompt.nn._decoder import say_once
-from fastprompt.ops import token_scores
+from fastprompt.ops.pruning.scoring import token_scores
 
 
 class PrunedEncoder(nn.Module):

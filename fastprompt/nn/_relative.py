@@ -10,8 +10,8 @@ from fastprompt import _gpu
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
 from fastprompt.nn._recording import attentions_are_captured
-from fastprompt.ops import relative_position_attention
-from fastprompt.ops._torch_encoder import normalised_linear
+from fastprompt.ops.encoder.operators import normalised_linear
+from fastprompt.ops.encoder.relative import relative_position_attention
 
 
 class RelativeAttention(nn.Module):

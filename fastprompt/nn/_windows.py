@@ -11,7 +11,9 @@ from fastprompt.models._prune import Prune, Pruned
 from fastprompt.nn._encoder import EncoderLayer
 from fastprompt.nn._pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, of_windows, scores
 from fastprompt.nn._relative import RelativeAttention
-from fastprompt.ops import _torch_pruning, prune_tokens, relative_position_attention
+from fastprompt.ops.encoder.relative import relative_position_attention
+from fastprompt.ops.pruning import operators as _torch_pruning
+from fastprompt.ops.pruning.selection import prune_tokens
 
 
 class Kept(NamedTuple):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fastprompt import _gpu
 from fastprompt.models import is_disabled
 from fastprompt.nn._decoder import say_once
-from fastprompt.ops._clicks import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
-from fastprompt.ops.guidance import mapped
+from fastprompt.ops.guidance.click_maps import mapped
+from fastprompt.ops.guidance.click_sets import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
 
 EMPTY = 1e6  # squared distance of an empty slot in RITM: 1000 pixels in disks, whatever the radius
 ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks"}

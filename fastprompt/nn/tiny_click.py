@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastprompt.ops.guidance import click_map
-from fastprompt.ops.pruning import prune_tokens
-from fastprompt.ops.scoring import token_scores
+from fastprompt.ops.guidance.click_maps import click_map
+from fastprompt.ops.pruning.scoring import token_scores
+from fastprompt.ops.pruning.selection import prune_tokens
 
 SIZE, PATCH, RADIUS = 96, 8, 3  # pixels: of the picture, of a token, of a click's disk
 GRID = SIZE // PATCH

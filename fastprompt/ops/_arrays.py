@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
 
 View = tuple[int, int, tuple[int, ...]]
 
@@ -64,7 +64,7 @@ def kernel_floats(*arrays: Any) -> tuple[Any, ...]:
         return tuple(x.float() if is_tensor(x) else np.asarray(x, np.float32) for x in arrays)
     import torch
 
-    exact = current_backend() == "reference" or (torch.is_grad_enabled() and any(x.requires_grad for x in arrays))
+    exact = torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
     kinds = (torch.float32,) if exact else (torch.float32, torch.float16, torch.bfloat16)
     return tuple(x if x.dtype in kinds else x.float() for x in arrays)
 

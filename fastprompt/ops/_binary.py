@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import dtype_name
-from fastprompt.ops._grid import check_number
+from fastprompt.ops._checks import check_number
 
 
 def contiguous(x: Any) -> Any:

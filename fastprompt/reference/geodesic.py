@@ -1,22 +1,34 @@
 """Geodesic distance in plain NumPy, as the formulas read. Slow: the oracle of the kernels, and their fallback."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from fastprompt.ops._grid import Options
 
 Offset = tuple[int, int, int]  # z, y, x
 
 
-def solve(image: Any, start: Any, walls: Any, kind: str, options: Options) -> Any:
+class Options(NamedTuple):
+    """In the order of the operator ``geodesic_distance``."""
+
+    metric: str
+    method: str
+    iterations: int
+    lam: float
+    step_weight: float
+    spacing: tuple[float, ...]  # one per spatial axis: ([z,] y, x)
+    v: float
+    limit: float
+
+
+def solve(image: Any, start: Any, walls: Any, kind: str, *settings: Any) -> Any:
     """Distances (B, K, D, H, W) for ``image`` (B, C, D, H, W) and ``start`` (B, K, D, H, W), as the kernel has them."""
     if kind.startswith("signed_"):
         kind = kind.removeprefix("signed_")
-        inside, outside = (solve(image, m, walls, k, options) for m, k in ((start, kind), complement(start, kind)))
+        inside, outside = (solve(image, m, walls, k, *settings) for m, k in ((start, kind), complement(start, kind)))
         with np.errstate(invalid="ignore"):
             return np.where(np.isposinf(inside), np.float32(np.inf), inside - outside)
+    options = Options(*settings)
     distance = start_distance(start, kind, options.v)
     image = np.array(image, np.float32)
     if walls is not None:  # a barrier has no value, so no edge leads to it, and no start
@@ -49,7 +61,7 @@ def complement(start: Any, kind: str) -> tuple[Any, str]:
 
 def length(offset: Offset, options: Options, order: str = "zyx") -> np.float32:
     """Euclidean length of a step, the squares added in ``order`` (float32 sums depend on it)."""
-    spacing = options.spacing if options.dims == 3 else (1.0, *options.spacing)
+    spacing = options.spacing if len(options.spacing) == 3 else (1.0, *options.spacing)
     total = np.float32(0)
     for axis in order:
         k = "zyx".index(axis)
@@ -93,7 +105,7 @@ def neighbour(x: Any, offset: Offset, outside: float) -> Any:
 
 
 def offsets(options: Options) -> list[Offset]:
-    depth = (-1, 0, 1) if options.dims == 3 else (0,)
+    depth = (-1, 0, 1) if len(options.spacing) == 3 else (0,)
     return [o for o in itertools.product(depth, (-1, 0, 1), (-1, 0, 1)) if any(o)]
 
 
@@ -111,7 +123,7 @@ def exact(image: Any, distance: Any, options: Options) -> None:
 
 def raster(image: Any, distance: Any, options: Options) -> None:
     """FastGeodis' order: per axis a sweep forth and back, each layer taking from the layer behind it."""
-    axes = "zyx" if options.dims == 3 else "yx"
+    axes = "zyx" if len(options.spacing) == 3 else "yx"
     for _, axis, direction in itertools.product(range(options.iterations), axes, (1, -1)):
         k = "zyx".index(axis)
         order = {"z": "zyx", "y": "yzx", "x": "xyz"}[axis]  # of the squares in a length, as FastGeodis adds them
@@ -141,3 +153,14 @@ def toivanen(image: Any, distance: Any, options: Options) -> None:
                 candidate = reach(distance[q], difference, length(o, options), options)
                 if candidate < distance[p]:
                     distance[p] = candidate
+
+
+def euclidean(mask: Any, spacing: tuple[float, float, float]) -> Any:
+    """Distances (B, 1, D, H, W) to the non-zero pixels of ``mask`` (B, 1, D, H, W), ``spacing`` (z, y, x)."""
+    out = np.empty(mask.shape, np.float32)
+    pixels = np.argwhere(np.ones(mask.shape[2:], bool)) * spacing
+    for b, image in enumerate(mask[:, 0]):
+        seeds = np.argwhere(image) * spacing
+        difference = pixels[:, None] - seeds[None]  # (pixels, seeds, 3)
+        out[b, 0] = np.sqrt((difference**2).sum(-1)).min(1, initial=np.inf).reshape(image.shape)
+    return out

@@ -91,6 +91,12 @@ def most_similar(query: Any, support: Any, mask: Any, eps: float) -> Any:
         return (masked.swapaxes(1, 2) @ query / (lengths + eps)).max(1).astype(np.float32)
 
 
+def levelled(x: Any, eps: float) -> Any:
+    """Every row from 0 to 1."""
+    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+    return (x - low) / (high - low + np.float32(eps))
+
+
 def film(x: Any, gamma: Any, beta: Any, last: bool) -> Any:
     """x (B or 1, C, N) or, if ``last``, (B or 1, N, C); gamma, beta (B, C)."""
     gamma, beta = (v[:, None] if last else v[:, :, None] for v in (gamma, beta))

@@ -1,0 +1,1 @@
+"""Attention between prompts and images."""

@@ -1,0 +1,217 @@
+"""Pixels attend to the words of a sentence: the fusion of the referring models."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastprompt._runtime import current_backend, is_tensor
+from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt.ops._checks import check_devices
+from fastprompt.ops.attention.arguments import (
+    LANES,
+    AttentionWeights,
+    check_weights,
+    launch_image_to_prompt,
+    linear,
+    numpy,
+)
+
+__all__ = ["pixel_word_attention"]
+
+KINDS = ("additive", "boolean", "multiplicative")
+
+
+def pixel_word_attention(
+    image: Any,  # (B, C, H, W)
+    words: Any,  # (B, T, L)
+    weights: AttentionWeights,
+    *,
+    heads: int,
+    mask: Any = None,  # (B, T)
+    mask_kind: str = "boolean",
+    bias: Any = None,  # (B, T)
+    on_full_mask: str = "zero",
+    scale: float | None = None,
+    query_norm: float | None = None,
+    return_logits: bool = False,
+) -> Any:
+    r"""Every pixel attends to the words of its sentence (LAVT, RefSegformer, CRIS, ReLA, ZegCLIP).
+
+    .. math:: y_n = W_o \, \big\Vert_h \sum_t \operatorname{softmax}_t\!\big(s\, q_{nh} \cdot k_{th} + b_t\big)\, v_{th}
+        + b_o, \quad q = W_q x + b_q,\; k = W_k l + b_k,\; v = W_v l + b_v
+
+    What a mask means differs from model to model:
+
+    ================ ==================================================================================
+    "additive"       added to the logits, -inf allowed (CRIS)
+    "boolean"        0 hides a word, as -inf would (ReLA)
+    "multiplicative" multiplies keys and values: a hidden word keeps the logit 0 and dilutes the softmax (RefSegformer)
+    ================ ==================================================================================
+
+    LAVT has two: ``mask=m, mask_kind="multiplicative", bias=1e4 * m - 1e4``, with ``scale=D ** -0.5`` of all heads
+    together and ``query_norm=1e-5``.
+
+    Args:
+        image: feature maps; words: T words of L channels for each. float32, float16 or bfloat16.
+        weights: query (D, C), key and value (D, L), out (C', D).
+        heads: number H of heads, a divisor of D.
+        mask, mask_kind: see above. bias: added to the logits besides.
+        on_full_mask: a sentence whose words are all at -inf gives nothing, so b_o ("zero"), or is seen whole
+            ("unmask").
+        scale: s, default 1 / sqrt(D / H).
+        query_norm: eps of an InstanceNorm (no parameters) of the queries over the pixels; None: none.
+        return_logits: also the mean over the heads of the scaled logits, without mask and bias: (B, T, H, W)
+            (ZegCLIP's masks).
+
+    Returns:
+        (B, C', H, W) in the dtype of ``image``, and the logits if asked for; torch in, torch out. Differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what it was and what is expected.
+
+    Example:
+        >>> import numpy as np, fastprompt as fp
+        >>> x = lambda *shape: np.random.default_rng(0).standard_normal(shape, np.float32)
+        >>> w = fp.AttentionWeights(x(32, 64), None, x(32, 48), None, x(32, 48), None, x(64, 32), None)
+        >>> fp.pixel_word_attention(x(1, 64, 8, 8), x(1, 5, 48), w, heads=2).shape
+        (1, 64, 8, 8)
+
+    Source: Yang et al., LAVT, 2022; Wu et al., RefSegformer, 2024; Wang et al., CRIS, 2022; Liu et al., ReLA, 2023;
+    Zhou et al., ZegCLIP, 2023. Formulas only.
+    """
+    like, image, words = image, as_array("image", image), as_array("words", words)
+    w = check(image, words, weights, heads, mask_kind, on_full_mask)
+    x, sentence = plain_floats(image), plain_floats(words)
+    added, factor = masks(sentence, mask, mask_kind, bias)
+    number = (len(w.query_weight) // heads) ** -0.5 if scale is None else float(scale)
+    options = (heads, added, factor, on_full_mask == "unmask", number, query_norm)
+    if current_backend() == "reference" and not is_tensor(x):
+        from fastprompt.reference import attention as reference
+
+        out, logits = reference.pixel_word(x, sentence, w, *options)
+    else:
+        out, logits = fused(x, sentence, w, *options, return_logits)
+    name = like.dtype if is_tensor(out) else np.asarray(like).dtype
+    out = out.to(name) if is_tensor(out) else out.astype(name if name.kind == "f" else np.float32, copy=False)
+    return (out, logits) if return_logits else out
+
+
+def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_mask: str) -> AttentionWeights:
+    check_devices(image=image, words=words)
+    if image.ndim != 4 or words.ndim != 3 or len(image) != len(words) or words.shape[1] == 0:
+        raise ValueError(
+            f"image must be (B, C, H, W) and words (B, T, L), got {tuple(image.shape)}, {tuple(words.shape)}"
+        )
+    out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
+    w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
+    if kind not in KINDS:
+        raise ValueError(f"mask_kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if on_full_mask not in ("zero", "unmask"):
+        raise ValueError(f"on_full_mask must be 'zero' or 'unmask', got {on_full_mask!r}")
+    return w
+
+
+def masks(words: Any, mask: Any, kind: str, bias: Any) -> tuple[Any, Any]:
+    """What is added to the logits, and what keys and values are multiplied with; (B, T) or None."""
+    given = []
+    for name, x in (("mask", mask), ("bias", bias)):
+        if x is not None:
+            x = as_array(name, x)
+            check_devices(words=words, **{name: x})
+            if tuple(x.shape) != tuple(words.shape[:2]):
+                raise ValueError(f"{name} must have shape {tuple(words.shape[:2])}, got {tuple(x.shape)}")
+            x = plain_floats(x)
+        given.append(x)
+    mask, added = given
+    if mask is None or kind == "multiplicative":
+        return added, mask
+    if kind == "boolean":
+        mask = mask.new_zeros(()).where(mask != 0, -math.inf) if is_tensor(mask) else np.where(mask != 0, 0, -np.inf)
+    return mask if added is None else added + mask, None
+
+
+def fused(
+    x: Any,
+    words: Any,
+    w: AttentionWeights,
+    heads: int,
+    added: Any,
+    factor: Any,
+    unmask: bool,
+    scale: float,
+    query_norm: float | None,
+    return_logits: bool,
+) -> tuple[Any, Any]:
+    """The words' side by matrices, the pixels' side by the kernel."""
+    split = lambda y: y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2)  # noqa: E731
+    key, value = linear(words, w.key_weight, w.key_bias), linear(words, w.value_weight, w.value_bias)
+    if factor is not None:
+        key, value = key * factor[..., None], value * factor[..., None]
+    if added is not None:
+        hidden = (added == -math.inf).all(-1)[:, None]  # no word is seen
+        value = value if unmask else value * ~hidden[..., None]
+        added = added.masked_fill(hidden, 0) if is_tensor(added) else np.where(hidden, np.float32(0), added)
+    key, value = split(key) * scale, split(value)
+    absorbed = query_norm is None and w.out_weight.shape[0] == x.shape[1]
+    if absorbed:
+        bias = key[..., 0] * 0 if w.query_bias is None else (key * w.query_bias.reshape(heads, 1, -1)).sum(-1)
+        key = key @ w.query_weight.reshape(heads, -1, x.shape[1])
+        value = value @ w.out_weight.swapaxes(0, 1).reshape(heads, -1, x.shape[1])
+    else:
+        x = queries(x, w, query_norm)
+        bias, key, value = key[..., 0] * 0, in_place(key), in_place(value)
+    logits = None
+    if return_logits:
+        flat = x.reshape(*x.shape[:2], -1)
+        logits = (key.mean(1) @ flat + bias.mean(1)[..., None]).reshape(*words.shape[:2], *x.shape[2:])
+    if added is not None:
+        bias = bias + added[:, None]
+    out = attend(x, key, bias, value, w.out_bias if absorbed else None)
+    if not absorbed:
+        flat = w.out_weight @ out.reshape(*out.shape[:2], -1)
+        flat = flat if w.out_bias is None else flat + w.out_bias[:, None]
+        out = flat.reshape(len(x), -1, *x.shape[2:])
+    return out, logits
+
+
+def queries(x: Any, w: AttentionWeights, eps: float | None) -> Any:
+    """(B, D, H, W): the projected pixels, normalised over all pixels of an image."""
+    q = w.query_weight @ x.reshape(*x.shape[:2], -1)
+    q = q if w.query_bias is None else q + w.query_bias[:, None]
+    if eps is not None:
+        q = q - q.mean(-1)[..., None]
+        q = q / ((q * q).mean(-1)[..., None] + eps) ** 0.5
+    return q.reshape(len(x), -1, *x.shape[2:])
+
+
+def in_place(rows: Any) -> Any:
+    """(B, H, T, width) as (B, H, T, D), zero outside the channels of the head."""
+    batch, heads, tokens, width = rows.shape
+    wide = (
+        rows.new_zeros((batch, heads, tokens, heads * width))
+        if is_tensor(rows)
+        else np.zeros((batch, heads, tokens, heads * width), np.float32)
+    )
+    for h in range(heads):
+        wide[:, h, :, h * width : (h + 1) * width] = rows[:, h]
+    return wide
+
+
+def attend(x: Any, key: Any, bias: Any, value: Any, out_bias: Any) -> Any:
+    if out_bias is None:
+        out_bias = x.new_zeros(x.shape[1]) if is_tensor(x) else np.zeros(x.shape[1], np.float32)
+    if is_tensor(x):
+        from fastprompt.ops.attention import operators as torch_side
+
+        arrays = (x, None, key, bias, value, None, None, out_bias, None, None, None)
+        return torch_side.image_to_prompt(*(a if a is None else a.contiguous() for a in arrays), False, 0.0)
+    if x.shape[1] % LANES:
+        logits = key @ x.reshape(len(x), 1, x.shape[1], -1) + bias[..., None]
+        weight = np.exp(logits - logits.max(2, keepdims=True))
+        weight /= weight.sum(2, keepdims=True)
+        return ((value.swapaxes(2, 3) @ weight).sum(1) + out_bias[:, None]).reshape(x.shape)
+    out = np.empty(x.shape, np.float32)
+    x, key, bias, value = (plain_floats(numpy(a)) for a in (x, key, bias, value))
+    launch_image_to_prompt(x, None, key, bias, value, None, None, out_bias, None, None, None, False, 0.0, out)
+    return out

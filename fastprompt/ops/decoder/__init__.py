@@ -1,0 +1,1 @@
+"""SAM's mask decoder: two-way transformer, mask head, token MLPs."""

@@ -1,0 +1,263 @@
+"""Self-attention over a grid of tokens, with the decomposed relative position of SAM's image encoder."""
+
+import numbers
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastprompt import _C, _gpu
+from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
+from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._checks import check_devices
+
+__all__ = ["relative_position_attention"]
+
+LANES = 16  # the kernel takes widths of a head in multiples of it
+INTS = (int, np.integer)
+
+
+def relative_position_attention(
+    q: Any,  # ([B,] N, H, D)
+    k: Any,  # as q
+    v: Any,  # as q
+    rel_h: Any,  # (2 h - 1, D)
+    rel_w: Any,  # (2 w - 1, D)
+    *,
+    size: tuple[int, int],  # (h, w)
+    scale: float | None = None,
+    coordinates: Any = None,  # ([B,] N, 2)
+    window: int | tuple[int, int] | None = None,
+    padding: tuple[Any, Any] | None = None,  # key (H, D), value (H, D)
+) -> Any:
+    r"""Self-attention with decomposed relative position (the image encoders of SAM, SAM-HQ, SegGPT, Painter).
+
+    .. math:: a_{ij} = s \, q_i \cdot k_j + q_i \cdot R^h_{y_i - y_j + h - 1} + q_i \cdot R^w_{x_i - x_j + w - 1},
+        \qquad o_i = \sum_j \operatorname{softmax}_j(a_{ij}) \, v_j
+
+    The query of the two bias terms is not scaled. Neither the bias nor the weights, N x N numbers for every head, are
+    ever written to memory: the products of a query with the tables, 2 h + 2 w - 2 numbers, serve all keys.
+
+    Args:
+        q, k, v: queries, keys and values of H heads of width D. Any strides are read in place as long as those of the
+            last axis are 1: ``qkv(x).unflatten(-1, (3, H, D)).unbind(2)`` costs nothing. float32; float16 and bfloat16
+            are converted, on a GPU multiplied as they are.
+        rel_h, rel_w: the tables. With windows they are of the window's size.
+        size: rows and columns of the grid. Tokens are its positions, row by row, N = h w.
+        scale: s, default 1 / sqrt(D).
+        coordinates: integers, (row, column) of every token inside the grid, where the tokens are any part of it, in any
+            order; one list for all images, or one for each. Exact: the bias needs nothing else. On a GPU, where looking
+            would wait for it, those outside count as the nearest ones inside.
+        window: the grid is cut into windows of this size, from the upper left, which attend to themselves. N is still
+            that of the grid: nothing is partitioned, nothing is padded.
+        padding: key and value of the positions of the last windows that lie outside the grid: SAM pads the input of the
+            qkv layer with zeros, so these are its bias. They take part in the softmax, all of them at the cost of one.
+            Required where windows do not divide the grid.
+
+    Returns:
+        ([B,] N, H D) in the dtype of ``q``, the heads side by side, as the next linear layer wants it; torch in, torch
+        out. Differentiable by q, k, v, rel_h, rel_w and padding, without the N x N numbers there as well.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what it was and what is expected.
+
+    Example:
+        >>> import numpy as np, fastprompt as fp
+        >>> x = lambda *shape: np.random.default_rng(0).standard_normal(shape, np.float32)
+        >>> qkv = x(196, 3, 12, 64)
+        >>> q, k, v = qkv[:, 0], qkv[:, 1], qkv[:, 2]
+        >>> fp.relative_position_attention(q, k, v, x(27, 64), x(27, 64), size=(14, 14)).shape
+        (196, 768)
+
+    Source: Li et al., MViTv2, 2022; Kirillov et al., Segment Anything, 2023. The softmax is taken block by block as in
+    Dao et al., FlashAttention, 2022.
+    """
+    single = len(q.shape if hasattr(q, "shape") else np.shape(q)) == 3
+    call = check(q, k, v, rel_h, rel_w, size, scale, coordinates, window, padding)
+    out = attend(call)
+    batch, tokens, heads, _ = call.q.shape
+    out = out[..., : call.width].reshape(batch, tokens, heads * call.width)
+    name: Any = q.dtype if is_tensor(q) else np.asarray(q).dtype
+    if is_tensor(out):
+        out = out.to(name) if name.is_floating_point else out
+    else:
+        out = out.astype(name if name.kind == "f" else np.float32, copy=False)
+    return out[0] if single else out
+
+
+class Call(NamedTuple):
+    """Checked arguments, batched: in float32, the width of a head padded to a multiple of ``LANES``; on a GPU in their
+    own type and width."""
+
+    q: Any
+    k: Any
+    v: Any
+    rel_h: Any
+    rel_w: Any
+    coordinates: Any  # (B or 1, N, 2), int32, or None
+    pad_key: Any
+    pad_value: Any
+    size: tuple[int, int]
+    window: tuple[int, int]  # (0, 0): none
+    scale: float
+    width: int  # D
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """The grid that the tables are for."""
+        return self.window if self.window[0] else self.size
+
+
+def check(
+    q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, size: Any, scale: Any, coordinates: Any, window: Any, padding: Any
+) -> Call:
+    given = {"q": q, "k": k, "v": v, "rel_h": rel_h, "rel_w": rel_w}
+    given = {name: as_array(name, x) for name, x in given.items()}
+    check_devices(**given)
+    q, k, v = given["q"], given["k"], given["v"]
+    if q.ndim not in (3, 4) or 0 in q.shape[-2:]:
+        raise ValueError(f"q must be ([B,] N, heads, width), got {tuple(q.shape)}")
+    for name in ("k", "v"):
+        if tuple(given[name].shape) != tuple(q.shape):
+            raise ValueError(f"{name} must have the shape of q {tuple(q.shape)}, got {tuple(given[name].shape)}")
+    size = pair("size", size)
+    cell = (0, 0) if window is None else pair("window", window)
+    tokens, heads, width = (int(n) for n in q.shape[-3:])
+    for name, extent in zip(("rel_h", "rel_w"), cell if window is not None else size, strict=True):
+        want = (2 * extent - 1, width)
+        if tuple(given[name].shape) != want:
+            raise ValueError(f"{name} must have shape {want}, got {tuple(given[name].shape)}")
+    if coordinates is None and tokens != size[0] * size[1]:
+        raise ValueError(f"q must hold the {size[0]} x {size[1]} tokens of the grid, got {tokens}; or give coordinates")
+    places = check_coordinates(coordinates, q, size, window)
+    key, value = check_padding(padding, q, size, cell, heads, width)
+    number = width**-0.5 if scale is None else scale
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"scale must be a number, got {scale!r}")
+    q, k, v = (q, k, v) if q.ndim == 4 else (q[None], k[None], v[None])
+    tables = (given["rel_h"], given["rel_w"], key, value)
+    if _gpu.is_cuda(q):
+        q, k, v, rel_h, rel_w, key, value = on_gpu(q, k, v, *tables)
+    else:
+        q, k, v = (widened(floats(x)) for x in (q, k, v))
+        rel_h, rel_w, key, value = (None if x is None else widened(plain_floats(x)) for x in tables)
+    return Call(q, k, v, rel_h, rel_w, places, key, value, size, cell, float(number), width)
+
+
+def pair(name: str, value: Any) -> tuple[int, int]:
+    both: Any = (value, value) if isinstance(value, INTS) and name == "window" else value
+    if not isinstance(both, (tuple, list)) or len(both) != 2 or not all(isinstance(n, INTS) for n in both):
+        raise TypeError(f"{name} must be two ints, rows and columns, got {value!r}")
+    if min(both) < 1 or max(both) >= 2**15:
+        raise ValueError(f"{name} must be between 1 and {2**15 - 1} in each direction, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def check_coordinates(x: Any, q: Any, size: tuple[int, int], window: Any) -> Any:
+    if x is None:
+        return None
+    if window is not None:
+        raise ValueError("coordinates and window exclude each other: give the tokens of each window as an image")
+    x = as_array("coordinates", x)
+    check_devices(q=q, coordinates=x)
+    kind = x.is_floating_point() or str(x.dtype) == "torch.bool" if is_tensor(x) else x.dtype.kind not in "iu"
+    if kind:
+        raise TypeError(f"coordinates must hold integers, got dtype {x.dtype}")
+    tokens, batch = int(q.shape[-3]), int(q.shape[0]) if q.ndim == 4 else 1
+    if tuple(x.shape) not in ((tokens, 2), (1, tokens, 2), (batch, tokens, 2)):
+        raise ValueError(f"coordinates must have shape {(tokens, 2)} or {(batch, tokens, 2)}, got {tuple(x.shape)}")
+    x = x if x.ndim == 3 else x[None]
+    if is_tensor(x):
+        return x  # values are looked at behind the dispatcher, where there are some
+    inside(x, size)
+    return np.ascontiguousarray(x, np.int32)
+
+
+def inside(x: Any, size: Any) -> None:
+    """The kernel trusts coordinates."""
+    for axis, extent in enumerate(size):
+        if 0 not in x.shape and not (0 <= int(x[..., axis].min()) <= int(x[..., axis].max()) < extent):
+            raise ValueError(f"coordinates must be (row, column) inside the grid {tuple(size)}, axis {axis} is not")
+
+
+def check_padding(
+    padding: Any, q: Any, size: tuple[int, int], window: tuple[int, int], heads: int, width: int
+) -> tuple[Any, Any]:
+    if padding is None:
+        if window[0] and (size[0] % window[0] or size[1] % window[1]):
+            raise ValueError(f"padding must give key and value where windows {window} do not divide the grid {size}")
+        return None, None
+    if not window[0]:
+        raise ValueError("padding is for windows: give window as well")
+    if not isinstance(padding, (tuple, list)) or len(padding) != 2:
+        raise TypeError(f"padding must be a pair of key and value, got {type(padding).__name__}")
+    both = tuple(as_array("padding", x) for x in padding)
+    for x in both:
+        check_devices(q=q, padding=x)
+        if tuple(x.shape) != (heads, width):
+            raise ValueError(f"padding must hold two arrays of shape {(heads, width)}, got {tuple(x.shape)}")
+    return both
+
+
+def floats(x: Any) -> Any:
+    """float32, contiguous in the last axis."""
+    if is_tensor(x):
+        x = x.float()
+        return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    whole = x.dtype == np.float32 and x.dtype.isnative and not any(s % 4 for s in x.strides)
+    return x if whole and (x.strides[-1] == 4 or x.shape[-1] == 1) else np.ascontiguousarray(x, np.float32)
+
+
+def on_gpu(*tensors: Any) -> list[Any]:
+    """The numbers as they are if q, k, v, the first three, have one floating type of at most 32 bits; the tables,
+    contiguous, may have others."""
+    import torch
+
+    kinds = torch.float32, torch.float16, torch.bfloat16
+    alike = len({x.dtype for x in tensors[:3]}) == 1
+    made = [x if x is None or (x.dtype in kinds and (alike or n > 2)) else x.float() for n, x in enumerate(tensors)]
+    return made[:3] + [None if x is None else x.contiguous() for x in made[3:]]
+
+
+def widened(x: Any) -> Any:
+    """Zeros behind the last axis up to the next multiple of ``LANES``: they add nothing to any product."""
+    missing = -x.shape[-1] % LANES
+    if not missing:
+        return x
+    if is_tensor(x):
+        import torch
+
+        return torch.nn.functional.pad(x, (0, missing))
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+
+
+def attend(call: Call) -> Any:
+    if is_tensor(call.q):
+        from fastprompt.ops.encoder import relative_operator as torch_side
+
+        return torch_side.attend(call)
+    if current_backend() == "reference":
+        from fastprompt.reference import encoder as reference
+
+        return reference.relative_position(*call[:11])
+    out = np.empty(call.q.shape, np.float32)
+    launch(call[:11], out, None)
+    return out
+
+
+def launch(call: tuple[Any, ...], out: Any, log_weight: Any) -> None:
+    _C.relative_attention(*arguments(call), address(out), address(log_weight), matmul_precision(), get_num_threads())
+
+
+def arguments(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The kernel's arguments, for the fields of a :class:`Call` but the last. Keep its arrays alive meanwhile."""
+    q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale = call
+    rel, padding = (address(rel_h), address(rel_w)), (address(pad_key), address(pad_value))
+    step = 0 if coordinates is None or len(coordinates) == 1 else 2 * q.shape[1]
+    places = (address(coordinates), step)
+    return (*q.shape, *size, *window), rows(q), rows(k), rows(v), rel, places, padding, scale
+
+
+def rows(x: Any) -> tuple[int, ...]:
+    """Address and strides in floats of image, token and head."""
+    strides = x.stride() if is_tensor(x) else tuple(s // 4 for s in x.strides)
+    return (address(x), *strides[:3])

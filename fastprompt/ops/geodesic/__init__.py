@@ -1,0 +1,1 @@
+"""Geodesic and Euclidean distances."""

@@ -1,0 +1,55 @@
+"""The calls into csrc/geodesic, on the CPU and on a GPU. Pixels have three axes; arrays may have any strides, on a GPU none."""
+
+from typing import Any
+
+from fastprompt import _C
+from fastprompt._runtime import get_num_threads
+
+
+def fields(
+    image: Any,  # (B, C, D, H, W)
+    start: Any,  # (B, K, D, H, W)
+    walls: Any,  # (B, 1, D, H, W) or None
+    kind: str,
+    metric: str,
+    method: str,
+    iterations: int,
+    lam: float,
+    step_weight: float,
+    spacing: Any,
+    v: float,
+    limit: float,
+) -> dict[str, Any]:
+    """Of the C++ struct ``Geodesic``, but for results and threads."""
+    return {
+        "image": image,
+        "start": start,
+        "barrier": walls,
+        "volume": len(spacing) == 3,
+        "metric": metric,
+        "method": method,
+        "start_kind": kind.removeprefix("signed_"),
+        "two_sided": kind.startswith("signed_"),
+        "iterations": iterations,
+        "lam": lam,
+        "step_weight": step_weight,
+        "spacing": (1.0, *spacing)[-3:],
+        "v": v,
+        "limit": limit,
+    }
+
+
+def distance(*args: Any) -> None:
+    *given, out = args
+    _C.geodesic_distance(**fields(*given), out=out, threads=get_num_threads())
+
+
+def distance_backward(grad: Any, *args: Any) -> None:
+    *given, grad_image, grad_start = args
+    grad = grad.float().contiguous()
+    results = {"grad_image": grad_image, "grad_start": grad_start, "threads": get_num_threads()}
+    _C.geodesic_distance_backward(grad=grad, **fields(*given), **results)
+
+
+def euclidean(mask: Any, spacing: Any, out: Any) -> None:
+    _C.euclidean_distance_transform(mask=mask, spacing=tuple(spacing), out=out, threads=get_num_threads())

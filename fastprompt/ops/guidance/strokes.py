@@ -1,0 +1,211 @@
+"""Scribbles and polygons as pixels."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastprompt._runtime import is_tensor
+from fastprompt.ops._arrays import as_array, dtype_name
+from fastprompt.ops._checks import check_devices
+from fastprompt.ops.geodesic.euclidean import euclidean_distance_transform
+from fastprompt.ops.guidance import call as _guidance
+from fastprompt.ops.guidance.click_sets import BOTH, axes, check_channels, check_positive, check_size, whole
+
+__all__ = ["polygon_mask", "scribble_map"]
+
+RULES = ("even_odd", "non_zero")
+LARGEST = 1e9  # coordinate of a vertex
+RING = 2.0  # pixels that MIDeepSeg spreads a seed by
+
+
+def scribble_map(
+    strokes: Sequence[Any],  # S arrays (N_s, 2)
+    labels: Any = None,  # (S)
+    *,
+    size: tuple[int, int],
+    thickness: float = 1.0,
+    channels: Any = None,
+    compat: str | None = None,
+) -> Any:
+    """1 on the strokes of a pen, 0 elsewhere, in a channel for each label.
+
+    A pixel belongs to a stroke where its centre is within ``thickness`` / 2 of the polyline: a thickness of 1 draws
+    lines whose pixels touch at sides or corners, 5 draws points as disks of 21 pixels. Where strokes of two labels
+    cross, the later one has the pixel.
+
+    Args:
+        strokes: points (x, y) in pixels, stroke by stroke; one point is a dot. Parts outside the image are not drawn.
+        labels: an integer for each stroke. None: one channel for all.
+        size: (height, width) of the map.
+        thickness: of the pen in pixels.
+        channels: which label each channel shows, default ``(1, 0)``: positive, negative. Other strokes are not drawn.
+        compat: "mideepseg" spreads the strokes by two pixels as ``extends_points`` there does, which leaves out the
+            strokes themselves: a ring. ``thickness=5`` is the dilation without that hole.
+
+    Returns:
+        ``(channels, H, W)`` float32; torch in, torch out (of the strokes). Not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what it was and what is expected.
+
+    Example:
+        >>> import fastprompt as fp
+        >>> fp.scribble_map([[(0, 0), (3, 2)], [(4, 0)]], [1, 0], size=(3, 5)).astype(int)
+        array([[[1, 0, 0, 0, 0],
+                [0, 1, 1, 0, 0],
+                [0, 0, 0, 1, 0]],
+        <BLANKLINE>
+               [[0, 0, 0, 0, 1],
+                [0, 0, 0, 0, 0],
+                [0, 0, 0, 0, 0]]])
+    """
+    size = check_size(size)
+    radius = check_positive("thickness", thickness)[0] / 2
+    if compat not in (None, "mideepseg"):
+        raise ValueError(f"compat must be None or 'mideepseg', got {compat!r}")
+    points, first, labels, channels = check_strokes(strokes, labels, channels)
+    if is_tensor(points):
+        from fastprompt.ops.guidance import operators as _torch_guidance
+
+        out: Any = _torch_guidance.scribbles(points, first, labels, channels, size, radius)
+    else:
+        out = np.empty((len(channels), *size), np.float32)
+        draw(points, first, labels, channels, radius, out)
+    if compat is None:
+        return out
+    distance = euclidean_distance_transform(out)
+    ring = (distance > 0) & (distance <= RING)
+    return ring.float() if is_tensor(ring) else ring.astype(np.float32)
+
+
+def draw(points: Any, first: Any, labels: Any, channels: tuple[int, ...], radius: float, out: Any) -> None:
+    """``labels`` (S) int64 to the number of the channel, -1 for none."""
+    labels = _guidance.array(labels)
+    channel = np.full(len(labels), -1, np.int64)
+    for c, label in enumerate(channels):
+        channel[labels == label] = c
+    _guidance.scribbles(points, np.asarray(first, np.int64), channel, radius, out)
+
+
+def polygon_mask(
+    vertices: Any,  # ([B,] N, 2), or a list of rings (N_r, 2)
+    *,
+    size: tuple[int, int],
+    rule: str = "even_odd",
+    boundary: bool = False,
+) -> Any:
+    """The pixels of a polygon.
+
+    A pixel is inside where its centre is; on an edge it belongs to the polygon right of a left edge and below an upper
+    one. So polygons that share edges share no pixel and leave none out, and the square from 2 to 10 has 8 x 8 pixels.
+
+    Args:
+        vertices: (x, y) in pixels, in order; the last one is joined to the first. A list of arrays is one polygon of
+            several rings, whose inner ones are holes. Fewer than three vertices, or no area: no pixel.
+        size: (height, width) of the mask. Parts outside it are cut off.
+        rule: "even_odd": inside where a ray crosses an odd number of edges; "non_zero": where the polygon winds around.
+        boundary: True draws as ``cv2.fillPoly``: vertices are rounded to whole pixels, and the outline belongs to the
+            polygon (the square from 2 to 10 has 9 x 9 pixels; two vertices are a line). The same pixels as OpenCV with
+            "even_odd" and all vertices in the image; OpenCV shifts edges that leave it.
+
+    Returns:
+        bool ``([B,] H, W)``; torch in, torch out. Not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what it was and what is expected.
+
+    Example:
+        >>> import fastprompt as fp
+        >>> fp.polygon_mask([(0, 0), (4, 0), (0, 4)], size=(4, 5)).astype(int)
+        array([[1, 1, 1, 1, 0],
+               [1, 1, 1, 0, 0],
+               [1, 1, 0, 0, 0],
+               [1, 0, 0, 0, 0]])
+    """
+    size = check_size(size)
+    if rule not in RULES:
+        raise ValueError(f"rule must be 'even_odd' or 'non_zero', got {rule!r}")
+    points, first = check_rings(vertices)
+    if boundary:
+        points = points.round() if is_tensor(points) else np.rint(points)
+    batched, options = points.ndim == 3, (rule == "non_zero", bool(boundary))
+    points = points if batched else points[None]
+    if is_tensor(points):
+        from fastprompt.ops.guidance import operators as _torch_guidance
+
+        out = _torch_guidance.polygons(points, first, size, *options)
+    else:
+        out = np.empty((len(points), *size), bool)
+        _guidance.polygons(points, np.array(first, np.int64), *options, out)
+    return out if batched else out[0]
+
+
+def check_rings(vertices: Any) -> tuple[Any, list[int]]:
+    """([B,] V, 2) float64, contiguous, and where each ring begins and the last one ends."""
+    if isinstance(vertices, (list, tuple)) and any(axes(v) == 2 for v in vertices):
+        return joined("vertices", vertices)
+    points = as_array("vertices", vertices)
+    check_devices(vertices=points)
+    if not is_tensor(points) and points.size == 0 and points.ndim < 3:
+        points = points.reshape(0, 2)
+    if points.ndim not in (2, 3) or points.shape[-1] != 2:
+        raise ValueError(f"vertices must be ([B,] N, 2) of x, y, got shape {tuple(points.shape)}")
+    return check_coordinates("vertices", points), [0, int(points.shape[-2])]
+
+
+def check_strokes(strokes: Any, labels: Any, channels: Any) -> tuple[Any, list[int], Any, tuple[int, ...]]:
+    if not isinstance(strokes, (list, tuple)):
+        raise TypeError(f"strokes must be a list of arrays (N, 2), got {type(strokes).__name__}")
+    points, first = joined("strokes", strokes)
+    count = len(strokes)
+    if labels is None:
+        if channels is not None:
+            raise ValueError("channels needs labels: without labels all strokes go to one channel")
+        return points, first, points.new_zeros(count).long() if is_tensor(points) else np.zeros(count, np.int64), (0,)
+    if is_tensor(points) and isinstance(labels, (list, tuple)):
+        labels = points.new_tensor(labels, dtype=sys.modules["torch"].int64)
+    labels = as_array("labels", labels)
+    if count and "int" not in dtype_name(labels) and dtype_name(labels) != "bool":
+        raise TypeError(f"labels must hold integers, got dtype {labels.dtype}")
+    if tuple(labels.shape) != (count,):
+        raise ValueError(f"labels must have one label a stroke, shape {(count,)}, got {tuple(labels.shape)}")
+    return points, first, whole(labels), check_channels(BOTH if channels is None else channels)
+
+
+def joined(name: str, parts: Sequence[Any]) -> tuple[Any, list[int]]:
+    """Arrays (N_k, 2) behind each other, and where each begins and the last one ends."""
+    arrays = [as_array(f"{name}[{k}]", p) for k, p in enumerate(parts)]
+    arrays = [p.reshape(0, 2) if not is_tensor(p) and p.size == 0 else p for p in arrays]
+    first = [0]
+    for k, p in enumerate(arrays):
+        if p.ndim != 2 or p.shape[1] != 2:
+            raise ValueError(f"{name}[{k}] must be (N, 2) of x, y, got shape {tuple(p.shape)}")
+        first.append(first[-1] + len(p))
+    if not arrays:
+        return np.zeros((0, 2)), first
+    check_devices(**{f"{name}[{k}]": p for k, p in enumerate(arrays)})
+    if is_tensor(arrays[0]):
+        import torch
+
+        return check_coordinates(name, torch.cat([p.double() for p in arrays])), first
+    return check_coordinates(name, np.concatenate([p.astype(np.float64) for p in arrays])), first
+
+
+def check_coordinates(name: str, points: Any) -> Any:
+    if is_tensor(points):
+        if points.requires_grad:
+            raise ValueError(f"{name} must not require a gradient, which pixels have not: call detach()")
+        return points.double().contiguous()
+    points = np.ascontiguousarray(points, np.float64)
+    check_finite(name, points)
+    return points
+
+
+def check_finite(name: str, points: Any) -> None:
+    """NumPy. Of tensors the operators ask, for a compiled graph cannot."""
+    if not (np.abs(points) <= LARGEST).all():
+        raise ValueError(
+            f"{name} must be finite and at most {LARGEST:g}, got {points[~(np.abs(points) <= LARGEST)][0]:g}"
+        )

@@ -1,0 +1,1 @@
+"""Masks of an image's size, and their encodings."""

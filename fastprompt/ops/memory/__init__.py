@@ -1,0 +1,1 @@
+"""Reads from a memory of many keys and values."""

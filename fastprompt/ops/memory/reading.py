@@ -1,0 +1,158 @@
+"""Many queries read a memory of many keys and values."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from fastprompt import _C
+from fastprompt._runtime import current_backend, get_num_threads, is_tensor
+from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt.ops._checks import check_devices
+from fastprompt.ops.encoder.relative import widened
+
+__all__ = ["memory_attention"]
+
+INTS = (int, np.integer)
+
+
+def memory_attention(
+    q: Any,  # ([B,] N, H, D)
+    k: Any,  # ([B,] M, H, D)
+    v: Any,  # ([B,] M, H, D')
+    *,
+    scale: float | None = None,
+    rotation: tuple[Any, Any] | None = None,  # cos, sin: (N, D)
+    unrotated: int = 0,
+) -> Any:
+    r"""A read from a memory: softmax(s q k^T) v, without the N x M weights (CMN's read; SAM 2's memory attention).
+
+    .. math:: o_i = \sum_j \operatorname{softmax}_j(s \, \tilde q_i \cdot \tilde k_j) \, v_j
+
+    With ``rotation`` queries and keys are turned before (rotary positions): the pairs (2 i, 2 i + 1) of query n by the
+    angles whose cosines and sines are row n, in float32. The memory holds whole frames, so its keys take the rows again
+    and again, frame by frame; the last ``unrotated`` keys, SAM 2's object pointers, are not turned. Values never are.
+
+    Args:
+        q, k, v: H heads of width D (values D'). float32; float16 and bfloat16 are converted.
+        scale: s, default 1 / sqrt(D); CMN's read has 1.
+        rotation: cosines and sines, each number twice, as transformers' models make them; D is even.
+        unrotated: number of keys at the end. The others are a multiple of N, or none.
+
+    Returns:
+        ([B,] N, H D') in the dtype of ``q``, the heads side by side; torch in, torch out. Differentiable by q, k, v and
+        rotation, with blocks of the weights in memory, never all.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what it was and what is expected.
+
+    Example:
+        >>> import numpy as np, fastprompt as fp
+        >>> x = lambda *shape: np.random.default_rng(0).standard_normal(shape, np.float32)
+        >>> fp.memory_attention(x(64, 1, 32), x(128, 1, 32), x(128, 1, 32), scale=1.0).shape
+        (64, 32)
+
+    Source: Ravi et al., SAM 2, 2024; Xie et al., cyclic memory network (CMN), 2021: its read, without its recurrent
+    update.
+    """
+    like = q
+    q, k, v = (as_array(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+    check_devices(q=q, k=k, v=v)
+    check_shapes(q, k, v)
+    number = int(q.shape[-1]) ** -0.5 if scale is None else scale
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"scale must be a number, got {scale!r}")
+    single = q.ndim == 3
+    q, k, v = (plain_floats(x[None] if single else x) for x in (q, k, v))
+    if rotation is not None:
+        q, k = turn(q, k, rotation, unrotated)
+    elif unrotated:
+        raise ValueError("unrotated needs rotation")
+    heads, depth = v.shape[2:]
+    q, k, v = (plain_floats(widened(x)) for x in (q, k, v))
+    out = read(q, k, v, float(number))[..., :depth]
+    out = out.reshape(*out.shape[:2], heads * depth)
+    out = out[0] if single else out
+    if is_tensor(out):
+        return out.to(like.dtype) if like.is_floating_point() else out
+    kind = np.asarray(like).dtype
+    return out.astype(kind if kind.kind == "f" else np.float32, copy=False)
+
+
+def check_shapes(q: Any, k: Any, v: Any) -> None:
+    if q.ndim not in (3, 4) or 0 in tuple(q.shape[-2:]):
+        raise ValueError(f"q must be ([B,] N, heads, width), got {tuple(q.shape)}")
+    axes = ", ".join([*map(str, q.shape[:-3]), "M", *map(str, q.shape[-2:])])
+    if k.ndim != q.ndim or tuple(k.shape[:-3]) != tuple(q.shape[:-3]) or tuple(k.shape[-2:]) != tuple(q.shape[-2:]):
+        raise ValueError(f"k must be ({axes}), got {tuple(k.shape)}")
+    if k.shape[-3] == 0:
+        raise ValueError(f"k must have at least one key, got {tuple(k.shape)}")
+    if v.ndim != q.ndim or tuple(v.shape[:-1]) != tuple(k.shape[:-1]) or v.shape[-1] == 0:
+        raise ValueError(f"v must be ({', '.join(map(str, k.shape[:-1]))}, width), got {tuple(v.shape)}")
+
+
+def turn(q: Any, k: Any, rotation: Any, unrotated: Any) -> tuple[Any, Any]:
+    if not isinstance(rotation, (tuple, list)) or len(rotation) != 2:
+        raise TypeError(f"rotation must be a pair of cosines and sines, got {type(rotation).__name__}")
+    count, keys, width = int(q.shape[1]), int(k.shape[1]), int(q.shape[-1])
+    if isinstance(unrotated, bool) or not isinstance(unrotated, INTS) or not 0 <= unrotated <= keys:
+        raise ValueError(f"unrotated must be an integer from 0 to the number of keys {keys}, got {unrotated!r}")
+    both = tuple(as_array("rotation", x) for x in rotation)
+    for x in both:
+        check_devices(q=q, rotation=x)
+        if tuple(x.shape) != (count, width) or width % 2:
+            raise ValueError(
+                f"rotation must hold two arrays of shape {(count, width)}, an even width, got {tuple(x.shape)}"
+            )
+    turned = keys - int(unrotated)
+    if turned and (count == 0 or turned % count):
+        raise ValueError(f"k must have a multiple of the {count} queries and {unrotated} unrotated keys, got {keys}")
+    cos, sin = (plain_floats(x)[:, None] for x in both)
+    if turned == 0:
+        return rotate(q, cos, sin), k
+    frames = k[:, :turned].reshape(k.shape[0], turned // count, *q.shape[1:])
+    head = rotate(frames, cos, sin).reshape(k.shape[0], turned, *k.shape[2:])
+    tail = k[:, turned:]
+    if is_tensor(q):
+        import torch
+
+        return rotate(q, cos, sin), torch.cat([head, tail], 1)
+    return rotate(q, cos, sin), np.concatenate([head, tail], 1)
+
+
+def rotate(x: Any, cos: Any, sin: Any) -> Any:
+    if is_tensor(x):
+        import torch
+
+        pairs = x.unflatten(-1, (-1, 2))
+        return x * cos + torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2) * sin
+    turned = np.empty_like(x)
+    turned[..., 0::2], turned[..., 1::2] = -x[..., 1::2], x[..., 0::2]
+    return x * cos + turned * sin
+
+
+def read(q: Any, k: Any, v: Any, scale: float) -> Any:
+    """Batched, float32, contiguous, widths of whole vectors."""
+    if is_tensor(q):
+        from fastprompt.ops.memory import operators as _torch_memory
+
+        return _torch_memory.memory_read(q, k, v, scale)[0]
+    if current_backend() == "reference":
+        from fastprompt.reference import memory as reference
+
+        return reference.memory_read(q, k, v, scale)
+    out, log_weight = (
+        np.empty((*q.shape[:3], v.shape[3]), np.float32),
+        np.empty((q.shape[0], *q.shape[2:0:-1]), np.float32),
+    )
+    launch(q, k, v, scale, out, log_weight)
+    return out
+
+
+def launch(q: Any, k: Any, v: Any, scale: float, out: Any, log_weight: Any) -> None:
+    if math.prod(out.shape) == 0:
+        return
+    sizes = (q.shape[0], q.shape[2], q.shape[1], k.shape[1], q.shape[3], v.shape[3])
+    arrays = (address(q), address(k), address(v))
+    _C.memory_read(sizes, *arrays, scale, address(out), address(log_weight), get_num_threads())

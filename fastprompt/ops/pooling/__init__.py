@@ -1,0 +1,1 @@
+"""Masked means, similarities and what is conditioned on them."""

@@ -1,0 +1,62 @@
+"""The calls into csrc/pooling. Arrays are contiguous, and float32 where nothing else is said."""
+
+from typing import Any
+
+from fastprompt import _C
+from fastprompt._runtime import get_num_threads, matmul_precision
+
+RESIZES = ("features", "mask", "average")  # what operators number
+KINDS = ("none", "softmax", "argmax")
+LEVEL_EPS: float = _C.prior_level_eps  # of the prior mask's normalisation to [0, 1]
+
+
+def masked_pool(
+    features: Any,
+    mask: Any,  # or uint8
+    resize: int,
+    align_corners: bool,
+    background: bool,
+    threshold: float | None,
+    eps: float,
+    empty: float,
+    out: Any,
+) -> None:
+    _C.masked_pool(
+        features=features,
+        mask=mask,
+        resize=RESIZES[resize],
+        align_corners=align_corners,
+        background=background,
+        hard=threshold is not None,
+        threshold=threshold or 0.0,
+        eps=eps,
+        empty=empty,
+        out=out,
+        threads=get_num_threads(),
+    )
+
+
+def similarity(
+    features: Any, rows: Any, scale: float, eps: float, temperature: float, kind: int, sharpest: float, out: Any
+) -> None:
+    _C.similarity(
+        features=features,
+        rows=rows,
+        scale=scale,
+        eps=eps,
+        temperature=temperature,
+        kind=KINDS[kind],
+        sharpest=sharpest,
+        out=out,
+        precision=matmul_precision(),
+        threads=get_num_threads(),
+    )
+
+
+def prior_mask(query: Any, support: Any, mask: Any, eps: float, out: Any) -> None:
+    precision, threads = matmul_precision(), get_num_threads()
+    _C.prior_mask(query=query, support=support, mask=mask, eps=eps, out=out, precision=precision, threads=threads)
+
+
+def film(x: Any, gamma: Any, beta: Any, last: bool, out: Any) -> None:
+    _C.film(x=x, gamma=gamma, beta=beta, last=last, out=out, threads=get_num_threads())

@@ -1,0 +1,69 @@
+"""The operators of pooling: shapes, kernels and formulas."""
+
+from typing import Any
+
+from fastprompt._later import Later
+from fastprompt.ops._operator import Operator
+from fastprompt.ops.pooling import call
+from fastprompt.ops.pooling.call import KINDS, LEVEL_EPS, RESIZES
+
+formulas, reference = Later("fastprompt.ops.pooling.formulas"), Later("fastprompt.reference.pooling")
+
+masked_pool = Operator(
+    "masked_pool(Tensor features, Tensor mask, int resize, bool align_corners, bool background, float? threshold, "
+    "float eps, float empty) -> Tensor",
+    out=lambda features, mask, resize, align_corners, background, *rest: (
+        (features.shape[0], mask.shape[1] * (2 if background else 1), features.shape[1]),
+        "float32",
+    ),
+    call=call.masked_pool,
+    reference=lambda features, mask, resize, *rest: reference.masked_pool(features, mask, RESIZES[resize], *rest),
+    formula=formulas.masked_pool,
+    gpu=formulas.masked_pool_gpu,
+    gradient="formula",
+)
+
+similarity_map = Operator(
+    "similarity_map(Tensor features, Tensor rows, float scale, float eps, float temperature, int kind, float sharpest) "
+    "-> Tensor",
+    out=lambda features, rows, *rest: ((features.shape[0], rows.shape[1], features.shape[2]), "float32"),
+    call=call.similarity,
+    reference=lambda *args: reference.similarity(*args[:5], KINDS[args[5]], args[6]),
+    formula=formulas.similarity,
+    gpu=formulas.similarity_gpu,
+    gradient="formula",
+)
+
+similarity_argmax = Operator(
+    "similarity_argmax(Tensor features, Tensor rows, float scale, float eps, float temperature, float sharpest) "
+    "-> Tensor",
+    out=lambda features, rows, *rest: ((features.shape[0], features.shape[2]), "int64"),
+    call=lambda *args: call.similarity(*args[:5], 2, *args[5:]),
+    reference=lambda *args: reference.similarity(*args[:5], "argmax", args[5]),
+    formula=formulas.most_similar,
+    gpu=lambda *args: formulas.similarity_gpu(*args[:5], 2, args[5]),
+)
+
+
+def of_pairs(query: Any, support: Any, *rest: Any) -> Any:
+    return (support.shape[0], query.shape[2]), "float32"
+
+
+prior_similarity = Operator(
+    "prior_similarity(Tensor query, Tensor support, Tensor mask, float eps) -> Tensor",
+    out=of_pairs,
+    call=call.prior_mask,
+    reference=lambda *args: reference.levelled(reference.most_similar(*args), LEVEL_EPS),
+    formula=formulas.prior,
+    gpu=formulas.prior_gpu,
+)
+
+film = Operator(
+    "film(Tensor x, Tensor gamma, Tensor beta, bool last) -> Tensor",
+    out=lambda x, gamma, beta, last: ((gamma.shape[0], x.shape[1], x.shape[2]), "float32"),
+    call=call.film,
+    reference=reference.film,
+    formula=formulas.film,
+    gpu=formulas.film_gpu,
+    gradient="formula",
+)

@@ -1,0 +1,1 @@
+"""Fewer tokens: scores, selection, merging."""
