@@ -6,7 +6,8 @@ has no licence: these are its formulas, not its code. torch tensors or NumPy arr
 
 from typing import Any
 
-import fastprompt as fp
+from fastprompt.ops.pooling.means import masked_average_pool
+from fastprompt.ops.pooling.similarity import cosine_prototype_map
 
 __all__ = ["calDist", "getFeatures"]
 
@@ -16,9 +17,9 @@ def getFeatures(fts: Any, mask: Any) -> Any:
 
     Nothing is enlarged: the host does it again for every way, shot, foreground and background.
     """
-    return fp.masked_average_pool(fts, mask[None], preset="panet")[:, 0]
+    return masked_average_pool(fts, mask[None], preset="panet")[:, 0]
 
 
 def calDist(fts: Any, prototype: Any, scaler: float = 20) -> Any:
     """(N, h, w): the cosine of ``fts`` (N, C, h, w) and one ``prototype`` (1, C), times ``scaler``."""
-    return fp.cosine_prototype_map(fts, prototype, scale=scaler)[:, 0]
+    return cosine_prototype_map(fts, prototype, scale=scaler)[:, 0]

@@ -6,7 +6,8 @@ PFENet has no licence: these are its formulas, not its code. torch tensors or Nu
 from collections.abc import Sequence
 from typing import Any
 
-import fastprompt as fp
+from fastprompt.ops.pooling import prior
+from fastprompt.ops.pooling.means import masked_average_pool
 
 __all__ = ["Weighted_GAP", "prior_mask"]
 
@@ -17,7 +18,7 @@ def Weighted_GAP(supp_feat: Any, mask: Any) -> Any:
     The host resizes the mask to the features before; here a larger one is resized in the same way (bilinear,
     align_corners=True). Its label 255 is not 1: pass ``(label == 1)``.
     """
-    return fp.masked_average_pool(supp_feat, mask, preset="pfenet")[:, 0, :, None, None]
+    return masked_average_pool(supp_feat, mask, preset="pfenet")[:, 0, :, None, None]
 
 
 def prior_mask(query_feat_4: Any, final_supp_list: Sequence[Any], mask_list: Sequence[Any], size: Any) -> Any:
@@ -29,7 +30,7 @@ def prior_mask(query_feat_4: Any, final_supp_list: Sequence[Any], mask_list: Seq
     if len(final_supp_list) != len(mask_list) or not len(mask_list):
         raise ValueError(f"mask_list must have a mask for each of {len(final_supp_list)} shots, got {len(mask_list)}")
     shots = [
-        fp.prior_mask(query_feat_4, support, mask[:, 0], size=tuple(size))
+        prior.prior_mask(query_feat_4, support, mask[:, 0], size=tuple(size))
         for support, mask in zip(final_supp_list, mask_list, strict=True)
     ]
     return sum(shots[1:], shots[0]) / len(shots)
