@@ -93,9 +93,8 @@ int64_t Array::item() const {
 }
 
 bool Array::contiguous() const {
-  int64_t step = 1;
-  for (int k = axes - 1; k >= 0; --k) {
-    if (shape[k] == 0) return true;
+  int64_t step = count() ? 1 : 0;
+  for (int k = axes - 1; k >= 0 && step; --k) {
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];
   }

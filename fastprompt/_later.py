@@ -1,4 +1,4 @@
-"""Modules that are imported when something of them is first called: formulas in torch, kernels for a GPU, references."""
+"""Modules that are imported when something of them is first called: formulas in torch, GPU kernels, references."""
 
 import functools
 import importlib

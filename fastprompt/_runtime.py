@@ -5,9 +5,10 @@ import contextvars
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
-BACKENDS = ("auto", "cpu", "cuda", "triton", "reference")
+Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
+BACKENDS = get_args(Backend)
 
 _threads: int | None = None
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastprompt_backend", default=None)
@@ -59,7 +60,7 @@ def current_backend() -> str:
 
 
 @contextlib.contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: Backend) -> Iterator[None]:
     """Force a backend inside the block: ``"cpu"``, ``"cuda"``, ``"triton"`` (compiled kernels; one that is off says
     why), ``"reference"`` (plain NumPy or torch), ``"auto"``: that of the device where the arrays are.
 

@@ -1,6 +1,7 @@
 """Uninitialised memory is NaN in every test, so that a pixel that a kernel forgets cannot pass for a result."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -76,6 +77,15 @@ def precision():
     before = torch.get_float32_matmul_precision()
     yield torch.set_float32_matmul_precision
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def registered():
+    """``torch.ops.fastprompt`` is there before the first tensor: these tests ask it directly."""
+    if importlib.util.find_spec("torch"):
+        from fastprompt.ops._operator import register
+
+        register()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastprompt._text import Progress
 
 if TYPE_CHECKING:
-    from fastprompt._selftest import Check
+    from fastprompt._selftest.check import Check
 
 ISAS = ("baseline", "avx2", "avx512")  # each machine has those up to its best
 THREADS = (1, 2)

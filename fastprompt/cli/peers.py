@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastprompt as fp
+from fastprompt.ops.geodesic.grid import Method, Metric
 
 V = 1e10  # FastGeodis' usual start value of pixels that are no seeds
 
@@ -176,9 +177,9 @@ def simpleitk_maurer(case: Case, threads: int) -> Thunk:
     return lambda: np.maximum(peer.GetArrayFromImage(maurer.Execute(seeds)), 0)
 
 
-def geodesic(metric: str, method: str) -> Callable[[Case], Any]:
+def geodesic(metric: Metric, method: Method) -> Callable[[Case], Any]:
     def call(case: Case) -> Any:
-        options = {"metric": metric, "method": method, "iterations": case.iterations, "v": V}
+        options: dict[str, Any] = {"metric": metric, "method": method, "iterations": case.iterations, "v": V}
         return fp.geodesic_distance(case.image, case.seeds, dims=case.dims, **options)
 
     return call

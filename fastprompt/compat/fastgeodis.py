@@ -26,7 +26,7 @@ from torch import Tensor
 from fastprompt.compat._eikonal import eikonal_distance
 from fastprompt.ops._checks import check_number
 from fastprompt.ops.geodesic.distances import solve
-from fastprompt.ops.geodesic.grid import Options, check_spacing
+from fastprompt.ops.geodesic.grid import Method, Options, check_spacing
 
 __version__ = "1.0.5"  # of the FastGeodis that this module follows
 __all__ = [
@@ -72,7 +72,7 @@ def plain(x: Tensor) -> Any:
 
 
 def raster(
-    method: str, image: Tensor, mask: Tensor, spacing: Sequence[float], v: float, lamb: float, iterations: int
+    method: Method, image: Tensor, mask: Tensor, spacing: Sequence[float], v: float, lamb: float, iterations: int
 ) -> Transform:
     """``method`` "raster" (FastGeodis' own order) or "toivanen": bit-equal to the original."""
     # v * mask makes a float32 of an integer mask, so the original takes these too
@@ -149,7 +149,7 @@ def check_tensors(
             raise RuntimeError(f"{name} requires a gradient, which these functions do not have: pass {name}.detach()")
 
 
-def make_options(method: str, spacing: Sequence[float], v: float, lamb: float, iterations: int) -> Options:
+def make_options(method: Method, spacing: Sequence[float], v: float, lamb: float, iterations: int) -> Options:
     """Check the numbers; 1 - lamb is rounded in the type of ``lamb``, as in the original."""
     if isinstance(spacing, (int, float)):
         raise TypeError(f"spacing must be a sequence of 3 numbers, got {spacing!r}")

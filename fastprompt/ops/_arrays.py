@@ -44,17 +44,23 @@ def as_array(name: str, x: Any) -> Any:
 def kernel_dtype(x: Any) -> Any:
     """``x`` in a dtype that the kernels read: float32, float16, bfloat16, uint8, bool as they are, others float32."""
     if dtype_name(x) in _CODES:
-        if not is_tensor(x) and (not x.dtype.isnative or any(s % x.itemsize for s in x.strides)):
-            return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+        if not is_tensor(x) and not (x.dtype.isnative and x.flags.aligned):
+            return in_order(x, x.dtype.newbyteorder("="))
         return x
     return x.float() if is_tensor(x) else x.astype(np.float32)
+
+
+def in_order(x: Any, dtype: Any) -> Any:
+    """A contiguous NumPy array; a field of packed records, at an odd address, is copied."""
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.aligned else x.copy()
 
 
 def plain_floats(x: Any) -> Any:
     """float32, contiguous; None stays."""
     if x is None:
         return None
-    return x.float().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float32)
+    return x.float().contiguous() if is_tensor(x) else in_order(x, np.float32)
 
 
 def kernel_floats(*arrays: Any) -> tuple[Any, ...]:
@@ -70,7 +76,7 @@ def kernel_floats(*arrays: Any) -> tuple[Any, ...]:
 
 
 def contiguous(x: Any) -> Any:
-    return x.contiguous() if is_tensor(x) else np.ascontiguousarray(x)
+    return x.contiguous() if is_tensor(x) else in_order(x, x.dtype)
 
 
 def address(x: Any) -> int:

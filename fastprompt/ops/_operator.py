@@ -72,9 +72,10 @@ class Operator:
         if not isinstance(args[self.place], np.ndarray):
             return (self.overload or self.torch)(*args)
         takes = self.takes
-        if current_backend() == "reference" or (takes is not None and not takes(*args)):
-            if self.reference is not None:
-                return self.by_reference(args)
+        if self.reference is not None and (
+            current_backend() == "reference" or (takes is not None and not takes(*args))
+        ):
+            return self.by_reference(args)
         out = self.out(*args)
         if type(out) is tuple:
             made = np.empty(*out)
@@ -102,7 +103,9 @@ class Operator:
         specs, like = self.out(*args), args[self.place]
         found = self.reference(*map(on_host, args))  # type: ignore[misc]
         finish = as_array if isinstance(like, np.ndarray) else functools.partial(as_tensor, like.device)
-        return finish(found, specs) if type(specs) is tuple else [finish(x, s) for x, s in zip(found, specs, strict=True)]
+        if type(specs) is tuple:
+            return finish(found, specs)
+        return [finish(x, spec) for x, spec in zip(found, specs, strict=True)]
 
     # ------------------------------------------------------------ torch
 

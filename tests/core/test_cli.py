@@ -10,8 +10,9 @@ import fastprompt as fp
 from fastprompt import _C, _gpu, _selftest
 from fastprompt import segment as library
 from fastprompt.__main__ import main, parser
+from fastprompt._selftest.check import Check, difference
 from fastprompt.cli import segment as command
-from fastprompt.ops.geodesic import distances as geodesic
+from fastprompt.ops._operator import OPERATORS
 from fastprompt.segment import prompt_seeds, segment
 
 Image = pytest.importorskip("PIL.Image")
@@ -91,13 +92,14 @@ def test_doctor_passes_and_restores_settings(capsys):
 
 
 def test_doctor_finds_a_wrong_kernel(capsys, monkeypatch):
-    def wrong(image, start, walls, out, kind, options):
-        kernel(image, start, walls, out, kind, options)
-        if _C.isa() == _C.best_isa() and options.metric == "geodistk":
-            out[..., -1] += 1
+    def wrong(*args):
+        kernel(*args)
+        if _C.isa() == _C.best_isa() and args[4] == "geodistk":
+            args[-1][..., -1] += 1
 
-    kernel, few = geodesic.launch, [c for c in _selftest.checks() if "2-D" in c.variant and "raster" in c.variant]
-    monkeypatch.setattr(geodesic, "launch", wrong)
+    few = [c for c in _selftest.checks() if "2-D" in c.variant and "raster" in c.variant]
+    kernel = OPERATORS["geodesic_distance"].call
+    monkeypatch.setattr(OPERATORS["geodesic_distance"], "call", wrong)
     monkeypatch.setattr(_selftest, "checks", lambda: iter(few))
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
@@ -110,7 +112,7 @@ def test_doctor_survives_a_crash_of_a_check(capsys, monkeypatch):
     def broken():
         raise RuntimeError("no such register")
 
-    monkeypatch.setattr(_selftest, "checks", lambda: iter([_selftest.Check("some_operator", "", broken)]))
+    monkeypatch.setattr(_selftest, "checks", lambda: iter([Check("some_operator", "", broken)]))
     assert main(["doctor"]) == 1
     assert "RuntimeError: no such register" in capsys.readouterr().out
 
@@ -127,7 +129,7 @@ def test_doctor_survives_a_crash_of_a_check(capsys, monkeypatch):
     ],
 )
 def test_difference(got, wanted, error):
-    assert _selftest.difference(got, wanted) == error
+    assert difference(got, wanted) == error
 
 
 # ---------------------------------------------------------------- segment

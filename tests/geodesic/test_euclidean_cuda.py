@@ -167,24 +167,26 @@ def test_dispatch(monkeypatch):
     """What reaches the launcher: contiguous bytes, its workspace, the sizes, the current stream."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     fp.euclidean_distance_transform(torch.ones(1, 1))  # registers the operator
-    from fastprompt.ops._library import GPU
+    from fastprompt.ops._operator import OPERATORS
 
-    transform, launches = GPU["euclidean_distance_transform"], []
+    transform, launches = OPERATORS["euclidean_distance_transform"].on_gpu, []
     stream = type("Stream", (), {"cuda_stream": 77})
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     for name, value in {
         "euclidean_cuda_rows": 12288,
         "euclidean_cuda_line": 48000,
-        "euclidean_cuda_workspace": lambda shape: math.prod(shape) + 7,
-        "euclidean_distance_transform_cuda": lambda *arguments: launches.append(arguments),
+        "euclidean_cuda_workspace": lambda mask: mask.numel() + 7,
+        "euclidean_distance_transform_cuda": lambda **fields: launches.append(fields),
     }.items():
         monkeypatch.setattr(_C, name, value, raising=False)
     out = transform(torch.ones(2, 1, 1, 5, 4).transpose(3, 4) > 0, [1.0, 2.0, 3.0])
     assert out.shape == (2, 1, 1, 4, 5)
     assert out.dtype == torch.float32
-    ((_, _, _, shape, spacing, on),) = launches
-    assert (shape, spacing, on) == ((2, 1, 4, 5), (1.0, 2.0, 3.0), 77)
-    assert launches[0][1] == out.data_ptr()
+    (fields,) = launches
+    assert (fields["mask"].shape, fields["spacing"], fields["stream"]) == ((2, 1, 1, 4, 5), (1.0, 2.0, 3.0), 77)
+    assert fields["mask"].is_contiguous()
+    assert fields["workspace"].shape == (2 * 4 * 5 + 7,)
+    assert fields["out"] is out
     with pytest.raises(ValueError, match=r"at most 12288 rows .*\(1, 12289, 1\): call seeds\.cpu\(\)"):
         transform(torch.ones(1, 1, 1, 12289, 1), [1.0, 1.0, 1.0])
     with fp.backend("reference"):
@@ -197,10 +199,5 @@ def test_dispatch(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(_C, "euclidean_cuda_workspace"), reason="this build has no CUDA kernels")
 def test_launcher_without_a_gpu():
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU, and no memory behind these addresses")
-    assert _C.euclidean_cuda_workspace((2, 3, 5, 7)) == 2 * 3 * 5 * 7 + 7 + 3
-    with pytest.raises(RuntimeError, match="euclidean_cuda, columns: cudaError"):
-        _C.euclidean_distance_transform_cuda(0, 0, 0, (1, 1, 4, 4), (1.0, 1.0, 1.0), 0)
-    _C.euclidean_distance_transform_cuda(0, 0, 0, (0, 1, 4, 4), (1.0, 1.0, 1.0), 0)  # an empty batch launches nothing
+    with pytest.raises(ValueError, match="mask must be on the GPU"):
+        _C.euclidean_cuda_workspace(mask=np.zeros((2, 1, 3, 5, 7), np.uint8))

@@ -1,9 +1,6 @@
 """What a CUDA tensor meets on its way to csrc/geodesic/cuda_*.cu: the functions that torch calls for it, given CPU tensors
 here, with a binding that executes the PTX on the memory that it is given."""
 
-import ctypes
-import math
-
 import numpy as np
 import pytest
 
@@ -15,47 +12,41 @@ from test_geodesic_cuda import METRICS, problem, run, same_bits  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
 from fastprompt import _C, _gpu  # noqa: E402
-from fastprompt.ops._library import GPU  # noqa: E402
-from fastprompt.ops.geodesic import operators as _torch_geodesic  # noqa: E402, F401 - registers what is in GPU
+from fastprompt.ops._operator import OPERATORS  # noqa: E402
 from fastprompt.ops.geodesic.grid import check_options  # noqa: E402
 
 
-def array(address, shape, dtype=np.float32):
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape) if address else None
+def plane(x, volume):
+    return x if volume else x[:, :, 0]
 
 
 def given(fields):
     """(arguments of test_geodesic_cuda.problem, metric and options) of the fields of a call."""
-    views, (batch, channels, maps, nz, ny, nx), volume = fields[:3], fields[3], fields[4]
-    metric, method, kind, two_sided, iterations, lam, _, spacing, v, limit = fields[5:15]
-    pixels = (nz, ny, nx) if volume else (ny, nx)
-    shapes = (batch, channels, *pixels), (batch, maps, *pixels), (batch, *pixels)
-    image, start, walls = (array(view[0], s, t) for view, s, t in zip(views, shapes, "ffB", strict=True))
-    assert [view[1] for view in views] == [0, 0, 3]
-    options = {
-        "metric": METRICS[metric], "kind": ("cost", "seed", "nonzero")[kind], "barrier": walls, "lam": lam,
-        "iterations": iterations, "spacing": spacing, "v": v, "limit": limit, "two_sided": two_sided,
-    }  # fmt: skip
-    return ("raster", None, "exact")[method], image, start, options
+    arrays = [None if fields[name] is None else fields[name].numpy() for name in ("image", "start", "barrier")]
+    assert all(x is None or x.flags.c_contiguous for x in arrays)
+    assert [x.dtype.name for x in arrays[:2]] == ["float32"] * 2
+    image, start, walls = (None if x is None else plane(x, fields["volume"]) for x in arrays)
+    options = {name: fields[name] for name in ("metric", "lam", "iterations", "spacing", "v", "limit", "two_sided")}
+    return fields["method"], image, start, {**options, "kind": fields["start_kind"], "barrier": walls}
 
 
-def launch(workspace, stream, *fields):
+def launch(*, workspace, stream, out, **fields):
     method, image, start, options = given(fields)
-    out = run(method, image.copy(), start.copy(), **options)
-    array(fields[-1], out.shape)[:] = out
+    found = run(method, image.copy(), start.copy(), **options)
+    out.numpy()[:] = found.reshape(out.shape)
 
 
-def launch_gradient(grad, grad_image, grad_start, workspace, stream, *fields):
+def launch_gradient(*, grad, distances, grad_image, grad_start, workspace, stream, **fields):
     _, image, start, options = given(fields)
     arguments, out, _, _ = problem("exact", image.copy(), start.copy(), **options)
-    out[:] = array(fields[-1], out.shape)
+    out[:] = distances.numpy().reshape(out.shape)
     module = cuda_module("csrc/geodesic/cuda_gradient.cu", 80, "-fmad=false")
-    name = next(n for n in module.entries if f"MetricE{fields[5]}ELb{int(fields[4])}E" in n)
+    metric = METRICS.index(fields["metric"])
+    name = next(n for n in module.entries if f"MetricE{metric}ELb{int(fields['volume'])}E" in n)
     layout, *values = arguments
     values[4] = np.zeros(4 + 3 * out.size + (out.size + 3) // 4, np.int32)
-    results = array(grad_image, image.shape), array(grad_start, out.shape)
-    values = (layout + "PPP", *values, array(grad, start.shape), *results)
+    arrays = [x.numpy().reshape(like.shape) for x, like in ((grad, start), (grad_image, image), (grad_start, out))]
+    values = (layout + "PPP", *values, *arrays)
     Kernel(module, name).launch((2,), (256,), [values])
 
 
@@ -65,9 +56,9 @@ def on_ptx(monkeypatch):
     monkeypatch.setattr(_gpu, "stream", lambda: 0)
     for name, function in {
         "geodesic_distance_cuda": launch,
-        "geodesic_distance_cuda_workspace": lambda *fields: 1,
+        "geodesic_distance_cuda_workspace": lambda **fields: 1,
         "geodesic_distance_backward_cuda": launch_gradient,
-        "geodesic_distance_backward_cuda_workspace": lambda *fields: 1,
+        "geodesic_distance_backward_cuda_workspace": lambda **fields: 1,
     }.items():
         monkeypatch.setattr(_C, name, function, raising=False)
 
@@ -75,7 +66,7 @@ def on_ptx(monkeypatch):
 def call(name, tensors, kind, **options):
     o = check_options(tensors[-3][:, :, 0] if len(options.get("spacing", (1, 1))) == 2 else tensors[-3], **options)
     settings = (kind, o.metric, o.method, o.iterations, o.lam, o.step_weight, list(o.spacing), o.v, o.limit)
-    return GPU[name](*tensors, *settings)
+    return OPERATORS[name].on_gpu(*tensors, *settings)
 
 
 CASES = {

@@ -6,7 +6,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 
-from fastprompt.ops.pooling import operators as torch_side  # noqa: E402
+from fastprompt.ops.pooling import formulas  # noqa: E402
 
 F = torch.nn.functional
 
@@ -86,14 +86,14 @@ def test_gradcheck_of_the_formulas():
     double = lambda *shape, seed=0: draw(*shape, seed=seed).double().requires_grad_()  # noqa: E731
     features, mask = double(1, 2, 3, 4), (draw(1, 2, 7, 9, seed=1).abs() + 0.1).double().requires_grad_()
     for resize in (0, 1):
-        call = lambda f, m: torch_side.masked_pool_formula(f, m, resize, False, True, None, 1e-3, 0.0)  # noqa: E731, B023
+        call = lambda f, m: formulas.masked_pool(f, m, resize, False, True, None, 1e-3, 0.0)  # noqa: E731, B023
         assert torch.autograd.gradcheck(call, (features, mask))
     for kind in (0, 1):
-        call = lambda f, r: torch_side.similarity_formula(f, r, 2.0, 1e-8, 3.0, kind, 0.0)  # noqa: E731, B023
+        call = lambda f, r: formulas.similarity(f, r, 2.0, 1e-8, 3.0, kind, 0.0)  # noqa: E731, B023
         assert torch.autograd.gradcheck(call, (double(2, 3, 4), double(1, 3, 3, seed=2)))
     for last in (False, True):
         x = double(1, 4, 3) if last else double(1, 3, 4)
-        call = lambda *a: torch_side.film_formula(*a, last)  # noqa: E731, B023
+        call = lambda *a: formulas.film(*a, last)  # noqa: E731, B023
         assert torch.autograd.gradcheck(call, (x, double(2, 3, seed=1), double(2, 3, seed=2)))
 
 

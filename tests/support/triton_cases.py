@@ -6,7 +6,7 @@ import os
 import numpy as np
 import torch
 
-from fastprompt.ops._library import GPU
+from fastprompt.ops._operator import OPERATORS
 from fastprompt.ops.attention import operators as _torch_attention
 
 DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
@@ -54,7 +54,7 @@ def compare(name, dtype, *arguments):
     """The kernel against the formula, which the tests of the CPU hold against fastprompt.reference."""
     exact = [x.double().cpu() if torch.is_tensor(x) and x.is_floating_point() else x for x in arguments]
     exact = [x.cpu() if torch.is_tensor(x) else x for x in exact]
-    got = GPU[name](*arguments)
+    got = OPERATORS[name].on_gpu(*arguments)
     assert got.dtype == torch.float32, "as the operator says"
     close(got, getattr(_torch_attention, f"{name}_formula")(*exact), dtype)
 

@@ -1,4 +1,4 @@
-"""The calls into csrc/geodesic, on the CPU and on a GPU. Pixels have three axes; arrays may have any strides, on a GPU none."""
+"""The calls into csrc/geodesic. Pixels have three axes; arrays may have any strides, on a GPU none."""
 
 from typing import Any
 

@@ -3,14 +3,14 @@
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, dtype_name, kernel_dtype
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.geodesic.grid import Options, check_options, check_shapes, five_axes
+from fastprompt.ops.geodesic.grid import Method, Metric, Options, check_options, check_shapes, five_axes
 from fastprompt.ops.geodesic.operators import distance
 
 __all__ = [
@@ -27,9 +27,9 @@ def geodesic_distance(
     image: Any,  # ([B,] [C,] [D,] H, W)
     seeds: Any,  # ([B,] [K,] [D,] H, W)
     *,
-    metric: str = "fastgeodis",
+    metric: Metric = "fastgeodis",
     lam: float = 1.0,
-    method: str = "exact",
+    method: Method = "exact",
     iterations: int | None = None,
     spacing: float | Sequence[float] = 1.0,
     v: float = math.inf,
@@ -142,10 +142,10 @@ def exponentiated_geodesic(
     image: Any,
     seeds: Any,
     *,
-    power: int = 1,
+    power: Literal[1, 2] = 1,
     threshold: float | None = None,
-    normalize: str | None = None,
-    metric: str = "geodistk_fm",
+    normalize: Literal["minmax"] | None = None,
+    metric: Metric = "geodistk_fm",
     **options: Any,
 ) -> Any:
     r"""Nearness in [0, 1]: :math:`e^{-D^{\mathrm{power}}}`, 1 at the seeds; MIDeepSeg's interaction maps.

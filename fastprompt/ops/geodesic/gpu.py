@@ -1,5 +1,5 @@
-"""The kernels of ``csrc/geodesic/cuda_*.cu`` on torch tensors: inputs as the kernels read them, memory for the result and
-for their own use from torch, the current stream."""
+"""The kernels of ``csrc/geodesic/cuda_*.cu`` on torch tensors: inputs as the kernels read them, memory for the result
+and for their own use from torch, the current stream."""
 
 from typing import Any
 

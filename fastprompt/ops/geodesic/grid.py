@@ -3,20 +3,21 @@
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from fastprompt.ops._checks import check_number
 
-METRICS = ("fastgeodis", "geodistk", "geodistk_fm")
-METHODS = ("raster", "toivanen", "exact")
+Metric = Literal["fastgeodis", "geodistk", "geodistk_fm"]
+Method = Literal["raster", "toivanen", "exact"]
+METRICS, METHODS = get_args(Metric), get_args(Method)
 
 
 class Options(NamedTuple):
     """The numbers of one call, checked, in the order of the operator; ``step_weight`` is 1 - lam unless a caller rounds
     it otherwise."""
 
-    metric: str
-    method: str
+    metric: Metric
+    method: Method
     iterations: int
     lam: float
     step_weight: float
@@ -32,9 +33,9 @@ class Options(NamedTuple):
 def check_options(
     image: Any,
     *,
-    metric: str = "fastgeodis",
+    metric: Metric = "fastgeodis",
     lam: float = 1.0,
-    method: str = "exact",
+    method: Method = "exact",
     iterations: int | None = None,
     spacing: float | Sequence[float] = 1.0,
     v: float = math.inf,

@@ -1,12 +1,13 @@
 """The calls into csrc/pooling. Arrays are contiguous, and float32 where nothing else is said."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, matmul_precision
 
-RESIZES = ("features", "mask", "average")  # what operators number
-KINDS = ("none", "softmax", "argmax")
+Resize = Literal["features", "mask", "average"]
+Kind = Literal["none", "softmax", "argmax"]
+RESIZES, KINDS = get_args(Resize), get_args(Kind)  # what operators number
 LEVEL_EPS: float = _C.prior_level_eps  # of the prior mask's normalisation to [0, 1]
 
 

@@ -1,4 +1,4 @@
-"""The operators of pooling in torch: formulas, for gradients and for what no kernel takes, and the kernels for a GPU."""
+"""Pooling in torch: formulas, for gradients and for what no kernel takes, and the way to the kernels for a GPU."""
 
 from typing import Any
 

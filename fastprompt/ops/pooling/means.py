@@ -1,25 +1,29 @@
 """Means of a feature map over masks: the prototypes of few-shot segmentation."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, contiguous, dtype_name, kernel_floats, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.pooling.call import RESIZES
+from fastprompt.ops.pooling.call import RESIZES, Resize
 from fastprompt.ops.pooling.operators import masked_pool
 
 __all__ = ["masked_average_pool"]
 
 
+Preset = Literal["panet", "sgone", "pfenet", "persam", "matcher"]
+Empty = Literal["zero", "nan", "centre"]
+
+
 class Pooling(NamedTuple):
-    resize: str = "features"
+    resize: Resize = "features"
     align_corners: bool = False
     threshold: float | None = None
     eps: float = 0.0
-    empty: str = "zero"
+    empty: Empty = "zero"
     normalize: bool = False
 
 
@@ -37,12 +41,12 @@ def masked_average_pool(
     features: Any,  # ([B, [K,]] C, h, w)
     mask: Any,  # ([B, [K,]] [M,] H, W)
     *,
-    preset: str | None = None,
-    resize: str | None = None,
+    preset: Preset | None = None,
+    resize: Resize | None = None,
     align_corners: bool | None = None,
     threshold: float | None = None,
     eps: float | None = None,
-    empty: str | None = None,
+    empty: Empty | None = None,
     normalize: bool | None = None,
     background: bool = False,
 ) -> Any:

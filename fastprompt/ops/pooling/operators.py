@@ -28,7 +28,7 @@ similarity_map = Operator(
     "-> Tensor",
     out=lambda features, rows, *rest: ((features.shape[0], rows.shape[1], features.shape[2]), "float32"),
     call=call.similarity,
-    reference=lambda *args: reference.similarity(*args[:5], KINDS[args[5]], args[6]),
+    reference=lambda *args: reference.similarity(*args[:5], KINDS[args[5]], *args[6:]),
     formula=formulas.similarity,
     gpu=formulas.similarity_gpu,
     gradient="formula",
@@ -38,7 +38,7 @@ similarity_argmax = Operator(
     "similarity_argmax(Tensor features, Tensor rows, float scale, float eps, float temperature, float sharpest) "
     "-> Tensor",
     out=lambda features, rows, *rest: ((features.shape[0], features.shape[2]), "int64"),
-    call=lambda *args: call.similarity(*args[:5], 2, *args[5:]),
+    call=lambda *args: call.similarity(*args[:5], KINDS.index("argmax"), *args[5:]),  # type: ignore[call-arg]
     reference=lambda *args: reference.similarity(*args[:5], "argmax", args[5]),
     formula=formulas.most_similar,
     gpu=lambda *args: formulas.similarity_gpu(*args[:5], 2, args[5]),

@@ -8,7 +8,7 @@ import numpy as np
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, contiguous, kernel_floats, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.pooling.call import KINDS
+from fastprompt.ops.pooling.call import KINDS, Kind
 from fastprompt.ops.pooling.operators import similarity_argmax, similarity_map
 
 __all__ = ["cosine_prototype_map", "text_similarity_map"]
@@ -58,7 +58,7 @@ def text_similarity_map(
     text: Any,  # (T, [R,] C)
     *,
     temperature: float = 100.0,
-    reduce: str = "none",
+    reduce: Kind = "none",
     denoise: float = 0.0,
     eps: float = 0.0,
 ) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 import fastprompt as fp
 from fastprompt._runtime import backend
-from fastprompt._selftest import Check, difference, picture
+from fastprompt._selftest.check import Check, difference, picture
 
 ENDLESS = float("inf")
 

@@ -1,11 +1,11 @@
-"""Small calls of the guidance operators, for :mod:`fastprompt._selftest`."""
+"""Calls of guidance maps for ``fastprompt doctor``."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from fastprompt._selftest import Check, compare
+from fastprompt._selftest.check import Check, compare
 
 SIZE = (61, 97)  # ragged: a block of columns and a half, two bands of rows
 ENCODINGS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Self-tests of the click simulator and of the metrics that have kernels."""
+"""Calls of the metrics that have kernels, for ``fastprompt doctor``."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,16 +6,13 @@ from typing import Any
 import numpy as np
 
 import fastprompt as fp
-from fastprompt._runtime import backend
-from fastprompt._selftest import Check, compare, difference
+from fastprompt._runtime import Backend, backend
+from fastprompt._selftest.check import Check, difference
 
 
 def checks() -> Iterator[Check]:
     rng = np.random.default_rng(0)
     target, logits = rng.integers(0, 3, (4, 19, 70), np.uint8), rng.standard_normal((4, 19, 70), np.float32)
-    clicked = rng.integers(0, 19, (4, 3, 2))
-    yield compare("next_click", "floats", target, logits, threshold=0.2, ignore=2, clicked=clicked)
-    yield compare("next_click", "bytes", target, rng.integers(0, 2, target.shape, np.uint8))
     yield compare_metric("overlap", "floats", logits, target, threshold=0.2, ignore=2)
     yield compare_metric("overlap", "bytes", np.full((2, 255, 65), 7, np.uint8), rng.random((2, 255, 65)) < 0.5)
     yield compare_metric("pairwise_iou", "", logits, target, threshold=0.2)
@@ -24,7 +21,7 @@ def checks() -> Iterator[Check]:
 
 
 def compare_metric(name: str, variant: str, *arrays: Any, **options: Any) -> Check:
-    def call(which: str) -> Any:
+    def call(which: Backend) -> Any:
         with backend(which):
             return getattr(fp.metrics, name)(*arrays, **options)
 

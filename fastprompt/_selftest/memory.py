@@ -1,0 +1,17 @@
+"""Calls of memory reads for ``fastprompt doctor``."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastprompt._selftest.check import Check, compare
+
+
+def checks() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32)
+
+    yield compare("memory_attention", "", normal(2, 35, 2, 20), normal(2, 291, 2, 20), normal(2, 291, 2, 33))
