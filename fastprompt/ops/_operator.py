@@ -11,6 +11,7 @@ from fastprompt._runtime import current_backend
 
 Fn = Callable[..., Any]
 Spec = tuple[Any, Any]  # shape and dtype of a result; the dtype is a name, or that of an argument
+Asked = tuple[Fn, dict[str, Any]]  # a kernel and its fields
 
 OPERATORS: dict[str, "Operator"] = {}  # by name: each adds itself
 
@@ -28,7 +29,7 @@ class Operator:
     >>> double = Operator(
     ...     "double(Tensor x) -> Tensor",
     ...     out=lambda x: (x.shape, "float32"),
-    ...     call=lambda x, out: np.multiply(x, 2, out=out),
+    ...     call=lambda x, out: (np.copyto, {"dst": out, "src": 2 * x}),
     ...     reference=lambda x: x + x,
     ... )
     >>> double(np.ones(2, np.float32))
@@ -40,7 +41,8 @@ class Operator:
     Args:
         schema: of torch.
         out: of the arguments: shape and dtype of the result, or a list of such.
-        call: ``call(*args, *results)``, the kernel for the CPU. None: the formula is all there is.
+        call: ``call(*args, *results)``: the kernel for the CPU and its fields by name; or None, and it has filled the
+            results itself. Without ``call`` the formula is all there is.
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
         reference: the formula in NumPy. None: there is none, and the kernel computes.
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
@@ -77,13 +79,12 @@ class Operator:
         ):
             return self.by_reference(args)
         out = self.out(*args)
-        if type(out) is tuple:
-            made = np.empty(*out)
-            self.call(*args, made)  # type: ignore[misc]
-            return made
-        found = [np.empty(*spec) for spec in out]
-        self.call(*args, *found)  # type: ignore[misc]
-        return found
+        single = type(out) is tuple
+        made = [np.empty(*out)] if single else [np.empty(*spec) for spec in out]
+        asked = self.call(*args, *made)  # type: ignore[misc]
+        if asked is not None:
+            asked[0](**asked[1])
+        return made[0] if single else made
 
     def into(self, out: Any, *args: Any) -> None:
         """Fill ``out``, memory that is there, a part of a larger map say. Not seen by torch's dispatcher."""
@@ -95,8 +96,8 @@ class Operator:
         elif current_backend() == "reference" and self.reference is not None:
             found = self.by_reference(args)
             out.copy_(found) if hasattr(out, "copy_") else np.copyto(out, found)
-        else:
-            self.call(*args, out)  # type: ignore[misc]
+        elif asked := self.call(*args, out):  # type: ignore[misc]
+            asked[0](**asked[1])
 
     def by_reference(self, args: Any) -> Any:
         """``reference`` of arrays in the memory of the CPU; results of the kind, dtypes and device of the arguments."""
@@ -122,10 +123,9 @@ class Operator:
         if self.call is None or (self.takes is not None and not self.takes(*args)):
             return results(self.by_formula(args))
         made = self.fake(*args)
-        if isinstance(made, (tuple, list)):
-            self.call(*args, *made)
-        else:
-            self.call(*args, made)
+        asked = self.call(*args, *made) if isinstance(made, tuple) else self.call(*args, made)
+        if asked is not None:
+            asked[0](**asked[1])
         return made
 
     def on_gpu(self, *args: Any) -> Any:

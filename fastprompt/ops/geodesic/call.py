@@ -1,9 +1,10 @@
-"""The calls into csrc/geodesic. Pixels have three axes; arrays may have any strides, on a GPU none."""
+"""What the kernels of csrc/geodesic are asked. Pixels have three axes; arrays may have any strides, on a GPU none."""
 
 from typing import Any
 
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
+from fastprompt.ops._operator import Asked
 
 
 def fields(
@@ -39,17 +40,17 @@ def fields(
     }
 
 
-def distance(*args: Any) -> None:
+def distance(*args: Any) -> Asked:
     *given, out = args
-    _C.geodesic_distance(**fields(*given), out=out, threads=get_num_threads())
+    return _C.geodesic_distance, dict(**fields(*given), out=out, threads=get_num_threads())
 
 
-def distance_backward(grad: Any, *args: Any) -> None:
+def distance_backward(grad: Any, *args: Any) -> Asked:
     *given, grad_image, grad_start = args
     grad = grad.float().contiguous()
     results = {"grad_image": grad_image, "grad_start": grad_start, "threads": get_num_threads()}
-    _C.geodesic_distance_backward(grad=grad, **fields(*given), **results)
+    return _C.geodesic_distance_backward, dict(grad=grad, **fields(*given), **results)
 
 
-def euclidean(mask: Any, spacing: Any, out: Any) -> None:
-    _C.euclidean_distance_transform(mask=mask, spacing=tuple(spacing), out=out, threads=get_num_threads())
+def euclidean(mask: Any, spacing: Any, out: Any) -> Asked:
+    return _C.euclidean_distance_transform, dict(mask=mask, spacing=tuple(spacing), out=out, threads=get_num_threads())

@@ -1,9 +1,10 @@
-"""The calls into csrc/pooling. Arrays are contiguous, and float32 where nothing else is said."""
+"""What the kernels of csrc/pooling are asked. Arrays are contiguous, and float32 where nothing else is said."""
 
 from typing import Any, Literal, get_args
 
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, matmul_precision
+from fastprompt.ops._operator import Asked
 
 Resize = Literal["features", "mask", "average"]
 Kind = Literal["none", "softmax", "argmax"]
@@ -21,8 +22,8 @@ def masked_pool(
     eps: float,
     empty: float,
     out: Any,
-) -> None:
-    _C.masked_pool(
+) -> Asked:
+    return _C.masked_pool, dict(
         features=features,
         mask=mask,
         resize=RESIZES[resize],
@@ -39,8 +40,8 @@ def masked_pool(
 
 def similarity(
     features: Any, rows: Any, scale: float, eps: float, temperature: float, kind: int, sharpest: float, out: Any
-) -> None:
-    _C.similarity(
+) -> Asked:
+    return _C.similarity, dict(
         features=features,
         rows=rows,
         scale=scale,
@@ -54,10 +55,10 @@ def similarity(
     )
 
 
-def prior_mask(query: Any, support: Any, mask: Any, eps: float, out: Any) -> None:
-    precision, threads = matmul_precision(), get_num_threads()
-    _C.prior_mask(query=query, support=support, mask=mask, eps=eps, out=out, precision=precision, threads=threads)
+def prior_mask(query: Any, support: Any, mask: Any, eps: float, out: Any) -> Asked:
+    how = {"precision": matmul_precision(), "threads": get_num_threads()}
+    return _C.prior_mask, dict(query=query, support=support, mask=mask, eps=eps, out=out, **how)
 
 
-def film(x: Any, gamma: Any, beta: Any, last: bool, out: Any) -> None:
-    _C.film(x=x, gamma=gamma, beta=beta, last=last, out=out, threads=get_num_threads())
+def film(x: Any, gamma: Any, beta: Any, last: bool, out: Any) -> Asked:
+    return _C.film, dict(x=x, gamma=gamma, beta=beta, last=last, out=out, threads=get_num_threads())
