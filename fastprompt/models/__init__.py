@@ -19,7 +19,7 @@ HOSTS = (
     (f"{_T}.sam.modeling_sam", "transformers_sam", "SamMaskDecoder", "SamPositionalEmbedding"),
     (
         f"{_T}.sam.modeling_sam",
-        "transformers_sam_vision",
+        "transformers_sam",
         "SamVisionAttention",
         "SamVisionSdpaAttention",
         "SamVisionLayer",
@@ -27,7 +27,7 @@ HOSTS = (
     (f"{_T}.sam_hq.modeling_sam_hq", "transformers_sam_hq", "SamHQMaskDecoder", "SamHQPositionalEmbedding"),
     (
         f"{_T}.sam_hq.modeling_sam_hq",
-        "transformers_sam_hq_vision",
+        "transformers_sam_hq",
         "SamHQVisionAttention",
         "SamHQVisionSdpaAttention",
         "SamHQVisionLayer",
@@ -44,14 +44,14 @@ HOSTS = (
     (f"{_T}.clipseg.modeling_clipseg", "transformers_clipseg", "CLIPSegVisionModel"),
     (f"{_SA}.mask_decoder", "segment_anything", "MaskDecoder"),
     (f"{_SA}.prompt_encoder", "segment_anything", "PositionEmbeddingRandom"),
-    (f"{_SA}.image_encoder", "segment_anything_vision", "Attention", "Block"),
+    (f"{_SA}.image_encoder", "segment_anything", "Attention", "Block"),
     (f"{_HQ}.mask_decoder", "segment_anything_hq", "MaskDecoder"),
     (f"{_HQ}.mask_decoder_hq", "segment_anything_hq", "MaskDecoderHQ"),
     (f"{_HQ}.prompt_encoder", "segment_anything_hq", "PositionEmbeddingRandom"),
-    (f"{_HQ}.image_encoder", "segment_anything_hq_vision", "Attention", "Block"),
+    (f"{_HQ}.image_encoder", "segment_anything_hq", "Attention", "Block"),
     ("mobile_sam.modeling.mask_decoder", "mobile_sam", "MaskDecoder"),
     ("mobile_sam.modeling.prompt_encoder", "mobile_sam", "PositionEmbeddingRandom"),
-    ("mobile_sam.modeling.image_encoder", "mobile_sam_vision", "Attention", "Block"),
+    ("mobile_sam.modeling.image_encoder", "mobile_sam", "Attention", "Block"),
     ("sam2.modeling.sam.mask_decoder", "sam2", "MaskDecoder"),
     ("sam2.modeling.position_encoding", "sam2", "PositionEmbeddingRandom"),
     ("models.decode_heads.decode_seg", "zegclip", "Attention"),
@@ -60,11 +60,11 @@ HOSTS = (
 DROP_INS = {f"{module}.{name}": where for module, where, *names in HOSTS for name in names}
 # The same of encoders that can be pruned: swapped only where `accelerate` is told to.
 PRUNABLE = {
-    f"{_T}.sam.modeling_sam.SamVisionEncoder": "transformers_sam_pruned",
-    f"{_T}.sam_hq.modeling_sam_hq.SamHQVisionEncoder": "transformers_sam_hq_pruned",
-    f"{_SA}.image_encoder.ImageEncoderViT": "segment_anything_pruned",
-    "mobile_sam.modeling.image_encoder.ImageEncoderViT": "mobile_sam_pruned",
-    "timm.models.vision_transformer.VisionTransformer": "timm_pruned",
+    f"{_T}.sam.modeling_sam.SamVisionEncoder": "transformers_sam",
+    f"{_T}.sam_hq.modeling_sam_hq.SamHQVisionEncoder": "transformers_sam_hq",
+    f"{_SA}.image_encoder.ImageEncoderViT": "segment_anything",
+    "mobile_sam.modeling.image_encoder.ImageEncoderViT": "mobile_sam",
+    "timm.models.vision_transformer.VisionTransformer": "timm",
 }
 
 _disabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fastprompt_disabled", default=False)
@@ -189,9 +189,9 @@ def candidates(model: Any) -> dict[str, tuple[Any, Any]]:
         cls = type(module)
         where = DROP_INS.get(full_name(cls))
         if where:
-            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.{where}"), cls.__name__)
+            found[name] = module, getattr(importlib.import_module(f"fastprompt.nn.hosts.{where}"), cls.__name__)
         elif cls.__name__ == "DistMaps" and not cls.__module__.startswith("fastprompt.nn."):  # RITM's, in any module
-            found[name] = module, importlib.import_module("fastprompt.nn.dist_maps").drop_in(cls)
+            found[name] = module, importlib.import_module("fastprompt.nn.hosts.ritm").drop_in(cls)
     return found
 
 
@@ -205,7 +205,7 @@ def checked_encoders(model: Any, prune: Any) -> list[tuple[Any, Any]]:
         where = PRUNABLE.get(full_name(host))
         if where is None:
             continue
-        drop_in = getattr(importlib.import_module(f"fastprompt.nn.{where}"), host.__name__)
+        drop_in = getattr(importlib.import_module(f"fastprompt.nn.hosts.{where}"), host.__name__)
         if reason := drop_in.unsupported(module, prune):
             raise ValueError(f"{name or 'the model'} cannot be pruned with {prune}: {reason}")
         found.append((module, drop_in))

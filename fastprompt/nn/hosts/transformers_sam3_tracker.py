@@ -2,8 +2,8 @@
 
 from transformers.models.sam3_tracker import modeling_sam3_tracker as host
 
-from fastprompt.nn._positions import TransformersPositions
-from fastprompt.nn._sam2 import Sam2Decoder
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
 class Sam3TrackerMaskDecoder(Sam2Decoder, host.Sam3TrackerMaskDecoder):

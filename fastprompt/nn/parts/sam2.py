@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.nn._decoder import TransformersDecoder, one_position
+from fastprompt.nn.parts.decoder import TransformersDecoder, one_position
 
 
 class Sam2Decoder(TransformersDecoder):

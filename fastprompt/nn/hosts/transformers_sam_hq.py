@@ -1,4 +1,4 @@
-"""Drop-in for ``transformers.models.sam_hq``."""
+"""Drop-ins for ``transformers.models.sam_hq``."""
 
 import inspect
 from typing import Any
@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 from transformers.models.sam_hq import modeling_sam_hq as host
 
-from fastprompt.nn._decoder import TransformersDecoder, constant, one_position
-from fastprompt.nn._positions import TransformersPositions
-from fastprompt.nn._sam_hq import HqDecoder, HqLayers, between
+from fastprompt.nn.parts.decoder import TransformersDecoder, constant, one_position
+from fastprompt.nn.parts.encoder import TransformersLayer
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import records_as
+from fastprompt.nn.parts.relative import TransformersAttention
+from fastprompt.nn.parts.sam_hq import HqDecoder, HqLayers, between
+from fastprompt.nn.parts.windows import TransformersEncoder
 
 
 class SamHQMaskDecoder(TransformersDecoder, HqDecoder, host.SamHQMaskDecoder):
@@ -96,3 +100,28 @@ class SamHQMaskDecoder(TransformersDecoder, HqDecoder, host.SamHQMaskDecoder):
 
 class SamHQPositionalEmbedding(TransformersPositions, host.SamHQPositionalEmbedding):
     """``SamHQPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class SamHQVisionAttention(TransformersAttention, host.SamHQVisionAttention):
+    """``SamHQVisionAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamHQVisionSdpaAttention(TransformersAttention, host.SamHQVisionSdpaAttention):
+    """``SamHQVisionSdpaAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamHQVisionLayer(TransformersLayer, host.SamHQVisionLayer):
+    """``SamHQVisionLayer`` in three operators, its windows where they are."""
+
+
+class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
+    """``SamHQVisionEncoder`` that drops windows before one of its layers, in its intermediate embeddings as well."""
+
+    LAYER = "SamHQVisionLayer"
+    INTERMEDIATE = True
+
+    def result(self, x: Tensor, outputs: list[Tensor]) -> Any:
+        return host.SamHQVisionEncoderOutput(last_hidden_state=x, intermediate_embeddings=outputs)
+
+
+records_as(SamHQVisionEncoder, host.SamHQVisionEncoder)

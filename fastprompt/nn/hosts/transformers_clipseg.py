@@ -7,9 +7,9 @@ from torch import Tensor
 from transformers.models.clipseg import modeling_clipseg as host
 
 from fastprompt.models import is_disabled
-from fastprompt.nn._float32 import parameters
-from fastprompt.nn._image_cache import version
-from fastprompt.nn._recording import records_as, registry
+from fastprompt.nn.parts.float32 import parameters
+from fastprompt.nn.parts.image_cache import version
+from fastprompt.nn.parts.recording import records_as, registry
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):

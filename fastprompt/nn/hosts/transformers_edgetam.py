@@ -2,8 +2,8 @@
 
 from transformers.models.edgetam import modeling_edgetam as host
 
-from fastprompt.nn._positions import TransformersPositions
-from fastprompt.nn._sam2 import Sam2Decoder
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
 class EdgeTamMaskDecoder(Sam2Decoder, host.EdgeTamMaskDecoder):

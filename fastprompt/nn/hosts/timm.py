@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fastprompt.models._prune import Prune, Pruned
-from fastprompt.nn._pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, scores
+from fastprompt.nn.parts.pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, scores
 from fastprompt.ops.pruning.selection import prune_tokens
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fastprompt.models import is_disabled
-from fastprompt.nn._decoder import DropIn
-from fastprompt.nn._image_cache import capturing, equal, stream_of, version
+from fastprompt.nn.parts.decoder import DropIn
+from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
 
 
 class Kept(NamedTuple):

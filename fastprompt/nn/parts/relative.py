@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fastprompt import _gpu
 from fastprompt.models import is_disabled
-from fastprompt.nn._decoder import say_once
-from fastprompt.nn._recording import attentions_are_captured
+from fastprompt.nn.parts.decoder import say_once
+from fastprompt.nn.parts.recording import attentions_are_captured
 from fastprompt.ops.encoder.operators import normalised_linear
 from fastprompt.ops.encoder.relative import relative_position_attention
 

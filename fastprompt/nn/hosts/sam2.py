@@ -7,8 +7,8 @@ from sam2.modeling import position_encoding
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
-from fastprompt.nn._positions import SegmentAnythingPositions
-from fastprompt.nn._segment_anything import PackageDecoder
+from fastprompt.nn.parts.positions import SegmentAnythingPositions
+from fastprompt.nn.parts.segment_anything import PackageDecoder
 
 
 class MaskDecoder(PackageDecoder, host.MaskDecoder):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastprompt.nn._image_cache import ImageCache, version
+from fastprompt.nn.parts.image_cache import ImageCache, version
 
 LARGE = 1 << 18  # numbers of an input from which its copy is kept: converting 4 MB costs as much as a small layer
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt.models import is_disabled
-from fastprompt.nn._signature import another_class
+from fastprompt.nn.parts.signature import another_class
 from fastprompt.ops.memory.reading import memory_attention
 
 host: Any = importlib.import_module("model.layers")

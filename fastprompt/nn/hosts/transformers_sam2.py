@@ -2,8 +2,8 @@
 
 from transformers.models.sam2 import modeling_sam2 as host
 
-from fastprompt.nn._positions import TransformersPositions
-from fastprompt.nn._sam2 import Sam2Decoder
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
 class Sam2MaskDecoder(Sam2Decoder, host.Sam2MaskDecoder):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fastprompt._gpu import triton_reason
 from fastprompt.models import is_disabled
-from fastprompt.nn._float32 import Float32, host_dtype, parameters
-from fastprompt.nn._image_cache import ImageCache, equal
-from fastprompt.nn._mlp import same_layers, token_mlps
+from fastprompt.nn.parts.float32 import Float32, host_dtype, parameters
+from fastprompt.nn.parts.image_cache import ImageCache, equal
+from fastprompt.nn.parts.mlp import same_layers, token_mlps
 from fastprompt.ops.decoder import low_rank as low_rank
 from fastprompt.ops.decoder import two_way_gpu as gpu
 from fastprompt.ops.decoder.head import MaskHeadWeights, mask_head

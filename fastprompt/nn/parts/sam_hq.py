@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastprompt.nn._decoder import Attended, Decoder
-from fastprompt.nn._float32 import parameters
-from fastprompt.nn._image_cache import ImageCache
+from fastprompt.nn.parts.decoder import Attended, Decoder
+from fastprompt.nn.parts.float32 import parameters
+from fastprompt.nn.parts.image_cache import ImageCache
 
 Three = tuple[Any, Any, Any]  # convolution, LayerNorm and convolution, with a GELU before the last
 

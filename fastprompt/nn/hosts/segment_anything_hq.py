@@ -3,18 +3,18 @@
 from typing import Any
 
 import torch
-from segment_anything_hq.modeling import mask_decoder as plain
-from segment_anything_hq.modeling import mask_decoder_hq as host
-from segment_anything_hq.modeling import prompt_encoder
+from segment_anything_hq.modeling import image_encoder, mask_decoder, mask_decoder_hq, prompt_encoder
 from torch import Tensor
 
-from fastprompt.nn._decoder import Attended
-from fastprompt.nn._positions import SegmentAnythingPositions
-from fastprompt.nn._sam_hq import HqDecoder, HqLayers, product
-from fastprompt.nn._segment_anything import PackageDecoder, SegmentAnythingDecoder
+from fastprompt.nn.parts.decoder import Attended
+from fastprompt.nn.parts.encoder import SegmentAnythingLayer
+from fastprompt.nn.parts.positions import SegmentAnythingPositions
+from fastprompt.nn.parts.relative import SegmentAnythingAttention
+from fastprompt.nn.parts.sam_hq import HqDecoder, HqLayers, product
+from fastprompt.nn.parts.segment_anything import PackageDecoder, SegmentAnythingDecoder
 
 
-class MaskDecoder(SegmentAnythingDecoder, plain.MaskDecoder):
+class MaskDecoder(SegmentAnythingDecoder, mask_decoder.MaskDecoder):
     """``MaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
 
     def forward(  # type: ignore[override] # this host has two arguments more
@@ -31,10 +31,10 @@ class MaskDecoder(SegmentAnythingDecoder, plain.MaskDecoder):
         inputs = (image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
         if self.covers(*inputs):
             return self.run(*inputs, multimask_output)
-        return plain.MaskDecoder.forward(self, *inputs, multimask_output, hq_token_only, interm_embeddings)
+        return mask_decoder.MaskDecoder.forward(self, *inputs, multimask_output, hq_token_only, interm_embeddings)
 
 
-class MaskDecoderHQ(HqDecoder, PackageDecoder, host.MaskDecoderHQ):
+class MaskDecoderHQ(HqDecoder, PackageDecoder, mask_decoder_hq.MaskDecoderHQ):
     """``MaskDecoderHQ``: SAM's part in three kernels, and what HQ adds in torch operators, with as little as it takes;
     the image is neither repeated for the prompts nor prepared twice."""
 
@@ -56,7 +56,7 @@ class MaskDecoderHQ(HqDecoder, PackageDecoder, host.MaskDecoderHQ):
         early = interm_embeddings[0]
         if self.covers(*inputs, early) and early.shape[0] == 1:
             return self.run(*inputs, multimask_output, hq_token_only, early)
-        return host.MaskDecoderHQ.forward(self, *inputs, multimask_output, hq_token_only, interm_embeddings)
+        return mask_decoder_hq.MaskDecoderHQ.forward(self, *inputs, multimask_output, hq_token_only, interm_embeddings)
 
     def predict(
         self, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, multimask: bool, only: bool, early: Tensor
@@ -97,3 +97,11 @@ class MaskDecoderHQ(HqDecoder, PackageDecoder, host.MaskDecoderHQ):
 
 class PositionEmbeddingRandom(SegmentAnythingPositions, prompt_encoder.PositionEmbeddingRandom):
     """``PositionEmbeddingRandom`` that computes the positions of the image's tokens once."""
+
+
+class Attention(SegmentAnythingAttention, image_encoder.Attention):
+    """``Attention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class Block(SegmentAnythingLayer, image_encoder.Block):
+    """``Block`` in three operators, its windows where they are."""

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from transformers.models.seggpt import modeling_seggpt as host
 
-from fastprompt.nn._encoder import EncoderLayer
-from fastprompt.nn._relative import TransformersAttention, falls_back
+from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.relative import TransformersAttention, falls_back
 
 
 class SegGptAttention(TransformersAttention, host.SegGptAttention):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.nn._decoder import Attended, Decoder, one_position
+from fastprompt.nn.parts.decoder import Attended, Decoder, one_position
 
 
 class PackageDecoder(Decoder):

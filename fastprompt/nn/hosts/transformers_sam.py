@@ -1,4 +1,4 @@
-"""Drop-in for ``transformers.models.sam``."""
+"""Drop-ins for ``transformers.models.sam``."""
 
 from typing import Any
 
@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
-from fastprompt.nn._decoder import TransformersDecoder, one_position
-from fastprompt.nn._positions import TransformersPositions
+from fastprompt.nn.parts.decoder import TransformersDecoder, one_position
+from fastprompt.nn.parts.encoder import TransformersLayer
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import records_as
+from fastprompt.nn.parts.relative import TransformersAttention
+from fastprompt.nn.parts.windows import TransformersEncoder
 
 
 class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
@@ -43,3 +47,27 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
 
 class SamPositionalEmbedding(TransformersPositions, host.SamPositionalEmbedding):
     """``SamPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class SamVisionAttention(TransformersAttention, host.SamVisionAttention):
+    """``SamVisionAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamVisionSdpaAttention(TransformersAttention, host.SamVisionSdpaAttention):
+    """``SamVisionSdpaAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
+
+
+class SamVisionLayer(TransformersLayer, host.SamVisionLayer):
+    """``SamVisionLayer`` in three operators, its windows where they are."""
+
+
+class SamVisionEncoder(TransformersEncoder, host.SamVisionEncoder):
+    """``SamVisionEncoder`` that drops windows before one of its layers."""
+
+    LAYER = "SamVisionLayer"
+
+    def result(self, x: Tensor, outputs: list[Tensor]) -> Any:
+        return host.SamVisionEncoderOutput(last_hidden_state=x)
+
+
+records_as(SamVisionEncoder, host.SamVisionEncoder)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastprompt.models import is_off
 from fastprompt.models._prune import Prune, Pruned, current_prompt
-from fastprompt.nn._decoder import say_once
+from fastprompt.nn.parts.decoder import say_once
 from fastprompt.ops.pruning.scoring import token_scores
 
 

@@ -8,9 +8,16 @@ from torch import Tensor, nn
 
 from fastprompt.models import full_name, is_disabled, original
 from fastprompt.models._prune import Prune, Pruned
-from fastprompt.nn._encoder import EncoderLayer
-from fastprompt.nn._pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, of_windows, scores
-from fastprompt.nn._relative import RelativeAttention
+from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.pruned import (
+    PrunedEncoder,
+    at_is_too_high,
+    convolution_weights,
+    linear_weights,
+    of_windows,
+    scores,
+)
+from fastprompt.nn.parts.relative import RelativeAttention
 from fastprompt.ops.encoder.relative import relative_position_attention
 from fastprompt.ops.pruning import operators as _torch_pruning
 from fastprompt.ops.pruning.selection import prune_tokens
