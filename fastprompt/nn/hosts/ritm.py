@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.dist_maps import dist_maps, no_kernel
 from fastprompt.nn.parts.decoder import say_once
 

@@ -8,7 +8,7 @@ from timm.models import vision_transformer as host
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fastprompt.models._prune import Prune, Pruned
+from fastprompt._pruning import Prune, Pruned
 from fastprompt.nn.parts.pruned import PrunedEncoder, at_is_too_high, convolution_weights, linear_weights, scores
 from fastprompt.ops.pruning.selection import prune_tokens
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.models.clipseg import modeling_clipseg as host
 
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import parameters
 from fastprompt.nn.parts.image_cache import version
 from fastprompt.nn.parts.recording import records_as, registry

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.signature import another_class
 from fastprompt.ops.attention.arguments import AttentionWeights
 from fastprompt.ops.attention.prompts import prompt_to_image_attention

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt._gpu import triton_reason
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import Float32, host_dtype, parameters
 from fastprompt.nn.parts.image_cache import ImageCache, equal
 from fastprompt.nn.parts.mlp import same_layers, token_mlps

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.decoder import DropIn
 from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
 

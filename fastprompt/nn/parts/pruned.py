@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastprompt.models import is_off
-from fastprompt.models._prune import Prune, Pruned, current_prompt
+from fastprompt._pruning import Prune, Pruned, current_prompt
+from fastprompt._switches import is_off
 from fastprompt.nn.parts.decoder import say_once
 from fastprompt.ops.pruning.scoring import token_scores
 
@@ -57,7 +57,7 @@ def scores(
         given: Any = {name: as_tensor(x) for name, x in current_prompt().items()}
         return token_scores(tokens, grid=size, patch=patch, **given)
     coordinates = torch.cartesian_prod(*map(torch.arange, size)).to(tokens.device)
-    made: Any = prune.score(tokens, coordinates)  # type: ignore[operator]
+    made: Any = prune.score(tokens, coordinates)
     if not isinstance(made, Tensor) or made.shape != tokens.shape[:2]:
         got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(f"score must give a tensor of shape {tuple(tokens.shape[:2])}, got {got}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastprompt import _gpu
-from fastprompt.models import is_disabled
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.decoder import say_once
 from fastprompt.nn.parts.recording import attentions_are_captured
 from fastprompt.ops.encoder.operators import normalised_linear

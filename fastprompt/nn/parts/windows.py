@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastprompt.models import full_name, is_disabled, original
-from fastprompt.models._prune import Prune, Pruned
+from fastprompt._drop_ins import full_name, original
+from fastprompt._pruning import Prune, Pruned
+from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.encoder import EncoderLayer
 from fastprompt.nn.parts.pruned import (
     PrunedEncoder,

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt._switches import disabled
 from fastprompt._text import Progress, table
+from fastprompt.models.swapping import checked
 
 
 @dataclass
@@ -106,8 +108,6 @@ def compare(
         >>> result.outputs[0].max_abs
         0.0
     """
-    from fastprompt.models import checked
-
     if checked(model).training:
         raise ValueError("model must be in eval mode, call model.eval(): dropout would be a difference")
     batches = inputs if isinstance(inputs, list) else [inputs]
@@ -136,8 +136,6 @@ def run(model: Any, batch: Any, call: Callable[[Any, Any], Any], accelerated: bo
     import contextlib
 
     import torch
-
-    from fastprompt.models import disabled
 
     with torch.no_grad(), contextlib.nullcontext() if accelerated else disabled():
         start = time.perf_counter()

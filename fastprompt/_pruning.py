@@ -6,11 +6,12 @@ import math
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fastprompt.ops._arrays import as_array
 
-SCORES = ("norm", "cls", "prompt")
+Score = Literal["norm", "cls", "prompt"]
+SCORES = get_args(Score)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Prune:
 
     keep: float
     at: int
-    score: str | Callable[[Any, Any], Any] = "norm"
+    score: Score | Callable[[Any, Any], Any] = "norm"
 
     def __post_init__(self) -> None:
         for name, kind in (("keep", numbers.Real), ("at", numbers.Integral)):
