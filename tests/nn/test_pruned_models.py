@@ -22,7 +22,7 @@ from pruned_hosts import (  # noqa: E402, F401
 @torch.no_grad()
 def test_calls_of_the_host(monkeypatch):
     """With all tokens, and said once: where layers are asked for, in double precision, with dropout in training."""
-    monkeypatch.setattr("fastprompt.nn.parts.decoder._said", set())
+    monkeypatch.setattr("fastprompt.nn.parts.host_path._said", set())
     make = ENCODERS["transformers eager"]
     encoder, x = make(), pictures()
     want = encoder(x, output_hidden_states=True, output_attentions=True)

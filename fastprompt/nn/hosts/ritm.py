@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastprompt._switches import is_disabled
 from fastprompt.nn.dist_maps import dist_maps, no_kernel
-from fastprompt.nn.parts.decoder import say_once
+from fastprompt.nn.parts.host_path import falls_back
 
 ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks"}
 SIGNATURE = ["self", "points", "batchsize", "rows", "cols"]
@@ -38,28 +37,24 @@ class Accelerated(nn.Module):
         return None
 
     def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Any:
-        if self.falls_back(points):
+        if falls_back(self, self.refusal(points)):
             return super().get_coord_features(points, batchsize, rows, cols)  # type: ignore[misc]
         disks = bool(getattr(self, "use_disks", False))
         return dist_maps(points, (rows, cols), self.norm_radius, self.spatial_scale, disks, False)
 
-    def falls_back(self, points: Tensor) -> bool:
-        reason = None
-        if is_disabled():
-            return True
+    def refusal(self, points: Tensor) -> str | None:
+        """Why a call is not covered; None: it is."""
         if getattr(self, "cpu_mode", False):
-            reason = "cpu_mode is on"
-        elif no_kernel(points):
-            reason = no_kernel(points)
-        elif points.dtype == torch.float64:
-            reason = "it computes in float32 only"
-        elif points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2 or points.shape[1] == 0:
-            reason = "coords is not (B, 2 N, 2 or 3)"
-        elif torch.is_grad_enabled() and points.requires_grad:
-            reason = "coords requires a gradient"
-        if reason:
-            say_once(f"fastprompt: DistMaps takes the host's path: {reason}")
-        return reason is not None
+            return "cpu_mode is on"
+        if why := no_kernel(points):
+            return why
+        if points.dtype == torch.float64:
+            return "it computes in float32 only"
+        if points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2 or points.shape[1] == 0:
+            return "coords is not (B, 2 N, 2 or 3)"
+        if torch.is_grad_enabled() and points.requires_grad:
+            return "coords requires a gradient"
+        return None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return rebuilt, (type(self).__bases__[-1],), self.__dict__

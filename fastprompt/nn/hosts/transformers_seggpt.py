@@ -6,7 +6,8 @@ from torch import Tensor
 from transformers.models.seggpt import modeling_seggpt as host
 
 from fastprompt.nn.parts.encoder import EncoderLayer
-from fastprompt.nn.parts.relative import TransformersAttention, falls_back
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.relative import TransformersAttention
 
 
 class SegGptAttention(TransformersAttention, host.SegGptAttention):

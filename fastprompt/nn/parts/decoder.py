@@ -1,16 +1,12 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
-import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastprompt._gpu import triton_reason
-from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.float32 import Float32, host_dtype, parameters
+from fastprompt.nn.parts.drop_in import CPU, DropIn
 from fastprompt.nn.parts.image_cache import ImageCache, equal
 from fastprompt.nn.parts.mlp import same_layers, token_mlps
 from fastprompt.ops.decoder import low_rank as low_rank
@@ -19,65 +15,7 @@ from fastprompt.ops.decoder.head import MaskHeadWeights, mask_head
 from fastprompt.ops.decoder.two_way import TwoWayWeights, norm, prepare, transformer, two_way
 from fastprompt.ops.decoder.whole import decoder
 
-CPU = torch.device("cpu")
-
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
-
-
-class DropIn(nn.Module):
-    """Mixin of a host's module."""
-
-    devices: tuple[str, ...] = ("cpu",)  # that have a kernel
-
-    def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
-        """Whether this call takes the host's path; the reason is said once."""
-        given = [x for x in tensors if x is not None]
-        reason = None
-        if is_disabled():
-            return True
-        for name, value in unused.items():
-            if value is not None and value is not False:
-                reason = f"{name} is given"
-        own = parameters(self)
-        dtypes = {x.dtype for x in (*given, *own)}
-        kinds = {x.device.type for x in (*given, *own)}
-        if len(kinds) > 1 or not kinds <= set(self.devices):
-            reason = "there is no kernel for this device"
-        elif kinds == {"cuda"} and not torch.compiler.is_compiling() and without_triton():
-            reason = without_triton()
-        elif not dtypes <= {torch.float32, torch.float16, torch.bfloat16}:
-            reason = "there is no kernel for this dtype"
-        elif torch.compiler.is_compiling() and any(p.dtype != torch.float32 for p in own):
-            reason = "half precision is not compiled"
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *own)):
-            reason = "gradients are enabled (wrap the call in torch.no_grad())"
-        if reason:
-            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
-        return reason is not None
-
-    def run(self, *arguments: Any) -> Any:
-        """``predict`` of the arguments, in float32; the results in the dtype that the host would return."""
-        if parameters(self)[0].device != CPU:  # whose kernels take half precision as it is
-            results, lowered = self.predict(*arguments), torch.is_autocast_enabled("cuda")
-            return tuple(x.to(host_dtype(self)) for x in results) if lowered else results
-        lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in parameters(self))
-        if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
-            return self.predict(*arguments)
-        keeper = self.__dict__.setdefault("_fastprompt_float32", Float32())
-        dtype = host_dtype(self)
-        with torch.autocast("cpu", enabled=False):
-            results = keeper.module(self).predict(*keeper.inputs(arguments))
-        return tuple(x.to(dtype) for x in results)
-
-    def predict(self, *arguments: Any) -> Any:
-        """What the drop-in is for: the arguments in float32 to the results of the host."""
-        raise NotImplementedError
-
-
-@functools.cache
-def without_triton() -> str | None:
-    """Why there are no kernels for a GPU."""
-    return triton_reason()
 
 
 Attended = Tensor | low_rank.LowRankTokens  # image tokens after the transformer: (B P, C, H, W) or for the head alone
@@ -235,26 +173,6 @@ def constant(dense: Tensor) -> bool:
 def one_position(position: Tensor) -> bool:
     """Whether all images of a batch have the same positions."""
     return position.shape[0] == 1 or position.stride(0) == 0 or all(equal(p, position[0]) for p in position[1:])
-
-
-def flat(arguments: Any) -> list[Tensor]:
-    """The tensors among arguments, and in the lists among them."""
-    found = []
-    for x in arguments:
-        if isinstance(x, (list, tuple)):
-            found += flat(x)
-        elif isinstance(x, Tensor):
-            found.append(x)
-    return found
-
-
-_said: set[str] = set()
-
-
-def say_once(text: str) -> None:
-    if text not in _said and not torch.compiler.is_compiling():  # a warning would break the graph
-        _said.add(text)
-        warnings.warn(text, stacklevel=4)
 
 
 __all__ = ["Attended", "Decoder", "TransformersDecoder", "constant", "one_position"]

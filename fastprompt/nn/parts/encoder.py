@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt import _gpu
+from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.recording import has_hooks
-from fastprompt.nn.parts.relative import UNIT, RelativeAttention, falls_back, fits, refusal, weights
+from fastprompt.nn.parts.relative import UNIT, RelativeAttention, fits, refusal, weights
 from fastprompt.ops.encoder.operators import normalised_linear, residual_mlp
 from fastprompt.ops.encoder.relative import relative_position_attention
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.decoder import DropIn
+from fastprompt.nn.parts.drop_in import DropIn
 from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastprompt._pruning import Prune, Pruned, current_prompt
 from fastprompt._switches import is_off
-from fastprompt.nn.parts.decoder import say_once
+from fastprompt.nn.parts.host_path import say_once
 from fastprompt.ops.pruning.scoring import token_scores
 
 

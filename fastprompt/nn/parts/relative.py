@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastprompt import _gpu
-from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.decoder import say_once
+from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.recording import attentions_are_captured
 from fastprompt.ops.encoder.operators import normalised_linear
 from fastprompt.ops.encoder.relative import relative_position_attention
@@ -56,15 +55,6 @@ class RelativeAttention(nn.Module):
         if found is None or found[0] != mark:
             found = kept[name] = mark, interpolated(rel.detach(), size)
         return found[1]
-
-
-def falls_back(module: Any, reason: str | None) -> bool:
-    """Whether a call takes the host's path; the reason is said once."""
-    if is_disabled():
-        return True
-    if reason:
-        say_once(f"fastprompt: {type(module).__name__} takes the host's path: {reason}")
-    return reason is not None
 
 
 def refusal(x: Tensor, rel_pos: Tensor, output_attentions: Any) -> str | None:
