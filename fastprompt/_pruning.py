@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from fastprompt.ops._arrays import as_array
 
@@ -62,8 +62,7 @@ class Prune:
         return math.ceil(self.keep * number * (1 - 1e-12))  # 0.07 * 100 is 7.000000000000001, whose ceiling is 8
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(NamedTuple):
     """What is pruned in one encoder, for :func:`report`."""
 
     prune: Prune

@@ -2,7 +2,6 @@
 
 from fastprompt._pruning import prompt as prompt
 from fastprompt._switches import disabled as disabled
-from fastprompt.models.comparison import Comparison as Comparison
 from fastprompt.models.comparison import compare as compare
 from fastprompt.models.pretrained import tiny_click as tiny_click
 from fastprompt.models.swapping import Report as Report
