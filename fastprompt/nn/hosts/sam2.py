@@ -1,4 +1,4 @@
-"""Drop-in for the package ``sam2``."""
+"""Drop-ins for the package ``sam2``."""
 
 from typing import Any
 

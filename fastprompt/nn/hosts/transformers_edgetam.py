@@ -1,4 +1,4 @@
-"""Drop-in for ``transformers.models.edgetam``."""
+"""Drop-ins for ``transformers.models.edgetam``."""
 
 from transformers.models.edgetam import modeling_edgetam as host
 

@@ -1,4 +1,4 @@
-"""Drop-in for ``transformers.models.sam2``."""
+"""Drop-ins for ``transformers.models.sam2``."""
 
 from transformers.models.sam2 import modeling_sam2 as host
 

@@ -1,4 +1,4 @@
-"""Drop-in for ``transformers.models.sam3_tracker``."""
+"""Drop-ins for ``transformers.models.sam3_tracker``."""
 
 from transformers.models.sam3_tracker import modeling_sam3_tracker as host
 
