@@ -66,7 +66,7 @@ def sam_call(blocks, kind):
 
 def sam_work(blocks, windows):
     """Tokens and multiplications with the windows that this click keeps, which are not all of one size."""
-    from fastprompt.nn._pruned import convolution_weights, linear_weights
+    from fastprompt.nn.parts.pruned import convolution_weights, linear_weights
 
     model, outside = sam(blocks, windows), 4096 * convolution_weights(sam(blocks, windows))
     with click():

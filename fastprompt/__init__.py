@@ -4,10 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fastprompt import metrics
+from fastprompt._pruning import Prune, prompt
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
+from fastprompt._switches import disabled
 from fastprompt.evaluation import ClickResults, evaluate_clicks
-from fastprompt.models import accelerate, compare, disabled, prompt, report, restore
-from fastprompt.models._prune import Prune
+from fastprompt.models import accelerate, compare, report, restore
 from fastprompt.ops.attention.prompts import AttentionWeights, image_to_prompt_attention, prompt_to_image_attention
 from fastprompt.ops.attention.words import pixel_word_attention
 from fastprompt.ops.clicks.simulator import Click, next_click

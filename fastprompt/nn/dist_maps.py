@@ -1,25 +1,13 @@
-"""RITM's maps of clicks: the module itself, and the drop-in for its copies in other repositories.
-
-RITM, SimpleClick, ClickSEG, PVPUFormer and f-BRS are repositories to fork, not packages: their ``DistMaps`` is known by
-its name, attributes and signature, in whatever module it lies.
-"""
-
-import functools
-import inspect
-from typing import Any
+"""RITM's maps of clicks, as a module of ours."""
 
 import torch
 from torch import Tensor, nn
 
 from fastprompt import _gpu
-from fastprompt.models import is_disabled
-from fastprompt.nn._decoder import say_once
 from fastprompt.ops.guidance.click_maps import mapped
 from fastprompt.ops.guidance.click_sets import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
 
 EMPTY = 1e6  # squared distance of an empty slot in RITM: 1000 pixels in disks, whatever the radius
-ATTRIBUTES = {"norm_radius", "spatial_scale", "cpu_mode", "use_disks"}
-SIGNATURE = ["self", "points", "batchsize", "rows", "cols"]
 
 
 def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float, disks: bool, cython: bool) -> Tensor:
@@ -77,61 +65,3 @@ class DistMaps(nn.Module):
 
     def forward(self, x: Tensor, coords: Tensor) -> Tensor:
         return self.get_coord_features(coords, x.shape[0], x.shape[2], x.shape[3])
-
-
-class Accelerated(nn.Module):
-    """Mixin of a host's ``DistMaps``."""
-
-    norm_radius: float
-    spatial_scale: float
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        own = {name for name in vars(host) if not name.startswith("_")} - {"training"}
-        method = getattr(type(host), "get_coord_features", None)
-        if method is None or list(inspect.signature(method).parameters) != SIGNATURE or own - ATTRIBUTES:
-            return "it is another DistMaps than RITM's"
-        if not {"norm_radius", "spatial_scale"} <= own or not (host.norm_radius > 0 and host.spatial_scale > 0):
-            return "it has no positive norm_radius and spatial_scale"
-        if getattr(host, "cpu_mode", False):
-            return "its cpu_mode is an approximate search, which rounds the clicks: set cpu_mode = False first"
-        return None
-
-    def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Any:
-        if self.falls_back(points):
-            return super().get_coord_features(points, batchsize, rows, cols)  # type: ignore[misc]
-        disks = bool(getattr(self, "use_disks", False))
-        return dist_maps(points, (rows, cols), self.norm_radius, self.spatial_scale, disks, False)
-
-    def falls_back(self, points: Tensor) -> bool:
-        reason = None
-        if is_disabled():
-            return True
-        if getattr(self, "cpu_mode", False):
-            reason = "cpu_mode is on"
-        elif no_kernel(points):
-            reason = no_kernel(points)
-        elif points.dtype == torch.float64:
-            reason = "it computes in float32 only"
-        elif points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2 or points.shape[1] == 0:
-            reason = "coords is not (B, 2 N, 2 or 3)"
-        elif torch.is_grad_enabled() and points.requires_grad:
-            reason = "coords requires a gradient"
-        if reason:
-            say_once(f"fastprompt: DistMaps takes the host's path: {reason}")
-        return reason is not None
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return rebuilt, (type(self).__bases__[-1],), self.__dict__
-
-
-@functools.cache
-def drop_in(host: type) -> Any:
-    """A subclass of ``host``, a ``DistMaps`` of somebody."""
-    return type("DistMaps", (Accelerated, host), {"__module__": __name__, "__doc__": Accelerated.__doc__})
-
-
-def rebuilt(host: type) -> Any:
-    """For pickles and copies."""
-    cls = drop_in(host)
-    return cls.__new__(cls)

@@ -1,6 +1,6 @@
 """A small network that segments what was clicked: a plain vision transformer on 96 x 96 pixels, after SimpleClick."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class TinyClick(nn.Module):
         boxes: Tensor | None = None,  # (B, N, 4)
         keep: float = 1.0,
         at: int = 1,
-        score: str = "click",
+        score: Literal["click", "box"] = "click",
     ) -> Tensor:
         """
         Args:

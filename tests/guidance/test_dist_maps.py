@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fastprompt.nn import DistMaps as Ours  # noqa: E402
-from fastprompt.nn import _decoder  # noqa: E402
+from fastprompt.nn.parts import host_path  # noqa: E402
 
 
 class DistMaps(nn.Module):
@@ -178,7 +178,7 @@ def test_the_host_takes_what_is_not_covered(case, monkeypatch):
         coords.requires_grad_()
     else:
         module.cpu_mode = True
-    monkeypatch.setattr(_decoder, "_said", set())
+    monkeypatch.setattr(host_path, "_said", set())
     with pytest.warns(UserWarning, match="DistMaps takes the host's path"):
         got = module(x, coords)
     assert torch.equal(got, DistMaps(260)(x, coords))

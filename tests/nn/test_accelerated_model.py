@@ -171,9 +171,9 @@ def test_the_reference_backend_is_the_host(fast):
 
 
 def fallback(fast, match, **arguments):
-    from fastprompt.nn import _decoder
+    from fastprompt.nn.parts import host_path
 
-    _decoder._said.clear()
+    host_path._said.clear()
     with pytest.warns(UserWarning, match=match):
         got = fast(**arguments)
     with warnings.catch_warnings():

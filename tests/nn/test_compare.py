@@ -8,8 +8,8 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-from fastprompt.models import is_off  # noqa: E402
-from fastprompt.models._compare import tensors  # noqa: E402
+from fastprompt._switches import is_off  # noqa: E402
+from fastprompt.models.differences import Difference, tensors  # noqa: E402
 
 
 class Model(torch.nn.Module):
@@ -105,7 +105,7 @@ def test_names_of_tensors():
     nested = {"a": x, "b": [x, (x, None)], "c": ModelOutput(d=x), "e": 3}
     assert [name for name, _ in tensors(nested)] == ["a", "b[0]", "b[1][0]", "c.d"]
     assert [name for name, _ in tensors([{"masks": x}])] == ["[0].masks"]
-    assert [name for name, _ in tensors(fp.models._compare.Difference("", x))] == ["shape"]
+    assert [name for name, _ in tensors(Difference("", x))] == ["shape"]
 
 
 def test_text(capsys):

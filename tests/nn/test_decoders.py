@@ -124,7 +124,8 @@ def test_the_path_of_the_host(name):
 
 def test_the_table_is_complete():
     """Every class of the table is tested here, where its package is; the image encoders are elsewhere."""
-    from fastprompt.models import DROP_INS, full_name
+    from fastprompt._drop_ins import full_name
+    from fastprompt.models.hosts import DROP_INS
 
     hosts = [host(name) for name in BUILDERS if available(name)]
     tested = {full_name(type(fp.restore(h.decoder))) for h in hosts} | {full_name(type(positions(h))) for h in hosts}

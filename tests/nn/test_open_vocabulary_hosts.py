@@ -61,13 +61,13 @@ def host(monkeypatch):
             monkeypatch.setitem(sys.modules, part, module)
         made = type(cls.__name__, (cls,), {"__module__": name})
         setattr(sys.modules[name], cls.__name__, made)
-        monkeypatch.delitem(sys.modules, f"fastprompt.nn.{drop_in}", raising=False)
-        importlib.import_module(f"fastprompt.nn.{drop_in}")
+        monkeypatch.delitem(sys.modules, f"fastprompt.nn.hosts.{drop_in}", raising=False)
+        importlib.import_module(f"fastprompt.nn.hosts.{drop_in}")
         return made
 
     yield place
     for name in ("zegclip", "cris"):
-        sys.modules.pop(f"fastprompt.nn.{name}", None)
+        sys.modules.pop(f"fastprompt.nn.hosts.{name}", None)
 
 
 def zegclip(host, drop=0.0, classes=6):

@@ -1,17 +1,12 @@
 """Models whose image encoders drop windows: what the host covers, whole models, what is refused."""
 
-import importlib
-import sys
-import types
-from pathlib import Path
-
 import pytest
 
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from hosts import image_encoder  # noqa: E402
+from hosts import under_another_name  # noqa: E402
 from pruned_hosts import (  # noqa: E402, F401
     DEPTH,
     ENCODERS,
@@ -27,7 +22,7 @@ from pruned_hosts import (  # noqa: E402, F401
 @torch.no_grad()
 def test_calls_of_the_host(monkeypatch):
     """With all tokens, and said once: where layers are asked for, in double precision, with dropout in training."""
-    monkeypatch.setattr("fastprompt.nn._decoder._said", set())
+    monkeypatch.setattr("fastprompt.nn.parts.host_path._said", set())
     make = ENCODERS["transformers eager"]
     encoder, x = make(), pictures()
     want = encoder(x, output_hidden_states=True, output_attentions=True)
@@ -98,21 +93,10 @@ def test_layers_of_another_kind():
 
 
 @torch.no_grad()
-def test_the_same_code_under_another_name(monkeypatch):
-    """mobile_sam carries segment-anything's encoder: its file, imported under that name, stands in for the package."""
-    folder = str(Path(image_encoder().__file__).parent)
-    for name, path in (("mobile_sam", []), ("mobile_sam.modeling", [folder])):
-        module = types.ModuleType(name)
-        module.__path__ = path
-        monkeypatch.setitem(sys.modules, name, module)
-    imported = [f"mobile_sam.modeling.{n}" for n in ("image_encoder", "common")]
-    drop_ins = [f"fastprompt.nn.mobile_sam_{n}" for n in ("vision", "pruned")]
-    for name in drop_ins:
-        sys.modules.pop(name, None)
-    encoder, x = vit(importlib.import_module(imported[0])), pictures()
-    want = encoder(x)
-    fp.accelerate(encoder, prune=fp.Prune(keep=1.0, at=1))
-    assert fp.report(encoder).pruned[""].windows == (25, 25)
-    close(encoder(x), want)
-    for name in (*imported, *drop_ins):
-        sys.modules.pop(name)
+def test_the_same_code_under_another_name():
+    with under_another_name("mobile_sam") as made:
+        encoder, x = vit(made), pictures()
+        want = encoder(x)
+        fp.accelerate(encoder, prune=fp.Prune(keep=1.0, at=1))
+        assert fp.report(encoder).pruned[""].windows == (25, 25)
+        close(encoder(x), want)

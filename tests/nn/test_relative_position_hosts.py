@@ -1,11 +1,7 @@
 """The drop-ins of the image encoders' attention, against their hosts."""
 
 import copy
-import importlib
 import pickle
-import sys
-import types
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +9,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from hosts import randomised  # noqa: E402
+from hosts import randomised, under_another_name  # noqa: E402
 
 
 def sam(name="SamVisionAttention", package="sam", window=0, bias=True):
@@ -166,22 +162,10 @@ def test_no_relative_position_no_drop_in():
 
 
 @pytest.mark.parametrize("package", ["mobile_sam", "segment_anything_hq"])
-def test_the_same_code_under_another_name(monkeypatch, package):
-    """These packages carry segment-anything's encoder: its file, imported under their name, stands in for them."""
-    from hosts import image_encoder
-
-    folder = str(Path(image_encoder().__file__).parent)
-    for name, path in ((package, []), (f"{package}.modeling", [folder])):
-        module = types.ModuleType(name)
-        module.__path__ = path
-        monkeypatch.setitem(sys.modules, name, module)
-    made = importlib.import_module(f"{package}.modeling.image_encoder")
-    sys.modules.pop(f"fastprompt.nn.{package}_vision", None)
-    host = randomised(made.Attention(64, num_heads=4, use_rel_pos=True, input_size=(6, 7)))
+def test_the_same_code_under_another_name(package):
     x = torch.randn(2, 6, 7, 64)
-    with torch.no_grad():
+    with under_another_name(package) as made, torch.no_grad():
+        host = randomised(made.Attention(64, num_heads=4, use_rel_pos=True, input_size=(6, 7)))
         wanted = host(x)
         assert fp.report(fp.accelerate(host)).replaced == {"": f"{package}.modeling.image_encoder.Attention"}
         torch.testing.assert_close(host(x), wanted, rtol=1e-5, atol=1e-5)
-    for name in (f"{package}.modeling.image_encoder", f"{package}.modeling.common", f"fastprompt.nn.{package}_vision"):
-        sys.modules.pop(name)

@@ -8,7 +8,7 @@ import pytest
 
 import fastprompt as fp
 from fastprompt.__main__ import main
-from fastprompt.models import _tiny_click
+from fastprompt.models import pretrained
 
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
@@ -35,7 +35,7 @@ def test_set():
 
 @pytest.fixture(scope="module")
 def record():
-    return json.loads(_tiny_click.WEIGHTS.with_suffix(".json").read_text())
+    return json.loads(pretrained.WEIGHTS.with_suffix(".json").read_text())
 
 
 def rectangle(height, width):
@@ -54,11 +54,11 @@ def iou(a, b):
 
 
 def test_weights_are_plain_arrays(model, record):
-    with np.load(_tiny_click.WEIGHTS, allow_pickle=False) as arrays:
+    with np.load(pretrained.WEIGHTS, allow_pickle=False) as arrays:
         assert {x.dtype for x in arrays.values()} == {np.dtype(np.float16)}
         assert sum(x.size for x in arrays.values()) == record["parameters"] == 666_097
         assert arrays.files == list(model.state_dict())
-    assert _tiny_click.WEIGHTS.stat().st_size < 1.5e6
+    assert pretrained.WEIGHTS.stat().st_size < 1.5e6
     assert not model.training
 
 

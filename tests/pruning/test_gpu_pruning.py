@@ -55,10 +55,10 @@ def test_every_tensor_is_on_the_device(monkeypatch, name):
     make, prune, shape = MODELS[name]
     model = fp.accelerate(make(), prune=prune)
     if name == "sam":  # which windows stay is what the host has to know
-        from fastprompt.nn import _windows
+        from fastprompt.nn.parts import windows
 
         chosen = types.SimpleNamespace(tolist=lambda: [[0, 4, 7, *range(10, 20)], [1, *range(13, 25)]])
-        monkeypatch.setattr(_windows, "prune_tokens", lambda *a, **k: types.SimpleNamespace(indices=chosen))
+        monkeypatch.setattr(windows, "prune_tokens", lambda *a, **k: types.SimpleNamespace(indices=chosen))
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():
             for table in (module._parameters, module._buffers):

@@ -193,7 +193,7 @@ def test_compiled_models_follow_the_prompt():
 
 @torch.no_grad()
 def test_calls_of_the_host(monkeypatch):
-    monkeypatch.setattr("fastprompt.nn._decoder._said", set())
+    monkeypatch.setattr("fastprompt.nn.parts.host_path._said", set())
     model, x = vit(), pictures()
     want = model.forward_intermediates(x, indices=[1, 3])
     mask = torch.ones(16, 16, dtype=torch.bool)

@@ -1,8 +1,10 @@
 """Models with random weights, and prompts, for the tests of ``accelerate``."""
 
 import contextlib
+import importlib
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,6 +57,28 @@ def image_encoder():
     """That module of segment-anything, whose package wants torchvision for other things."""
     stand_in_for_torchvision()
     return pytest.importorskip("segment_anything.modeling.image_encoder")
+
+
+@contextlib.contextmanager
+def under_another_name(package):
+    """``image_encoder`` of a package that carries segment-anything's code: its files stand in for the package, imported
+    under that name; they and the drop-ins made for them are forgotten again."""
+    folder = str(Path(image_encoder().__file__).parent)
+    before = set(sys.modules)
+    try:
+        for name, path in ((package, []), (f"{package}.modeling", [folder])):
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__path__ = path
+        if package.endswith("_hq"):  # which has one file more
+            more = sys.modules[f"{package}.modeling.mask_decoder_hq"] = types.ModuleType("mask_decoder_hq")
+            more.MaskDecoderHQ = type("MaskDecoderHQ", (torch.nn.Module,), {})
+            sys.modules[f"{package}.modeling"].mask_decoder_hq = more
+        sys.modules.pop(f"fastprompt.nn.hosts.{package}", None)
+        yield importlib.import_module(f"{package}.modeling.image_encoder")
+    finally:
+        for name in set(sys.modules) - before | {f"fastprompt.nn.hosts.{package}"}:
+            if package in name.split("."):
+                sys.modules.pop(name, None)
 
 
 def stand_in_for_torchvision():

@@ -1,0 +1,86 @@
+"""The table of hosts: which of their classes have a drop-in, and which encoders can be pruned."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from fastprompt._drop_ins import HOSTS as FOLDER
+from fastprompt._drop_ins import full_name
+
+
+class Host(NamedTuple):
+    """Classes of a host; those of its file in ``fastprompt.nn.hosts`` have the same names."""
+
+    module: str  # or the package that all of them are in
+    classes: tuple[str, ...]
+    encoder: str | None = None  # that can be pruned: swapped only where `accelerate` is told to
+
+    def full(self, name: str) -> str:
+        return f"{self.module}.{name}"
+
+
+SEGMENT_ANYTHING = (
+    "mask_decoder.MaskDecoder",
+    "prompt_encoder.PositionEmbeddingRandom",
+    "image_encoder.Attention",
+    "image_encoder.Block",
+)
+_T = "transformers.models"
+# By the name of the file. Of RITM only the name of a class is known, see `drop_in`.
+HOSTS = {
+    "transformers_sam": Host(
+        f"{_T}.sam.modeling_sam",
+        ("SamMaskDecoder", "SamPositionalEmbedding", "SamVisionAttention", "SamVisionSdpaAttention", "SamVisionLayer"),
+        "SamVisionEncoder",
+    ),
+    "transformers_sam_hq": Host(
+        f"{_T}.sam_hq.modeling_sam_hq",
+        (
+            "SamHQMaskDecoder",
+            "SamHQPositionalEmbedding",
+            "SamHQVisionAttention",
+            "SamHQVisionSdpaAttention",
+            "SamHQVisionLayer",
+        ),
+        "SamHQVisionEncoder",
+    ),
+    "transformers_sam2": Host(f"{_T}.sam2.modeling_sam2", ("Sam2MaskDecoder", "Sam2PositionalEmbedding")),
+    "transformers_sam3_tracker": Host(
+        f"{_T}.sam3_tracker.modeling_sam3_tracker", ("Sam3TrackerMaskDecoder", "Sam3TrackerPositionalEmbedding")
+    ),
+    "transformers_edgetam": Host(
+        f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
+    ),
+    "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
+    "transformers_clipseg": Host(f"{_T}.clipseg.modeling_clipseg", ("CLIPSegVisionModel",)),
+    "segment_anything": Host("segment_anything.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
+    "segment_anything_hq": Host("segment_anything_hq.modeling", (*SEGMENT_ANYTHING, "mask_decoder_hq.MaskDecoderHQ")),
+    "mobile_sam": Host("mobile_sam.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
+    "sam2": Host("sam2.modeling", ("sam.mask_decoder.MaskDecoder", "position_encoding.PositionEmbeddingRandom")),
+    "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
+    "cris": Host("model.layers", ("TransformerDecoderLayer",)),
+    "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),
+}
+DROP_INS = {host.full(name): file for file, host in HOSTS.items() for name in host.classes}
+PRUNABLE = {host.full(host.encoder): file for file, host in HOSTS.items() if host.encoder}
+
+
+def drop_in(cls: type) -> Any:
+    """The class of ours for a host's class; None: there is none."""
+    if file := DROP_INS.get(full_name(cls)):
+        return getattr(imported(file), cls.__name__)
+    if cls.__name__ == "DistMaps" and not cls.__module__.startswith("fastprompt.nn."):  # RITM's, in any module
+        return imported("ritm").drop_in(cls)
+    return None
+
+
+def pruned_encoder(cls: type) -> Any:
+    """The same of an encoder that can be pruned."""
+    file = PRUNABLE.get(full_name(cls))
+    return getattr(imported(file), cls.__name__) if file else None
+
+
+def imported(file: str) -> Any:
+    return importlib.import_module(f"{FOLDER}.{file}")
+
+
+__all__ = ["DROP_INS", "HOSTS", "PRUNABLE", "drop_in", "pruned_encoder"]

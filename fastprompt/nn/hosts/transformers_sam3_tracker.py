@@ -1,0 +1,14 @@
+"""Drop-ins for ``transformers.models.sam3_tracker``."""
+
+from transformers.models.sam3_tracker import modeling_sam3_tracker as host
+
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
+
+
+class Sam3TrackerMaskDecoder(Sam2Decoder, host.Sam3TrackerMaskDecoder):
+    """``Sam3TrackerMaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
+
+
+class Sam3TrackerPositionalEmbedding(TransformersPositions, host.Sam3TrackerPositionalEmbedding):
+    """``Sam3TrackerPositionalEmbedding`` that computes the positions of the image's tokens once."""

@@ -1,0 +1,1 @@
+"""What drop-ins of several hosts share."""

@@ -1,0 +1,124 @@
+"""Layers of image encoders with relative position, whatever library they come from."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastprompt import _gpu
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.recording import has_hooks
+from fastprompt.nn.parts.relative import UNIT, RelativeAttention, fits, refusal, weights
+from fastprompt.ops.encoder.operators import normalised_linear, residual_mlp
+from fastprompt.ops.encoder.relative import relative_position_attention
+
+
+class Parts(NamedTuple):
+    """Of a layer, in the order of their use."""
+
+    norm1: nn.LayerNorm
+    qkv: nn.Linear
+    project: nn.Linear
+    norm2: nn.LayerNorm
+    mlp1: nn.Linear
+    mlp2: nn.Linear
+
+
+class EncoderLayer(nn.Module):
+    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third; on a
+    GPU the host's own modules and the attention. Windows stay where they are in the image; nothing is partitioned or
+    padded."""
+
+    attention_name = "attn"  # names of the host
+    norms = "norm1", "norm2"
+    heads = "num_heads"
+    window_size: int = 0
+    mlp: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        """Why a host cannot be replaced; None: it can."""
+        attention = getattr(host, cls.attention_name)
+        if not hasattr(attention, "rel_pos_h"):
+            return "it has no relative position"
+        found = cls.parts(host)
+        for name, part in found._asdict().items():
+            want = nn.LayerNorm if name.startswith("norm") else nn.Linear
+            if type(part) is not want:  # adapters and quantised layers compute something else
+                return f"{name} must be {want.__name__}, got {type(part).__name__}"
+            if part.weight is None or not fits(part):
+                return f"the sizes of {name} must be multiples of {UNIT}"
+        act = host.mlp.act
+        if type(act).__name__ not in ("GELU", "GELUActivation") or getattr(act, "approximate", "none") != "none":
+            return f"the activation must be GELU, got {act}"
+        return None
+
+    @classmethod
+    def parts(cls, host: Any) -> Parts:
+        attention = getattr(host, cls.attention_name)
+        first, second = (getattr(host, name) for name in cls.norms)
+        return Parts(first, attention.qkv, attention.proj, second, host.mlp.lin1, host.mlp.lin2)
+
+    def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
+        """Why a call is not covered; None: it is."""
+        attention: Any = getattr(self, self.attention_name)
+        gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if gradient and not _gpu.is_cuda(x):
+            return "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
+        if has_hooks(self):
+            return "its modules have hooks"
+        if self.training and (getattr(attention, "dropout", False) or hasattr(self, "drop_path")):
+            return "it is in training"
+        return self.unsupported(self) or refusal(x, attention.rel_pos_h, output_attentions)
+
+    def queries_keys_values(self, x: Tensor) -> Tensor:
+        """(…, 3, heads, width) of the layer's input (…, C)."""
+        norm, qkv = self.parts(self)[:2]
+        heads: int = getattr(getattr(self, self.attention_name), self.heads)
+        if _gpu.is_cuda(x):  # cuBLAS is at its limit
+            return qkv(norm(x)).unflatten(-1, (3, heads, -1))
+        rows: Tensor = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(qkv))
+        return rows.unflatten(-1, (3, heads, -1))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention of the layer's input (B, h, w, C), before its projection."""
+        attention: Any = getattr(self, self.attention_name)
+        height, width = x.shape[1:3]
+        rows = self.queries_keys_values(x.flatten(1, 2))
+        window = (self.window_size, self.window_size) if self.window_size else None
+        cell = window or (height, width)
+        tables = [RelativeAttention.table(attention, f"rel_pos_{axis}", n) for axis, n in zip("hw", cell, strict=True)]
+        # Key and value of zeros, which the host pads with.
+        padding = tuple(weights(attention.qkv)[1].view(rows.shape[2:])[1:]) if window else None
+        place: Any = {"size": (height, width), "window": window, "padding": padding, "scale": attention.scale}
+        out = relative_position_attention(*rows.unbind(2), *tables, **place)
+        return out.view(x.shape)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer: projection, residual, MLP, residual."""
+        _, _, project, norm, mlp1, mlp2 = self.parts(self)
+        if _gpu.is_cuda(x):
+            x = x + project(attended)
+            return x + self.mlp(norm(x))
+        mlp = [*weights(mlp1), *weights(mlp2)]
+        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
+        return out
+
+
+class TransformersLayer(EncoderLayer):
+    """Mixin of the layers of transformers' Sam and SamHQ."""
+
+    norms = "layer_norm1", "layer_norm2"
+    heads = "num_attention_heads"
+
+    def forward(self, hidden_states: Tensor) -> Any:
+        if falls_back(self, self.refusal(hidden_states)):
+            return super().forward(hidden_states)
+        return self.finish(hidden_states, self.attend(hidden_states))
+
+
+class SegmentAnythingLayer(EncoderLayer):
+    """Mixin of ``image_encoder.Block`` of segment-anything's own code."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if falls_back(self, self.refusal(x)) else self.finish(x, self.attend(x))

@@ -1,0 +1,85 @@
+"""The positions of an image's tokens, which the hosts compute anew for every click: 2 ms of sines for SAM."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastprompt._switches import is_disabled
+from fastprompt.nn.parts.drop_in import DropIn
+from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
+
+
+class Kept(NamedTuple):
+    matrix: Tensor  # the parameter's memory, so that no other can come to lie there
+    marks: Any
+    grid: Tensor | None
+    result: Tensor
+    result_version: int | None
+
+
+class Last:
+    """The last result of a module; copies, pickles and state dicts of the module are empty of it."""
+
+    def __init__(self) -> None:
+        self.kept: Kept | None = None
+
+    def get(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
+        marks = (matrix.data_ptr(), matrix.dtype, version(matrix), size, autocast(matrix), stream_of(matrix))
+        kept = self.kept  # read once: another thread may be here too
+        known = kept and kept.marks == marks and (grid is None or (kept.grid is not None and equal(grid, kept.grid)))
+        if kept and known and version(kept.result) == kept.result_version:  # nobody wrote into it
+            return kept.result
+        with torch.inference_mode(False), torch.no_grad():
+            result = make()
+        if not matrix.is_inference():
+            self.kept = Kept(matrix.detach(), marks, None if grid is None else grid.clone(), result, version(result))
+        return result
+
+    def __reduce__(self) -> Any:
+        return Last, ()
+
+
+def autocast(x: Tensor) -> torch.dtype | None:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+class Positions(DropIn):
+    """Mixin of a module of random Fourier features; the same numbers, bit for bit."""
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        return None
+
+    def last(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
+        gradient = torch.is_grad_enabled() and matrix.requires_grad
+        # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
+        unknown = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
+        if gradient or torch.compiler.is_compiling() or unknown or is_disabled():
+            return make()
+        kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
+        return kept.get(matrix, size, grid, make)
+
+
+class TransformersPositions(Positions):
+    positional_embedding: Any
+
+    def forward(self, input_coords: Tensor, input_shape: Any = None) -> Tensor:
+        host = super().forward
+        if input_shape is not None or input_coords.dim() != 3:  # points and boxes, not the grid
+            return host(input_coords, input_shape)
+        size = tuple(input_coords.shape)
+        return self.last(self.positional_embedding, size, input_coords, lambda: host(input_coords))
+
+
+class SegmentAnythingPositions(Positions):
+    positional_encoding_gaussian_matrix: Any
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        host = super().forward
+        return self.last(self.positional_encoding_gaussian_matrix, tuple(size), None, lambda: host(size))
+
+
+__all__ = ["SegmentAnythingPositions", "TransformersPositions"]
