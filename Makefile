@@ -1,6 +1,7 @@
-.PHONY: build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
+.PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
 
+setup:    ; $(PYTHON) -m pip install "scikit-build-core>=0.11" "pybind11>=3.0" ninja && $(PYTHON) -m pip install --no-build-isolation -e ".[test,lint,docs]"
 build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
 test:     ; $(PYTHON) -m pytest
 bench:    ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
