@@ -6,12 +6,19 @@
 namespace fastprompt {
 namespace {
 
+struct TorchType {
+  PyObject* dtype;
+  Kind kind;
+  int64_t item;
+};
+
 // torch's dtypes are objects that live as long as the process: each is looked at once.
-Kind torch_kind(PyObject* dtype) {
-  static std::vector<std::pair<PyObject*, Kind>> known;  // guarded by the lock of Python
-  for (const auto& [object, kind] : known)
-    if (object == dtype) return kind;
-  const std::string name = py::str(py::handle(dtype));
+TorchType torch_type(const py::handle& x) {
+  static std::vector<TorchType> known;  // guarded by the lock of Python
+  const py::object dtype = x.attr("dtype");
+  for (const TorchType& type : known)
+    if (type.dtype == dtype.ptr()) return type;
+  const std::string name = py::str(dtype);
   const std::pair<const char*, Kind> names[] = {
       {"torch.float32", Kind::f32},  {"torch.float16", Kind::f16}, {"torch.bfloat16", Kind::bf16},
       {"torch.uint8", Kind::u8},     {"torch.bool", Kind::boolean}, {"torch.int32", Kind::i32},
@@ -19,9 +26,8 @@ Kind torch_kind(PyObject* dtype) {
   Kind found = Kind::other;
   for (const auto& [text, kind] : names)
     if (name == text) found = kind;
-  py::handle(dtype).inc_ref();
-  known.emplace_back(dtype, found);
-  return found;
+  known.push_back({dtype.inc_ref().ptr(), found, x.attr("element_size")().cast<int64_t>()});
+  return known.back();
 }
 
 Kind numpy_kind(const py::dtype& dtype) {
@@ -43,11 +49,13 @@ Array of_numpy(const py::array& x) {
   a.kind = numpy_kind(dtype), a.axes = static_cast<int>(std::min<py::ssize_t>(x.ndim(), Array::kMostAxes + 1));
   a.writeable = x.writeable();
   const int64_t item = dtype.itemsize();
+  const char letter = dtype.kind();
+  a.item = (letter == 'O' || letter == 'V') && dtype.attr("hasobject").cast<bool>() ? 0 : item;
   for (int k = 0; k < std::min(a.axes, Array::kMostAxes); ++k) {
-    a.shape[k] = x.shape(k), a.stride[k] = x.strides(k) / item;
-    if (x.strides(k) % item && a.shape[k] > 1) a.kind = Kind::other;  // a field of packed records
+    a.shape[k] = x.shape(k), a.stride[k] = item ? x.strides(k) / item : 0;
+    if (item && x.strides(k) % item && a.shape[k] > 1) a.kind = Kind::other, a.item = 0;  // a field of packed records
   }
-  if (reinterpret_cast<std::uintptr_t>(a.data) % std::min<int64_t>(item, 8)) a.kind = Kind::other;
+  if (item && reinterpret_cast<std::uintptr_t>(a.data) % std::min<int64_t>(item, 8)) a.kind = Kind::other;
   return a;
 }
 
@@ -62,7 +70,8 @@ Array of_torch(const py::handle& x) {
   a.axes = static_cast<int>(std::min<py::ssize_t>(PyTuple_GET_SIZE(shape.ptr()), Array::kMostAxes + 1));
   const int axes = std::min(a.axes, Array::kMostAxes);
   sizes_of(shape, a.shape, axes), sizes_of(x.attr("stride")(), a.stride, axes);
-  a.kind = torch_kind(x.attr("dtype").ptr());
+  const TorchType type = torch_type(x);
+  a.kind = type.kind, a.item = type.item;
   a.on_gpu = !x.attr("is_cpu").cast<bool>();
   a.data = reinterpret_cast<char*>(x.attr("data_ptr")().cast<std::uintptr_t>());
   return a;
@@ -87,15 +96,10 @@ int64_t Array::count() const {
   return n;
 }
 
-int64_t Array::item() const {
-  const int64_t bytes[] = {4, 2, 2, 1, 1, 4, 8, 8, 8, 0};
-  return bytes[static_cast<int>(kind)];
-}
-
 bool Array::contiguous() const {
+  if (std::find(shape, shape + axes, 0) != shape + axes) return true;
   int64_t step = 1;
   for (int k = axes - 1; k >= 0; --k) {
-    if (shape[k] == 0) return true;
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];
   }
