@@ -6,6 +6,11 @@
 namespace fastprompt {
 namespace {
 
+py::object owned(PyObject* x) {
+  if (!x) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(x);
+}
+
 struct TorchType {
   PyObject* dtype;
   Kind kind;
@@ -15,7 +20,8 @@ struct TorchType {
 // torch's dtypes are objects that live as long as the process: each is looked at once.
 TorchType torch_type(const py::handle& x) {
   static std::vector<TorchType> known;  // guarded by the lock of Python
-  const py::object dtype = x.attr("dtype");
+  static PyObject* const name_of_dtype = PyUnicode_InternFromString("dtype");
+  const py::object dtype = owned(PyObject_GetAttr(x.ptr(), name_of_dtype));
   for (const TorchType& type : known)
     if (type.dtype == dtype.ptr()) return type;
   const std::string name = py::str(dtype);
@@ -64,17 +70,36 @@ void sizes_of(const py::object& tuple, int64_t* to, int axes) {
   for (int k = 0; k < axes; ++k) to[k] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), k));
 }
 
-Array of_torch(const py::handle& x) {
-  Array a;
-  const py::object shape = x.attr("shape");
+// NOTE: a click passes a hundred weights; with names that are looked up as C strings, and strides as a tuple of each, to
+// read them took three times as long.
+struct Names {
+  PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
+  PyObject* shape = PyUnicode_InternFromString("shape");
+  PyObject* is_contiguous = PyUnicode_InternFromString("is_contiguous");
+  PyObject* stride = PyUnicode_InternFromString("stride");
+  PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+};
+
+// false: `x` is no tensor.
+bool of_torch(const py::handle& x, Array& a) {
+  static const Names names;
+  PyObject* address = PyObject_CallMethodNoArgs(x.ptr(), names.data_ptr);
+  if (!address && PyErr_ExceptionMatches(PyExc_AttributeError)) return PyErr_Clear(), false;
+  a.data = static_cast<char*>(PyLong_AsVoidPtr(owned(address).ptr()));
+  const py::object shape = owned(PyObject_GetAttr(x.ptr(), names.shape));
   a.axes = static_cast<int>(std::min<py::ssize_t>(PyTuple_GET_SIZE(shape.ptr()), Array::kMostAxes + 1));
   const int axes = std::min(a.axes, Array::kMostAxes);
-  sizes_of(shape, a.shape, axes), sizes_of(x.attr("stride")(), a.stride, axes);
+  sizes_of(shape, a.shape, axes);
+  if (owned(PyObject_CallMethodNoArgs(x.ptr(), names.is_contiguous)).ptr() == Py_True) {
+    int64_t step = 1;
+    for (int k = axes - 1; k >= 0; --k) a.stride[k] = step, step *= std::max<int64_t>(a.shape[k], 1);
+  } else {
+    sizes_of(owned(PyObject_CallMethodNoArgs(x.ptr(), names.stride)), a.stride, axes);
+  }
   const TorchType type = torch_type(x);
   a.kind = type.kind, a.item = type.item;
-  a.on_gpu = !x.attr("is_cpu").cast<bool>();
-  a.data = reinterpret_cast<char*>(x.attr("data_ptr")().cast<std::uintptr_t>());
-  return a;
+  a.on_gpu = owned(PyObject_GetAttr(x.ptr(), names.is_cpu)).ptr() != Py_True;
+  return true;
 }
 
 std::string list_text(const std::vector<int64_t>& shape) {
@@ -165,9 +190,7 @@ Array Fields::read(const char* name, const py::handle& value) const {
   Array x;
   if (py::isinstance<py::array>(value)) {
     x = of_numpy(py::reinterpret_borrow<py::array>(value));
-  } else if (py::hasattr(value, "data_ptr")) {
-    x = of_torch(value);
-  } else {
+  } else if (!of_torch(value, x)) {
     throw py::type_error(std::string(function_) + ": " + name + " must be an array or a tensor, got " +
                          py::str(py::type::handle_of(value)).cast<std::string>());
   }
