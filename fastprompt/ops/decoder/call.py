@@ -14,7 +14,9 @@ Arrays = Sequence[Any]
 
 
 def plain(arrays: Arrays) -> list[Any]:
-    return [contiguous(x) for x in arrays]
+    if len(arrays) and is_tensor(arrays[0]):  # a click passes a hundred
+        return [x.contiguous() for x in arrays]
+    return [np.ascontiguousarray(x) for x in arrays]
 
 
 def empty(like: Any, *shape: int) -> Any:
