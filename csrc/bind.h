@@ -32,9 +32,9 @@ struct Array {
   Kind kind = Kind::other;
   int axes = 0;
   int64_t shape[kMostAxes] = {}, stride[kMostAxes] = {};  // strides in elements
+  int64_t item = 0;  // bytes; 0: objects, or strides of broken elements
   bool writeable = true, on_gpu = false;
   int64_t count() const;
-  int64_t item() const;  // bytes
   bool contiguous() const;
   std::string shape_text() const;
 };

@@ -6,12 +6,25 @@
 namespace fastprompt {
 namespace {
 
+py::object owned(PyObject* x) {
+  if (!x) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(x);
+}
+
+struct TorchType {
+  PyObject* dtype;
+  Kind kind;
+  int64_t item;
+};
+
 // torch's dtypes are objects that live as long as the process: each is looked at once.
-Kind torch_kind(PyObject* dtype) {
-  static std::vector<std::pair<PyObject*, Kind>> known;  // guarded by the lock of Python
-  for (const auto& [object, kind] : known)
-    if (object == dtype) return kind;
-  const std::string name = py::str(py::handle(dtype));
+TorchType torch_type(const py::handle& x) {
+  static std::vector<TorchType> known;  // guarded by the lock of Python
+  static PyObject* const name_of_dtype = PyUnicode_InternFromString("dtype");
+  const py::object dtype = owned(PyObject_GetAttr(x.ptr(), name_of_dtype));
+  for (const TorchType& type : known)
+    if (type.dtype == dtype.ptr()) return type;
+  const std::string name = py::str(dtype);
   const std::pair<const char*, Kind> names[] = {
       {"torch.float32", Kind::f32},  {"torch.float16", Kind::f16}, {"torch.bfloat16", Kind::bf16},
       {"torch.uint8", Kind::u8},     {"torch.bool", Kind::boolean}, {"torch.int32", Kind::i32},
@@ -19,9 +32,8 @@ Kind torch_kind(PyObject* dtype) {
   Kind found = Kind::other;
   for (const auto& [text, kind] : names)
     if (name == text) found = kind;
-  py::handle(dtype).inc_ref();
-  known.emplace_back(dtype, found);
-  return found;
+  known.push_back({dtype.inc_ref().ptr(), found, x.attr("element_size")().cast<int64_t>()});
+  return known.back();
 }
 
 Kind numpy_kind(const py::dtype& dtype) {
@@ -43,11 +55,13 @@ Array of_numpy(const py::array& x) {
   a.kind = numpy_kind(dtype), a.axes = static_cast<int>(std::min<py::ssize_t>(x.ndim(), Array::kMostAxes + 1));
   a.writeable = x.writeable();
   const int64_t item = dtype.itemsize();
+  const char letter = dtype.kind();
+  a.item = (letter == 'O' || letter == 'V') && dtype.attr("hasobject").cast<bool>() ? 0 : item;
   for (int k = 0; k < std::min(a.axes, Array::kMostAxes); ++k) {
-    a.shape[k] = x.shape(k), a.stride[k] = x.strides(k) / item;
-    if (x.strides(k) % item && a.shape[k] > 1) a.kind = Kind::other;  // a field of packed records
+    a.shape[k] = x.shape(k), a.stride[k] = item ? x.strides(k) / item : 0;
+    if (item && x.strides(k) % item && a.shape[k] > 1) a.kind = Kind::other, a.item = 0;  // a field of packed records
   }
-  if (reinterpret_cast<std::uintptr_t>(a.data) % std::min<int64_t>(item, 8)) a.kind = Kind::other;
+  if (item && reinterpret_cast<std::uintptr_t>(a.data) % std::min<int64_t>(item, 8)) a.kind = Kind::other;
   return a;
 }
 
@@ -56,16 +70,36 @@ void sizes_of(const py::object& tuple, int64_t* to, int axes) {
   for (int k = 0; k < axes; ++k) to[k] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), k));
 }
 
-Array of_torch(const py::handle& x) {
-  Array a;
-  const py::object shape = x.attr("shape");
+// NOTE: a click passes a hundred weights; with names that are looked up as C strings, and strides as a tuple of each, to
+// read them took three times as long.
+struct Names {
+  PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
+  PyObject* shape = PyUnicode_InternFromString("shape");
+  PyObject* is_contiguous = PyUnicode_InternFromString("is_contiguous");
+  PyObject* stride = PyUnicode_InternFromString("stride");
+  PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+};
+
+// false: `x` is no tensor.
+bool of_torch(const py::handle& x, Array& a) {
+  static const Names names;
+  PyObject* address = PyObject_CallMethodNoArgs(x.ptr(), names.data_ptr);
+  if (!address && PyErr_ExceptionMatches(PyExc_AttributeError)) return PyErr_Clear(), false;
+  a.data = static_cast<char*>(PyLong_AsVoidPtr(owned(address).ptr()));
+  const py::object shape = owned(PyObject_GetAttr(x.ptr(), names.shape));
   a.axes = static_cast<int>(std::min<py::ssize_t>(PyTuple_GET_SIZE(shape.ptr()), Array::kMostAxes + 1));
   const int axes = std::min(a.axes, Array::kMostAxes);
-  sizes_of(shape, a.shape, axes), sizes_of(x.attr("stride")(), a.stride, axes);
-  a.kind = torch_kind(x.attr("dtype").ptr());
-  a.on_gpu = !x.attr("is_cpu").cast<bool>();
-  a.data = reinterpret_cast<char*>(x.attr("data_ptr")().cast<std::uintptr_t>());
-  return a;
+  sizes_of(shape, a.shape, axes);
+  if (owned(PyObject_CallMethodNoArgs(x.ptr(), names.is_contiguous)).ptr() == Py_True) {
+    int64_t step = 1;
+    for (int k = axes - 1; k >= 0; --k) a.stride[k] = step, step *= std::max<int64_t>(a.shape[k], 1);
+  } else {
+    sizes_of(owned(PyObject_CallMethodNoArgs(x.ptr(), names.stride)), a.stride, axes);
+  }
+  const TorchType type = torch_type(x);
+  a.kind = type.kind, a.item = type.item;
+  a.on_gpu = owned(PyObject_GetAttr(x.ptr(), names.is_cpu)).ptr() != Py_True;
+  return true;
 }
 
 std::string list_text(const std::vector<int64_t>& shape) {
@@ -85,11 +119,6 @@ int64_t Array::count() const {
   int64_t n = 1;
   for (int k = 0; k < axes; ++k) n *= shape[k];
   return n;
-}
-
-int64_t Array::item() const {
-  const int64_t bytes[] = {4, 2, 2, 1, 1, 4, 8, 8, 8, 0};
-  return bytes[static_cast<int>(kind)];
 }
 
 bool Array::contiguous() const {
@@ -160,9 +189,7 @@ Array Fields::read(const char* name, const py::handle& value) const {
   Array x;
   if (py::isinstance<py::array>(value)) {
     x = of_numpy(py::reinterpret_borrow<py::array>(value));
-  } else if (py::hasattr(value, "data_ptr")) {
-    x = of_torch(value);
-  } else {
+  } else if (!of_torch(value, x)) {
     throw py::type_error(std::string(function_) + ": " + name + " must be an array or a tensor, got " +
                          py::str(py::type::handle_of(value)).cast<std::string>());
   }

@@ -1,21 +1,19 @@
 """Masks of an image's size from low-resolution logits on a GPU: resizing, threshold, area, box and stability score.
 
 Two launches: the masks with the counts of every tile, then the sum of these counts. The logits are never written at
-full size unless they are asked for; every output pixel is the sum of the few inputs that ``ops._resize.taps`` names for
-its row and its column, columns first, as on the CPU. No atomics: the counts are the same in every run.
+full size unless they are asked for; every output pixel is the sum of the few inputs that its row and its column look at
+(``ops.masks.taps``), columns first, as on the CPU. No atomics: the counts are the same in every run.
 """
-
-import functools
 
 import torch
 import triton
 import triton.language as tl
 from fastprompt.kernels.jit import jit
 
-from fastprompt.ops.masks.taps import taps
-
 COUNTS = 7  # over threshold, over threshold + offset, over threshold - offset, x0, y0, x1, y1
 FAR = tl.constexpr(1 << 30)
+
+Taps = tuple[torch.Tensor, torch.Tensor]  # indices and weights of an axis
 
 
 @jit
@@ -90,23 +88,14 @@ def facts_kernel(counts, area, box, stability, tiles, BT: tl.constexpr):
     tl.store(stability + mask, (tl.sum(above).to(tl.float64) / tl.sum(below).to(tl.float64)).to(tl.float32))
 
 
-@functools.lru_cache(maxsize=64)
-def taps_on(
-    inputs: int, frame: int | None, crop: int | None, outputs: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``taps`` on the device. Copied there at the first call with these sizes, which a CUDA graph cannot hold."""
-    index, weight = (torch.from_numpy(x.copy()).to(device) for x in taps(inputs, frame, crop, outputs))
-    return index, weight
-
-
 def resize_masks(
-    logits: torch.Tensor, size: list[int], frame: list[int], crop: list[int], threshold: float, output: str,
-    offset: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """As ``fastprompt.resize_masks``, of logits (M, h, w): masks, area (M), box (M, 4), stability (M)."""
+    logits: torch.Tensor, row_taps: Taps, column_taps: Taps, threshold: float, output: str, offset: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of logits (M, h, w) and the taps of either axis, (taps, size): masks, area (M), box (M, 4), stability (M), as
+    ``fastprompt.resize_masks`` has them."""
     logits = logits.contiguous()
     count, height, width = logits.shape
-    rows, columns = size
+    (row_reads, rows), (column_reads, columns) = row_taps[0].shape, column_taps[0].shape
     kind = {"float32": 0, "packed": 2}.get(output, 1)
     dtype = {"float32": torch.float32, "bool": torch.bool}.get(output, torch.uint8)
     out = logits.new_empty(count, rows, (columns + 7) // 8 if kind == 2 else columns, dtype=dtype)
@@ -114,17 +103,13 @@ def resize_masks(
     stability = logits.new_empty(count, dtype=torch.float32)
     if count == 0:
         return out, area, box, stability
-    axes = [
-        taps_on(inputs, frame[k] if frame else None, crop[k] if crop else None, size[k], logits.device)
-        for k, inputs in enumerate((height, width))
-    ]
     block = 8, 128
     tiles = triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1])
     counts = logits.new_empty(count, tiles, COUNTS, dtype=torch.int32)
     resize_kernel[(tiles * count,)](
-        logits, *axes[0], *axes[1], out.view(torch.uint8) if dtype == torch.bool else out, counts,
+        logits, *row_taps, *column_taps, out.view(torch.uint8) if dtype == torch.bool else out, counts,
         height, width, rows, columns, threshold, offset,
-        ROW_TAPS=len(axes[0][0]), COLUMN_TAPS=len(axes[1][0]), KIND=kind, BY=block[0], BX=block[1], num_warps=4,
+        ROW_TAPS=row_reads, COLUMN_TAPS=column_reads, KIND=kind, BY=block[0], BX=block[1], num_warps=4,
     )  # fmt: skip
     facts_kernel[(count,)](counts, area, box, stability, tiles, BT=128, num_warps=4)
     return out, area, box, stability

@@ -215,6 +215,10 @@ def fits(x: torch.Tensor) -> bool:
     return len(x) < 65536 and sum(n * s for n, s in zip(x.shape[1:], x.stride()[1:], strict=True)) < 1 << 31
 
 
+def fits_a_program(x: torch.Tensor) -> bool:
+    return fits(x) and x.shape[1] <= MOST_TOKENS
+
+
 def whole_rows(x: torch.Tensor) -> torch.Tensor:
     """``x`` (B, N, C) with the channels of a row side by side; a view like ``x[:, 1:]`` stays one."""
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()

@@ -26,7 +26,7 @@ def head(prompts: int, masks: int, kind: str) -> tuple[Run, dict[str, Run], Any]
     import torch.nn.functional as F
 
     import fastprompt as fp
-    from fastprompt.ops.masks.operators import formula
+    from fastprompt.ops.decoder.formulas import mask_head as formula
 
     dtype = getattr(torch, kind)
     image, vectors = normal(prompts, 256, 64, 64, dtype=dtype), normal(prompts, masks, 32, dtype=dtype)
@@ -53,7 +53,8 @@ def mlps(prompts: int, kind: str) -> tuple[Run, dict[str, Run], Any]:
     import torch
     import torch.nn.functional as F
 
-    from fastprompt.ops.decoder.mlps import formula, token_mlps
+    from fastprompt.ops.decoder.formulas import token_mlps as formula
+    from fastprompt.ops.decoder.operators import token_mlps
 
     dtype, rows = getattr(torch, kind), [1, 2, 3, 4, 0]
     tokens, weights = normal(prompts, 7, 256, dtype=dtype), []

@@ -38,6 +38,9 @@ struct TwoWay {
   int threads;
 };
 
+// Image tokens of the largest tile of any instruction set: what is prepared has room for whole ones.
+constexpr int64_t kLargestTile = 64;
+
 // What the first layer needs of the images alone: tokens, positions, and its projections of both.
 struct TwoWayImage {
   int64_t images, channels, pixels, inner;

@@ -6,6 +6,7 @@ namespace fastprompt {
 namespace FP_ISA {
 namespace {
 
+static_assert(kTile <= kLargestTile);
 constexpr int64_t kParts = 12;  // of the image, for each thread: 0.2 ms for SAM, see Member::stage
 
 // A tile of a prepared image.

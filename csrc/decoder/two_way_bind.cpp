@@ -1,113 +1,122 @@
 #include <vector>
 
+#include "decoder/fields.h"
 #include "decoder/low_rank.h"
-#include "decoder/low_rank_bind.h"
 #include "decoder/two_way.h"
-#include "bind.h"
 
 using namespace fastprompt;
 
 namespace {
 
-// Weights, one address after the other, in the order of the fields of TwoWayLayer.
-struct Addresses {
-  const py::tuple& all;
-  size_t at = 0;
-  const float* next() { return floats(all[at++]); }
-  Linear linear() {
-    const float* weight = next();
-    return {weight, next()};
-  }
-  LayerNorm norm(float eps) {
-    const Linear l = linear();
-    return {l.weight, l.bias, eps};
-  }
-  AttentionWeights attention() {
-    const Linear query = linear(), key = linear(), value = linear();
-    return {query, key, value, linear()};
-  }
-};
-
-TwoWayLayer two_way_layer(Addresses& w, float eps) {
-  TwoWayLayer l;
-  l.self = w.attention(), l.norm1 = w.norm(eps);
-  l.to_image = w.attention(), l.norm2 = w.norm(eps);
-  l.mlp1 = w.linear(), l.mlp2 = w.linear(), l.norm3 = w.norm(eps);
-  l.to_prompt = w.attention(), l.norm4 = w.norm(eps);
-  return l;
-}
-
-// Weights of all layers and of the final attention.
+// Weights of all layers and of the final attention, in the order of the fields of TwoWayLayer.
 struct Transformer {
+  int64_t mlp;
   std::vector<TwoWayLayer> layers;
   AttentionWeights final;
   LayerNorm final_norm;
-  Transformer(const py::tuple& weights, const py::tuple& eps, int64_t depth) {
-    Addresses w{weights};
-    for (int64_t n = 0; n < depth; ++n) layers.push_back(two_way_layer(w, eps[0].cast<float>()));
-    final = w.attention(), final_norm = w.norm(eps[1].cast<float>());
+
+  Transformer(Fields& f, int64_t channels, int64_t inner, int64_t depth) {
+    Weights w(f, "weights");
+    float eps[2];
+    f.numbers("eps", eps);
+    constexpr size_t kFirstMlp = 20;
+    mlp = w.size(kFirstMlp, 0);
+    for (int64_t n = 0; n < depth; ++n) {
+      TwoWayLayer l;
+      l.self = w.attention(channels, channels), l.norm1 = w.norm(channels, eps[0]);
+      l.to_image = w.attention(inner, channels), l.norm2 = w.norm(channels, eps[0]);
+      l.mlp1 = w.linear(mlp, channels), l.mlp2 = w.linear(channels, mlp), l.norm3 = w.norm(channels, eps[0]);
+      l.to_prompt = w.attention(inner, channels), l.norm4 = w.norm(channels, eps[0]);
+      layers.push_back(l);
+    }
+    final = w.attention(inner, channels), final_norm = w.norm(channels, eps[1]);
+    w.done();
   }
 };
 
-// `sizes` are the fields of TwoWay in their order; the out addresses are those of prompt_out and image_out.
-TwoWay two_way_args(const py::tuple& sizes, const py::handle& prompt, const py::handle& prepared, const Transformer& t,
-                    const py::tuple& out, int threads) {
+// The fields of TwoWay but those of the weights, `prepared` and `image_out`.
+TwoWay two_way_fields(Fields& f) {
   TwoWay a{};
-  int64_t* fields[] = {&a.images, &a.prompts, &a.channels, &a.pixels, &a.tokens, &a.heads, &a.width, &a.mlp, &a.depth};
-  for (int k = 0; k < 9; ++k) *fields[k] = sizes[k].cast<int64_t>();
-  if (a.images < 1 || a.prompts % a.images) throw py::value_error("prompts must be a multiple of images");
-  if (a.width % 16 || a.channels % (16 * a.heads) || a.mlp % 16) throw py::value_error("sizes must be multiples of 16");
-  a.layers = t.layers.data(), a.final = t.final, a.final_norm = t.final_norm;
-  a.prompt = floats(prompt), a.prepared = floats(prepared);
-  a.prompt_out = const_cast<float*>(floats(out[0])), a.image_out = const_cast<float*>(floats(out[1]));
-  a.threads = threads;
+  a.prompt = f.array("prompt", "prompts tokens channels"), a.prompt_out = f.result("out", "prompts tokens channels");
+  f.sizes({{"prompts", &a.prompts}, {"tokens", &a.tokens}, {"channels", &a.channels}});
+  a.images = f.number<int64_t>("images"), a.pixels = f.number<int64_t>("pixels");
+  a.heads = number_up_to(f, "heads", 1 << 12), a.width = number_up_to(f, "head_width", 1 << 12);
+  a.depth = number_up_to(f, "layers", 1 << 10), a.mlp = f.number<int64_t>("mlp"), a.threads = f.threads();
+  f.need(a.images >= 1 && a.prompts % a.images == 0, "images", "must divide the number of prompts");
+  f.need(a.pixels >= 1 && a.pixels < int64_t{1} << 40, "pixels", "must be positive");
+  f.need(a.tokens >= 1 && a.channels >= 1, "prompt", "must have tokens");
+  f.need(a.channels % (16 * a.heads) == 0, "prompt", "must have a multiple of 16 channels for each head");
+  f.need(a.width % 16 == 0, "head_width", "must be a multiple of 16");
+  f.need(a.mlp >= 16 && a.mlp % 16 == 0, "mlp", "must be a multiple of 16");
   return a;
+}
+
+void set(TwoWay& a, Fields& f, const Transformer& t) {
+  f.need(a.mlp == t.mlp, "mlp", "must be the width of the weights");
+  a.layers = t.layers.data(), a.final = t.final, a.final_norm = t.final_norm;
 }
 
 }  // namespace
 
 FASTPROMPT_BIND(two_way) {
-  m.def("two_way_prepare", [](const py::tuple& sizes, const py::handle& image, const py::handle& position,
-                              const py::tuple& weights, std::uintptr_t out, int threads) {
+  m.attr("decoder_tile") = kLargestTile;
+  define(m, "two_way_prepare", [](Fields& f) {
     TwoWayImage a{};
-    int64_t* fields[] = {&a.images, &a.channels, &a.pixels, &a.inner};
-    for (int k = 0; k < 4; ++k) *fields[k] = sizes[k].cast<int64_t>();
-    a.image = floats(image), a.position = floats(position);
-    Addresses w{weights};
-    a.key = w.linear(), a.value = w.linear(), a.query = w.linear();
-    a.out = out_floats(out), a.threads = threads;
-    py::gil_scoped_release nogil;
-    two_way_prepare(a);
+    a.image = f.array("image", "images channels height width");
+    a.position = f.array("position", "1 channels height width");
+    f.sizes({{"images", &a.images}, {"channels", &a.channels}});
+    a.pixels = f.size("height") * f.size("width");
+    Weights w(f, "weights");
+    a.inner = w.rows();
+    a.key = w.linear(a.inner, a.channels), a.value = w.linear(a.inner, a.channels);
+    a.query = w.linear(a.inner, a.channels), w.done();
+    f.need(a.inner % 16 == 0, "weights", "must have a multiple of 16 rows");
+    a.out = f.result("prepared", "prepared");
+    f.need(is_product(f.size("prepared"), {a.images, padded(a.pixels), 2 * a.channels + 3 * a.inner}), "prepared",
+           "must be of these images");
+    need_aligned(f, "prepared", a.out);
+    a.threads = f.threads();
+    f.run(two_way_prepare, a);
   });
-  m.def("two_way", [](const py::tuple& sizes, const py::handle& prompt, const py::handle& prepared,
-                      const py::tuple& weights, const py::tuple& eps, const py::tuple& out, int threads) {
-    const Transformer t(weights, eps, sizes[8].cast<int64_t>());
-    const TwoWay a = two_way_args(sizes, prompt, prepared, t, out, threads);
-    py::gil_scoped_release nogil;
-    two_way(a);
+  define(m, "two_way", [](Fields& f) {
+    TwoWay a = two_way_fields(f);
+    const Transformer t(f, a.channels, a.heads * a.width, a.depth);
+    set(a, f, t);
+    a.prepared = f.array("prepared", "prepared");
+    f.need(is_product(f.size("prepared"), {a.images, padded(a.pixels), 2 * a.channels + 3 * a.heads * a.width}),
+           "prepared", "must be of these images");
+    need_aligned(f, "prepared", a.prepared);
+    a.image_out = f.result("image_out", {a.prompts, a.channels, a.pixels});
+    f.run(two_way, a);
   });
-  m.def("low_rank_prepare",
-        [](const py::tuple& sizes, const py::tuple& layout, const py::handle& image, const py::handle& position,
-           const py::tuple& weights, const py::tuple& eps, const py::handle& up, std::uintptr_t out, int threads) {
-          LowRankImage a{};
-          a.layout = low_rank_layout(layout);
-          const Transformer t(weights, eps, a.layout.depth);
-          a.images = sizes[0].cast<int64_t>(), a.channels = sizes[1].cast<int64_t>();
-          a.pixels = sizes[2].cast<int64_t>();
-          a.image = floats(image), a.position = floats(position), a.up_weight = floats(up);
-          a.layers = t.layers.data(), a.final = t.final;
-          a.out = out_floats(out), a.threads = threads;
-          py::gil_scoped_release nogil;
-          low_rank_prepare(a);
-        });
-  m.def("low_rank", [](const py::tuple& sizes, const py::tuple& layout, const py::handle& prompt,
-                       const py::handle& prepared, const py::tuple& weights, const py::tuple& eps, const py::handle& up,
-                       const py::tuple& out, int precision, int threads) {
-    const Transformer t(weights, eps, sizes[8].cast<int64_t>());
-    const Precision p = static_cast<Precision>(precision);
-    const TwoWay two_way = two_way_args(sizes, prompt, prepared, t, out, threads);
-    const LowRank a{two_way, low_rank_layout(layout), floats(up), bf16(p), p == Precision::high};
-    py::gil_scoped_release nogil;
-    low_rank(a);
+  define(m, "low_rank_prepare", [](Fields& f) {
+    LowRankImage a{};
+    a.image = f.array("image", "images channels height width");
+    a.position = f.array("position", "1 channels height width");
+    a.up_weight = f.array("up", "channels middle 2 2");
+    f.sizes({{"images", &a.images}, {"channels", &a.channels}});
+    a.pixels = f.size("height") * f.size("width");
+    a.layout = layout_fields(f, 0, 4 * f.size("middle"));
+    const Transformer t(f, a.channels, a.layout.inner(), a.layout.depth);
+    f.need(a.channels >= 16 && a.channels % 16 == 0, "image", "must have a multiple of 16 channels");
+    f.need(a.layout.width % 16 == 0, "head_width", "must be a multiple of 16");
+    a.layers = t.layers.data(), a.final = t.final;
+    a.out = prepared_field(f, a.layout, a.images, a.pixels), f.result<char>("prepared", "prepared");
+    a.threads = f.threads();
+    f.run(low_rank_prepare, a);
+  });
+  define(m, "low_rank", [](Fields& f) {
+    TwoWay a = two_way_fields(f);
+    const float* up = f.array("up", "channels middle 2 2");
+    const LowRankLayout layout = layout_fields(f, a.tokens, 4 * f.size("middle"));
+    const Transformer t(f, a.channels, layout.inner(), layout.depth);
+    set(a, f, t);
+    a.prepared = prepared_field(f, layout, a.images, a.pixels);
+    a.image_out = f.result("image_out", "prompts state");
+    f.need(is_product(f.size("state"), {layout.prompt_rows(), layout.up + padded(a.pixels)}), "image_out",
+           "must be of these tokens");
+    need_aligned(f, "image_out", a.image_out);
+    const Precision p = f.precision();
+    f.run(low_rank, LowRank{a, layout, up, bf16(p), p == Precision::high});
   });
 }

@@ -45,7 +45,6 @@ void run_two_way(Node& node, Transformer& t, const float* image, const float* po
 // A tensor's memory that kernels read by whole cache lines.
 std::unique_ptr<void, void (*)(void*)> aligned(size_t bytes);
 
-constexpr int64_t kLargestTile = 64;  // of image tokens, of any instruction set
 inline int64_t padded_tokens(int64_t pixels) { return (pixels + kLargestTile - 1) / kLargestTile * kLargestTile; }
 
 }  // namespace fastprompt

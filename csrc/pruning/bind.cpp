@@ -9,76 +9,99 @@ using namespace fastprompt;
 
 namespace {
 
-template <class T>
-T* pointer(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
+// (images, rows, channels), the channels of a row side by side.
+Array whole_rows(Fields& f, const char* name, const char* shape) {
+  const Array x = f.strided(name, shape);
+  f.need(x.shape[2] <= 1 || x.stride[2] == 1 || x.count() == 0, name, "must be contiguous in its last axis");
+  return x;
 }
 
-// (address, rows, stride of an image, stride of a row), in bytes
-Rows rows(const py::tuple& t) {
-  return {
-      pointer<char>(t[0].cast<std::uintptr_t>()), t[1].cast<int64_t>(), {t[2].cast<int64_t>(), t[3].cast<int64_t>()}};
+// Rows of any dtype, which are moved byte by byte; `like` is of the same.
+Rows rows(Fields& f, const char* name, const char* shape, const Array& like, bool written = false) {
+  const Array x = whole_rows(f, name, shape);
+  f.need(x.item > 0, name, "must hold numbers, at strides of whole numbers");
+  const bool known = x.kind != Kind::other && like.kind != Kind::other;
+  f.need(x.item == like.item && (x.kind == like.kind || !known), name, "must have the dtype of the rows");
+  f.need(x.writeable || !written, name, "must be writeable");
+  return {x.data, x.shape[1], {x.stride[0] * x.item, x.stride[1] * x.item}};
 }
 
 }  // namespace
 
 FASTPROMPT_BIND(pruning) {
-  m.def("gather_rows", [](int64_t batch, int64_t bytes, const py::tuple& from, std::uintptr_t index,
-                          const py::tuple& out, int threads) {
-    const GatherRows a{batch, bytes, rows(from), pointer<int64_t>(index), rows(out), threads};
-    py::gil_scoped_release nogil;
-    gather_rows(a);
+  define(m, "gather_rows", [](Fields& f) {
+    const Array x = f.read("rows");
+    GatherRows a{};
+    a.from = rows(f, "rows", "batch rows channels", x);
+    a.index = f.array<int64_t>("index", "batch kept");
+    a.out = rows(f, "out", "batch kept channels", x, true);
+    a.batch = f.size("batch"), a.bytes = f.size("channels") * x.item, a.threads = f.threads();
+    f.run(gather_rows, a);
   });
-  m.def("scatter_rows", [](int64_t batch, int64_t bytes, const py::tuple& base, const py::tuple& from,
-                           std::uintptr_t index, const py::tuple& out, int threads) {
-    const ScatterRows a{batch, bytes, rows(base), rows(from), pointer<int64_t>(index), rows(out), threads};
-    py::gil_scoped_release nogil;
-    scatter_rows(a);
+  define(m, "scatter_rows", [](Fields& f) {
+    const Array x = f.read("rows");
+    ScatterRows a{};
+    a.from = rows(f, "rows", "batch kept channels", x);
+    a.index = f.array<int64_t>("index", "batch kept");
+    a.out = rows(f, "out", "batch rows channels", x, true);
+    if (f.given("base"))
+      a.base = rows(f, "base", "batch rows channels", x);
+    else
+      f.optional<char>("base", "");
+    a.batch = f.size("batch"), a.bytes = f.size("channels") * x.item, a.threads = f.threads();
+    f.run(scatter_rows, a);
   });
   // Selects and copies; returns what select_tokens does.
-  m.def("prune_tokens", [](int64_t count, double background, int64_t bytes, const py::tuple& tokens,
-                           std::uintptr_t scores, std::uintptr_t always, std::uintptr_t counts, int64_t batch,
-                           std::uintptr_t index, std::uintptr_t out, int threads) {
-    const Rows from = rows(tokens);
+  define(m, "prune_tokens", [](Fields& f) {
+    const Array x = f.read("tokens");
+    GatherRows g{};
     SelectTokens a{};
-    a.batch = batch, a.tokens = from.count, a.count = count, a.background = background, a.threads = threads;
-    a.scores = pointer<float>(scores), a.always = pointer<uint8_t>(always), a.counts = pointer<int64_t>(counts);
-    a.index = pointer<int64_t>(index);
-    const Rows to{pointer<char>(out), count, {count * bytes, bytes}};
-    py::gil_scoped_release nogil;
-    const int64_t bad = select_tokens(a);
-    if (bad < 0) gather_rows({batch, bytes, from, a.index, to, threads});
+    g.from = rows(f, "tokens", "batch tokens channels", x);
+    a.scores = f.array("scores", "batch tokens"), a.always = f.optional<uint8_t>("always", "batch tokens");
+    a.counts = f.optional<int64_t>("counts", "batch"), a.index = f.result<int64_t>("index", "batch kept");
+    g.out = rows(f, "out", "batch kept channels", x, true);
+    f.sizes({{"batch", &a.batch}, {"tokens", &a.tokens}, {"kept", &a.count}});
+    a.background = f.number<double>("background");
+    f.need(a.background >= 0 && a.background < 2, "background", "must be a share");  // a share of 1, rounded up, is one
+    a.threads = f.threads();
+    g.batch = a.batch, g.bytes = f.size("channels") * x.item, g.index = a.index, g.threads = a.threads;
+    int64_t bad = -1;
+    f.run([&] {
+      bad = select_tokens(a);
+      if (bad < 0) gather_rows(g);
+    });
     return bad;
   });
-  m.def("cosine_scores", [](const py::tuple& sizes, std::uintptr_t data, std::uintptr_t prompt, std::uintptr_t out,
-                            int threads) {
+  define(m, "cosine_scores", [](Fields& f) {
     CosineScores a{};
-    int64_t* fields[] = {&a.batch, &a.tokens, &a.channels, &a.prompts, &a.stride[0], &a.stride[1], &a.prompt_images};
-    for (int k = 0; k < 7; ++k) *fields[k] = sizes[k].cast<int64_t>();
-    a.data = pointer<float>(data), a.prompt = pointer<float>(prompt), a.out = pointer<float>(out);
-    a.threads = threads;
-    py::gil_scoped_release nogil;
-    cosine_scores(a);
+    const Array x = whole_rows(f, "tokens", "batch tokens channels");
+    f.need(x.kind == Kind::f32, "tokens", "must hold float32");
+    a.data = reinterpret_cast<const float*>(x.data), a.stride[0] = x.stride[0], a.stride[1] = x.stride[1];
+    a.prompt = f.array("prompts", "prompt_images prompts channels");
+    f.sizes({{"batch", &a.batch}, {"tokens", &a.tokens}, {"channels", &a.channels}});
+    f.sizes({{"prompts", &a.prompts}, {"prompt_images", &a.prompt_images}});
+    f.need(a.prompt_images == 1 || a.prompt_images == a.batch, "prompts", "must be of one image or of each");
+    a.out = f.result("out", "batch tokens"), a.threads = f.threads();
+    f.run(cosine_scores, a);
   });
-  m.def("match_tokens",
-        [](const py::tuple& sizes, std::uintptr_t metric, std::uintptr_t kept, std::uintptr_t target, int threads) {
-          MatchTokens a{};
-          int64_t* fields[] = {&a.batch, &a.tokens, &a.width, &a.merged, &a.spared};
-          for (int k = 0; k < 5; ++k) *fields[k] = sizes[k].cast<int64_t>();
-          a.metric = pointer<float>(metric), a.kept = pointer<int64_t>(kept), a.target = pointer<int64_t>(target);
-          a.threads = threads;
-          py::gil_scoped_release nogil;
-          match_tokens(a);
-        });
-  m.def("merge_rows", [](const py::tuple& sizes, std::uintptr_t data, std::uintptr_t size, std::uintptr_t kept,
-                         std::uintptr_t target, std::uintptr_t out, int threads) {
+  define(m, "match_tokens", [](Fields& f) {
+    MatchTokens a{};
+    a.metric = f.array("metric", "batch tokens width");
+    f.sizes({{"batch", &a.batch}, {"tokens", &a.tokens}, {"width", &a.width}});
+    a.merged = f.number<int64_t>("merged"), a.spared = f.number<int64_t>("spared");
+    f.need(a.spared >= 0 && a.spared <= a.tokens, "spared", "must be a number of tokens");
+    f.need(a.merged >= 0 && a.merged <= (a.tokens - a.spared) / 2, "merged", "must be at most (N - spared) // 2");
+    a.kept = f.result<int64_t>("kept", {a.batch, a.tokens - a.merged});
+    a.target = f.result<int64_t>("target", "batch tokens"), a.threads = f.threads();
+    f.run(match_tokens, a);
+  });
+  define(m, "merge_rows", [](Fields& f) {
     MergeRows a{};
-    int64_t* fields[] = {&a.batch, &a.tokens, &a.merged, &a.channels};
-    for (int k = 0; k < 4; ++k) *fields[k] = sizes[k].cast<int64_t>();
-    a.data = pointer<float>(data), a.size = pointer<float>(size), a.out = pointer<float>(out);
-    a.kept = pointer<int64_t>(kept), a.target = pointer<int64_t>(target);
-    a.threads = threads;
-    py::gil_scoped_release nogil;
-    merge_rows(a);
+    a.data = f.array("tokens", "batch tokens channels"), a.size = f.array("size", "batch tokens");
+    a.kept = f.array<int64_t>("kept", "batch kept"), a.target = f.array<int64_t>("target", "batch tokens");
+    f.sizes({{"batch", &a.batch}, {"tokens", &a.tokens}, {"channels", &a.channels}});
+    a.merged = a.tokens - f.size("kept");
+    a.out = f.result("out", "batch kept channels"), a.threads = f.threads();
+    f.run(merge_rows, a);
   });
 }

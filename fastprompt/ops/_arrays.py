@@ -75,6 +75,13 @@ def kernel_floats(*arrays: Any) -> tuple[Any, ...]:
     return tuple(x if x.dtype in kinds else x.float() for x in arrays)
 
 
+def device_floats(x: Any) -> Any:
+    """``plain_floats``; on a GPU half precision stays, and so do strides: its kernels read them."""
+    if getattr(x, "is_cuda", False) and dtype_name(x) in ("float32", "float16", "bfloat16"):
+        return x
+    return plain_floats(x)
+
+
 def contiguous(x: Any) -> Any:
     return x.contiguous() if is_tensor(x) else in_order(x, x.dtype)
 

@@ -1,4 +1,4 @@
-"""SAM's mask head in plain NumPy, as the formulas read."""
+"""SAM's mask head and token MLPs in plain NumPy, as the formulas read."""
 
 import math
 from typing import Any
@@ -19,14 +19,26 @@ def transposed_convolution(x: Any, weight: Any, bias: Any) -> Any:
     return pixels.reshape(b, weight.shape[1], 2 * h, 2 * w) + bias[:, None, None]
 
 
-def mask_head(image: Any, vectors: Any, w: Any, eps: float, detail: Any) -> Any:
-    x = transposed_convolution(image, w.conv1_weight, w.conv1_bias)
+def mask_head(image: Any, vectors: Any, weights: Any, eps: float, detail: Any) -> Any:
+    conv1, bias1, norm_weight, norm_bias, conv2, bias2 = weights
+    x = transposed_convolution(image, conv1, bias1)
     if detail is not None:
         x = x + np.repeat(detail[0], len(x) // len(detail[0]), 0)
     centred = x - x.mean(1, keepdims=True)
     x = centred / np.sqrt((centred**2).mean(1, keepdims=True) + eps)
-    x = gelu(x * w.norm_weight[:, None, None] + w.norm_bias[:, None, None])
-    x = transposed_convolution(x, w.conv2_weight, w.conv2_bias)
+    x = gelu(x * norm_weight[:, None, None] + norm_bias[:, None, None])
+    x = transposed_convolution(x, conv2, bias2)
     if detail is not None:
         x = x + np.repeat(detail[1], len(x) // len(detail[1]), 0)
     return np.einsum("bmd,bdyx->bmyx", vectors, gelu(x))
+
+
+def token_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> list[Any]:
+    """Of each row of the tokens (B, T, C): its own ``layers`` linear layers, with ReLU between them."""
+    found = []
+    for k, row in enumerate(rows):
+        x = tokens[:, row]
+        for n in range(layers * k, layers * (k + 1)):
+            x = (x if n == layers * k else np.maximum(x, 0)) @ weights[2 * n].T + weights[2 * n + 1]
+        found.append(x)
+    return found

@@ -35,3 +35,14 @@ def facts(logits: Any, threshold: float, offset: float, output: str) -> tuple[An
     if output == "packed":
         return np.packbits(masks, axis=-1, bitorder="little"), numbers
     return (logits if output == "float32" else masks), numbers
+
+
+def resize_masks(
+    logits: Any, size: Any, frame: Any, crop: Any, threshold: float, output: str, offset: float
+) -> tuple[Any, Any, Any, Any]:
+    """Masks, area, box and stability of logits (M, h, w)."""
+    full = resize(logits.astype(np.float64), size, frame or None, crop or None).astype(np.float32)
+    masks, numbers = facts(full, threshold, offset, output)
+    with np.errstate(invalid="ignore"):
+        stability = numbers[:, 1] / numbers[:, 2].astype(np.float64)
+    return masks, numbers[:, 0], numbers[:, 3:], stability

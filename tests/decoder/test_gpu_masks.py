@@ -8,8 +8,9 @@ import fastprompt as fp
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from fastprompt.ops import _library  # noqa: E402
-from fastprompt.ops.decoder import mlps as _torch_mlp  # noqa: E402
-from fastprompt.ops.masks import operators as _torch_masks  # noqa: E402
+from fastprompt.ops._operator import OPERATORS  # noqa: E402
+from fastprompt.ops.decoder import formulas as decoder  # noqa: E402
+from fastprompt.ops.masks import formulas as masks  # noqa: E402
 from fastprompt.ops.memory import operators as _torch_memory  # noqa: E402
 from fastprompt.ops.pooling import operators as _torch_pooling  # noqa: E402
 
@@ -73,17 +74,17 @@ def test_operators_take_the_kernels(on_ptx):
     image, vectors, w, detail = head_arguments(2, 32, 16, 8, 2, 3, 5, images=1)
     call = (image, vectors, *w, *detail, 1e-6)
     with fp.backend("triton") if HAS_GPU else fp.backend("auto"):
-        close(_library.GPU["mask_head"](*call), _torch_masks.formula(*call))
+        close(OPERATORS["mask_head"].on_gpu(*call), decoder.mask_head(*call))
         tokens = image.bfloat16().flatten(2).transpose(1, 2).contiguous()  # (B, N, C) as a view, not copied
         call = (tokens.transpose(1, 2).unflatten(2, (3, 5)), *call[1:])
-        got = _library.GPU["mask_head"](*call)
+        got = OPERATORS["mask_head"].on_gpu(*call)
         assert got.dtype == torch.bfloat16
-        close(got, _torch_masks.formula(*call), torch.bfloat16)
+        close(got, decoder.mask_head(*call), torch.bfloat16)
         mlps = mlp_arguments(2, 4, 32, (16, 16), (8, 4))
-        for got, expected in zip(_library.GPU["token_mlps"](*mlps), _torch_mlp.formula(*mlps), strict=True):
+        for got, expected in zip(OPERATORS["token_mlps"].on_gpu(*mlps), decoder.token_mlps(*mlps), strict=True):
             close(got, expected)
         call = (normal(0, 2, 9, 12), [20, 33], [36, 48], [36, 40], 0.1, "float32", 1.0)
-        for got, expected in zip(_library.GPU["resize_masks"](*call), fp.resize_masks(
+        for got, expected in zip(OPERATORS["resize_masks"].on_gpu(*call), fp.resize_masks(
             call[0], (20, 33), frame=(36, 48), crop=(36, 40), threshold=0.1, output="float32"), strict=True):  # fmt: skip
             close(got, expected)
     assert on_ptx == ["mask_head_kernel"] * 2 + ["layer_kernel", "last_kernel", "resize_kernel", "facts_kernel"]
@@ -93,18 +94,18 @@ def test_operators_leave_to_the_formula(on_ptx):
     """Sizes that no tile holds, MLPs of different hidden widths or one layer, and the backend "reference"."""
     wide = head_arguments(1, 16, 160, 4, 1, 2, 2)
     call = (*wide[:2], *wide[2], None, None, 1e-6)
-    close(_library.GPU["mask_head"](*call), _torch_masks.formula(*call))
+    close(OPERATORS["mask_head"].on_gpu(*call), decoder.mask_head(*call))
     tokens, rows, weights, _ = mlp_arguments(2, 2, 16, (16,), (3, 3))
     for other in ((tokens, rows[:1], weights[:2], 1), (tokens, rows, [*weights[:4], normal(0, 32, 16), normal(0, 32), normal(0, 3, 32), normal(0, 3)], 2)):  # fmt: skip
         for got, expected in zip(
-            _library.GPU["token_mlps"](*other), torch.ops.fastprompt.token_mlps(*other), strict=True
+            OPERATORS["token_mlps"].on_gpu(*other), torch.ops.fastprompt.token_mlps(*other), strict=True
         ):
             close(got, expected)
     image, vectors, w, _ = head_arguments(1, 16, 8, 4, 1, 2, 2)
     with fp.backend("reference"):
-        close(_library.GPU["mask_head"](image, vectors, *w, None, None, 1e-6), fp.mask_head(image, vectors, w))
-        _library.GPU["token_mlps"](tokens, rows, weights, 2)
-        _library.GPU["resize_masks"](normal(0, 1, 4, 4), [8, 8], [], [], 0.0, "bool", 1.0)
+        close(OPERATORS["mask_head"].on_gpu(image, vectors, *w, None, None, 1e-6), fp.mask_head(image, vectors, w))
+        OPERATORS["token_mlps"].on_gpu(tokens, rows, weights, 2)
+        OPERATORS["resize_masks"].on_gpu(normal(0, 1, 4, 4), [8, 8], [], [], 0.0, "bool", 1.0)
     assert on_ptx == []
 
 
@@ -112,7 +113,7 @@ def test_operators_leave_to_the_formula(on_ptx):
 @pytest.mark.parametrize("threshold", [0.0, 50.0])
 def test_resize_formula(output, threshold):
     call = ([21, 35], [40, 64], [40, 50], threshold, output, 0.5)
-    got = _torch_masks.resize_formula(normal(1, 3, 10, 16), *call)
+    got = masks.resize_masks(normal(1, 3, 10, 16), *call)
     options = {"frame": (40, 64), "crop": (40, 50), "threshold": threshold, "output": output, "stability_offset": 0.5}
     for a, b in zip(got, fp.resize_masks(normal(1, 3, 10, 16), (21, 35), **options), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=3e-6, equal_nan=True)
@@ -121,7 +122,7 @@ def test_resize_formula(output, threshold):
 def test_formulas_of_other_operators():
     """film and memory_read have no kernel for a GPU and take their formulas; so does pixel_word_attention."""
     x, gamma, beta = normal(1, 1, 5, 7), normal(2, 3, 5), normal(3, 3, 5)
-    close(_library.GPU["film"](x, gamma, beta, False), _torch_pooling.film(x, gamma, beta, False))
+    close(OPERATORS["film"].on_gpu(x, gamma, beta, False), _torch_pooling.film(x, gamma, beta, False))
     q, k, v = normal(1, 2, 9, 2, 16), normal(2, 2, 7, 2, 16), normal(3, 2, 7, 2, 32)
     call = (q, k, v, 0.3)
     expected = _torch_memory.memory_read(*call)
@@ -195,7 +196,7 @@ def test_gradient(device, monkeypatch):
 def test_token_mlps(device, dtype, prompts):
     tokens, rows, weights, layers = mlp_arguments(prompts, 7, 256, (256, 256), (32, 32, 32, 32, 4))
     tokens, weights = tokens.to(device, dtype), [x.to(device, dtype) for x in weights]
-    expected = _torch_mlp.formula(tokens.double().float().cpu(), rows, [x.float().cpu() for x in weights], layers)
+    expected = decoder.token_mlps(tokens.double().float().cpu(), rows, [x.float().cpu() for x in weights], layers)
     first = torch.ops.fastprompt.token_mlps(tokens, rows, weights, layers)
     for got, wanted in zip(first, expected, strict=True):
         close(got, wanted, dtype)

@@ -13,8 +13,9 @@ from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
-from fastprompt.ops._library import GPU  # noqa: E402
+from fastprompt.ops.decoder import formulas  # noqa: E402
 from fastprompt.ops.decoder import two_way_gpu as operator  # noqa: E402
+from fastprompt.ops.decoder.operators import two_way_gpu  # noqa: E402
 from fastprompt.ops.decoder.two_way import TwoWayWeights  # noqa: E402
 
 MODULES = (attention, two_way, two_way_tokens)
@@ -59,7 +60,7 @@ def problem(dtype, prompts, images, pixels, tokens, channels, heads, width, mlp,
 
 def close(arguments, found):
     exact = [x.double() if torch.is_tensor(x) else x for x in arguments]
-    for got, want in zip(found, operator.formula(*exact), strict=True):
+    for got, want in zip(found, formulas.two_way(*exact), strict=True):
         assert got.dtype == arguments[0].dtype
         assert (got.double() - want).abs().max() <= TOLERANCE[got.dtype] * want.abs().max()
 
@@ -79,7 +80,7 @@ CASES = [  # sm, precision, dtype, prompts, images, pixels, tokens, channels, he
 def test_two_way(launches, case):
     arch, precision, dtype, *sizes = case
     names, arguments = launches(arch, precision), problem(dtype, *sizes)
-    close(arguments, GPU["two_way_gpu"](*arguments))
+    close(arguments, two_way_gpu.on_gpu(*arguments))
     layer = ["tokens_kernel", "image_kernel"]
     assert names == ["self_kernel", "first_kernel", *layer * sizes[-1], "last_kernel"], "nothing else is launched"
 
@@ -88,7 +89,7 @@ def test_in_another_order(launches):
     """Warps in random turns: the programs of a block wait for each other where they must."""
     launches(80, order=3)
     arguments = problem(F32, 2, 1, 40, 3, 32, 2, 16, 32, 1)
-    close(arguments, GPU["two_way_gpu"](*arguments))
+    close(arguments, two_way_gpu.on_gpu(*arguments))
 
 
 def plant(monkeypatch, mistake, like):
@@ -111,18 +112,18 @@ def test_a_mistake_is_seen(launches, monkeypatch, mistake):
     launches(80, **({"batch": 256} if mistake == "nobody waits" else {"order": 3}))
     plant(monkeypatch, mistake, arguments[0])
     with pytest.raises((Fault, AssertionError)) as seen:
-        close(arguments, GPU["two_way_gpu"](*given))
+        close(arguments, two_way_gpu.on_gpu(*given))
     assert "deadlock" not in str(seen.value)
 
 
 def test_sizes_that_are_left_to_the_formula(launches):
     for sizes in [(1, 1, 8, 65, 32, 2, 16, 32, 1), (1, 1, 8, 2, 48, 3, 16, 32, 1), (1, 1, 8, 2, 32, 2, 16, 24, 1)]:
         names, arguments = launches(80), problem(F32, *sizes)
-        close(arguments, GPU["two_way_gpu"](*arguments))
+        close(arguments, two_way_gpu.on_gpu(*arguments))
         assert not names
     with fp.backend("reference"):
         arguments = problem(F32, 1, 1, 8, 2, 32, 2, 16, 32, 1)
-        close(arguments, GPU["two_way_gpu"](*arguments))
+        close(arguments, two_way_gpu.on_gpu(*arguments))
     assert not names
 
 

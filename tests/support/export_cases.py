@@ -11,8 +11,7 @@ import torch
 from fastprompt.export._functions import attach
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN
 from fastprompt.ops.attention import operators as attention
-from fastprompt.ops.decoder import two_way as two_way
-from fastprompt.ops.decoder import whole as decoder
+from fastprompt.ops.decoder import operators as decoder
 from fastprompt.ops.encoder import relative_operator as relative
 from fastprompt.ops.geodesic import euclidean_operator as euclidean
 from fastprompt.ops.geodesic import operators as geodesic
@@ -95,7 +94,7 @@ def transformer():
     image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, 3, 32, seed=92)
     weights = transformer_weights()
     given = (image, position, prompt, weights, 2, 16, 2, [1e-5, 1e-6])
-    return case(two_way.transformer, (image, position, prompt, *weights), NUMBERS, given)
+    return case(decoder.two_way_transformer, (image, position, prompt, *weights), NUMBERS, given)
 
 
 def mask_decoder(dense, detailed=False, tokens=5):
@@ -110,7 +109,9 @@ def mask_decoder(dense, detailed=False, tokens=5):
     given = (image, dense, position, prompt, weights, head, *detail, mlps, 2, 16, 2, 1, 2, [1e-5, 1e-6, 1e-6])
     details = detail if detailed else (none(1, 1, 1, 1),) * 2
     numbers = {**NUMBERS, "head_eps": 1e-6, "first": 1, "masks": 3, "layers": 2}
-    return case(decoder.decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given)
+    return case(
+        decoder.mask_decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given
+    )
 
 
 def head(detailed):
@@ -120,7 +121,7 @@ def head(detailed):
     image, vectors = draw(4, 32, 5, 7), draw(4, 3, 8, seed=8)
     detail = (draw(2, 16, 10, 14), draw(2, 8, 20, 28)) if detailed else (None, None)
     inputs = (image, vectors, *weights, *(detail if detailed else (none(1, 1, 1, 1),) * 2))
-    return case(masks.mask_head, inputs, {"eps": 1e-6}, (image, vectors, *weights, *detail, 1e-6))
+    return case(decoder.mask_head, inputs, {"eps": 1e-6}, (image, vectors, *weights, *detail, 1e-6))
 
 
 def resize(output):
@@ -128,7 +129,7 @@ def resize(output):
     logits = draw(3, 8, 8)
     given = ([21, 34], [32, 32], [20, 30], 0.1, output, 0.5)
     packed = {} if output == "float32" else {"packed": int(output == "packed")}
-    return case(masks._resize, (logits,), numbers | packed, (logits, *given))
+    return case(masks.resize_masks, (logits,), numbers | packed, (logits, *given))
 
 
 def relative_position(window):

@@ -5,6 +5,8 @@ from fastprompt.kernels import decoder_head as masks
 from fastprompt.kernels import decoder_mlps as token_mlps
 from fastprompt.kernels import masks as masks_resize
 
+from fastprompt.ops.masks.taps import of_axes
+
 
 def empty(*shape, dtype):
     return torch.empty(shape, dtype=dtype, device="meta")
@@ -24,9 +26,11 @@ def launches(record, arch):
             token_mlps.token_mlps(empty(1, 7, 256, dtype=dtype), [1, 2, 3, 4, 0], weights, 3)
             names += [f"{kernel}, {name}" for kernel in ("mask head", "token MLPs, layer", "token MLPs, last")]
         for output in ("bool", "packed", "float32"):
-            masks_resize.resize_masks(
-                empty(3, 256, 256, dtype=torch.float32), [480, 854], [1024, 1024], [576, 1024], 0.0, output, 1.0
-            )
+            axes = [
+                tuple(torch.from_numpy(x).to("meta") for x in pair)
+                for pair in of_axes((256, 256), (480, 854), (1024, 1024), (576, 1024))
+            ]
+            masks_resize.resize_masks(empty(3, 256, 256, dtype=torch.float32), *axes, 0.0, output, 1.0)
             names += [f"resize masks, {output}", "resize masks, facts"]
         return names
 

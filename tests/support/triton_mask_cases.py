@@ -7,6 +7,7 @@ from fastprompt.kernels import masks as masks_resize
 from triton_cases import DEVICE, TOLERANCE, normal, plain
 
 from fastprompt.ops.decoder.head import MaskHeadWeights
+from fastprompt.ops.masks.formulas import taps_on
 from fastprompt.reference import decoder
 from fastprompt.reference import masks as reference
 
@@ -56,9 +57,12 @@ RESIZE = [  # dtype, masks, h, w, size, frame, crop, output, threshold
 def check_resize(dtype, count, h, w, size, frame, crop, output, threshold):
     logits = normal(1, count, h, w, dtype=dtype)
     logits = (logits + 0.7 * logits.roll(1, -1) + 0.7 * logits.roll(1, -2)).to(logits.dtype)
-    out, area, box, stability = masks_resize.resize_masks(logits, size, frame, crop, threshold, output, 0.5)
-    options = list(size), list(frame), list(crop), threshold, "float32", 0.5
-    full = masks_resize.resize_masks(logits, *options)[0].cpu().numpy()  # what it would return is what it counts
+    axes = taps_on(logits, size, frame, crop)
+    out, area, box, stability = masks_resize.resize_masks(logits, *axes, threshold, output, 0.5)
+    full = masks_resize.resize_masks(logits, *axes, threshold, "float32", 0.5)[
+        0
+    ]  # what it would return is what it counts
+    full = full.cpu().numpy()
     np.testing.assert_allclose(
         full, reference.resize(plain(logits), size, frame or None, crop or None), rtol=0, atol=3e-6
     )

@@ -12,8 +12,8 @@ from fastprompt.nn.parts.mlp import same_layers, token_mlps
 from fastprompt.ops.decoder import low_rank as low_rank
 from fastprompt.ops.decoder import two_way_gpu as gpu
 from fastprompt.ops.decoder.head import MaskHeadWeights, mask_head
-from fastprompt.ops.decoder.two_way import TwoWayWeights, norm, prepare, transformer, two_way
-from fastprompt.ops.decoder.whole import decoder
+from fastprompt.ops.decoder.operators import mask_decoder, two_way_transformer
+from fastprompt.ops.decoder.two_way import TwoWayWeights, norm, prepare, two_way
 
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 
@@ -56,7 +56,7 @@ class Decoder(DropIn):
         w, (conv1, norm, conv2) = TwoWayWeights(self.transformer), self.upscaling()
         head = [conv1.weight, conv1.bias, norm.weight, norm.bias, conv2.weight, conv2.bias]
         given = (image, dense, position[:1], prompt, w.all, head, *(detail or (None, None)), mlps[0])
-        tokens, masks = decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
+        tokens, masks = mask_decoder(*given, w.heads, w.width, w.depth, rows[0], mlps[1], [*w.eps, norm.eps])
         return tokens, masks, [self.from_token(tokens, row, mlp) for row, mlp in others]
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
@@ -70,7 +70,7 @@ class Decoder(DropIn):
         """
         weights, up = TwoWayWeights(self.transformer), self.upscaling()[0].weight
         if is_exporting():  # one node, and nothing whose layout depends on the machine
-            return transformer(image + dense, position[:1], prompt, weights.all, *weights.numbers)
+            return two_way_transformer(image + dense, position[:1], prompt, weights.all, *weights.numbers)
         images, channels, height, width = image.shape
         # Else the image is new at every call, or every prompt has its own.
         plain = constant(dense) and not torch.compiler.is_compiling() and (images == 1 or image.stride(0) > 0)

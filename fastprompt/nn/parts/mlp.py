@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastprompt.ops.decoder.mlps import token_mlps as operator
+from fastprompt.ops.decoder.operators import token_mlps as operator
 
 
 def token_mlps(tokens: Tensor, rows: list[int], mlps: Iterable[Any]) -> list[Tensor]:

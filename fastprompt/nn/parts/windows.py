@@ -20,7 +20,7 @@ from fastprompt.nn.parts.pruned import (
 )
 from fastprompt.nn.parts.relative import RelativeAttention
 from fastprompt.ops.encoder.relative import relative_position_attention
-from fastprompt.ops.pruning import operators as _torch_pruning
+from fastprompt.ops.pruning.operators import gather_rows, scatter_rows
 from fastprompt.ops.pruning.selection import prune_tokens
 
 
@@ -154,12 +154,12 @@ class PrunedWindows(PrunedEncoder):
             x = layer(x)
             outputs += [x] if self.INTERMEDIATE and not layer.window_size else []
         kept, tokens = self.select(x), x.flatten(0, 2)[None]
-        rows = _torch_pruning.gather_rows(tokens, kept.tokens)[0]
+        rows = gather_rows(tokens, kept.tokens)[0]
         for layer in layers[prune.at :]:
             rows = layer_rows(layer, rows, kept)
             wanted = self.INTERMEDIATE and not layer.window_size
             if wanted or layer is layers[-1]:
-                full = _torch_pruning.scatter_rows(tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1])
+                full = scatter_rows(tokens.to(rows.dtype), rows[None], kept.tokens, tokens.shape[1])
                 x = full.view_as(x)
             outputs += [x] if wanted else []
         return x, outputs

@@ -1,15 +1,13 @@
 """From image tokens to masks: SAM's mask head."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt import _C
-from fastprompt._gpu import is_cuda
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import addresses, as_array, dtype_name, plain_floats
+from fastprompt._runtime import is_tensor
+from fastprompt.ops._arrays import as_array, device_floats
 from fastprompt.ops._checks import check_devices
+from fastprompt.ops.decoder.operators import mask_head as operator
 
 __all__ = ["MaskHeadWeights", "mask_head"]
 
@@ -68,32 +66,16 @@ def mask_head(
     check_devices(image=image, vectors=vectors)
     w = check_weights(weights)
     pair = check_shapes(image, vectors, w, detail)
-    arrays = (floats(image), floats(vectors), *w, *(floats(x) for x in pair))
-    if is_tensor(image):
-        from fastprompt.ops.decoder import head_operator as _torch_masks
-
-        return _torch_masks.mask_head(*arrays, float(eps)).to(like.dtype)
-    if current_backend() == "reference":
-        from fastprompt.reference import decoder as reference
-
-        out = reference.mask_head(arrays[0], arrays[1], w, float(eps), None if detail is None else arrays[8:])
-    else:
-        out = np.empty(shape(*arrays), np.float32)
-        launch(*arrays, float(eps), out)
+    out = operator(device_floats(image), device_floats(vectors), *w, *map(device_floats, pair), float(eps))
+    if is_tensor(out):
+        return out.to(like.dtype)
     return out.astype(np.asarray(like).dtype if np.asarray(like).dtype.kind == "f" else np.float32, copy=False)
-
-
-def floats(x: Any) -> Any:
-    """``plain_floats``; on a GPU half precision stays, and so do strides: its kernels read them."""
-    if is_cuda(x) and dtype_name(x) in ("float32", "float16", "bfloat16"):
-        return x
-    return plain_floats(x)
 
 
 def check_weights(weights: Any) -> MaskHeadWeights:
     if not isinstance(weights, tuple) or len(weights) != 6:
         raise TypeError(f"weights must be MaskHeadWeights, got {type(weights).__name__}")
-    w = MaskHeadWeights(*(floats(as_array("weights", x)) for x in weights))
+    w = MaskHeadWeights(*(device_floats(as_array("weights", x)) for x in weights))
     channels, middle, depth = (*w.conv1_weight.shape, 0, 0)[0], *(*w.conv2_weight.shape, 0, 0)[:2]
     wanted = ((channels, middle, 2, 2), (middle,), (middle,), (middle,), (middle, depth, 2, 2), (depth,))
     for name, x, size in zip(w._fields, w, wanted, strict=True):
@@ -120,27 +102,3 @@ def check_shapes(image: Any, vectors: Any, w: MaskHeadWeights, detail: Any) -> t
     if detail[0].shape[0] != detail[1].shape[0]:
         raise ValueError("detail must hold maps of equally many images")
     return detail[0], detail[1]
-
-
-def shape(image: Any, vectors: Any, *rest: Any) -> tuple[Any, ...]:
-    batch, _, height, width = image.shape
-    return batch, vectors.shape[1], 4 * height, 4 * width
-
-
-def fits_gpu(image: Any, vectors: Any, *weights: Any) -> bool:
-    """Whether the kernel holds the channels of a tile, as SAM's 64 and 32, and the second convolution's weights."""
-    middle, depth = (max(16, 1 << (n - 1).bit_length()) for n in weights[4].shape[:2])
-    return 4 * middle <= 512 and middle * depth <= 4096
-
-
-def launch(*arguments: Any) -> None:
-    """``image, vectors, *weights, detail1, detail2, eps, out`` in float32, contiguous."""
-    image, vectors, conv1, bias1, norm_weight, norm_bias, conv2, bias2, detail1, detail2, eps, out = arguments
-    batch, channels, height, width = image.shape
-    middle, depth = conv2.shape[:2]
-    if math.prod(out.shape) == 0:
-        return
-    images = 1 if detail1 is None else detail1.shape[0]
-    sizes = (batch, vectors.shape[1], height, width, channels, middle, depth, images)
-    order = (image, conv1, bias1, norm_weight, norm_bias, conv2, bias2, vectors, detail1, detail2, None, None, out)
-    _C.mask_head(sizes, addresses(order), eps, (), 0, get_num_threads())

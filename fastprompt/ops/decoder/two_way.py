@@ -1,95 +1,10 @@
-"""SAM's two-way transformer as two operators: what an image needs once, and what every prompt needs. No gradient."""
+"""SAM's two-way transformer: its weights, what an image needs once, and what every prompt needs. No gradient."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fastprompt import _C
-from fastprompt._runtime import get_num_threads
-from fastprompt.ops._arrays import address, addresses
-from fastprompt.ops._library import define
-
-TILE = 64  # image tokens of the largest tile of any instruction set
-
-
-def _prepare_fake(image: Tensor, position: Tensor, weights: list[Tensor]) -> Tensor:
-    images, channels, height, width = image.shape
-    tokens = (height * width + TILE - 1) // TILE * TILE
-    return image.new_empty(images * tokens * (2 * channels + 3 * weights[0].shape[0]))
-
-
-def _prepare_cpu(image: Tensor, position: Tensor, weights: list[Tensor]) -> Tensor:
-    out = _prepare_fake(image, position, weights)
-    images, channels, height, width = image.shape
-    image, position, weights = image.contiguous(), position.contiguous(), [w.contiguous() for w in weights]
-    size = (images, channels, height * width, weights[0].shape[0])
-    arrays = (address(image), address(position), addresses(weights), address(out))
-    _C.two_way_prepare(size, *arrays, get_num_threads())
-    return out
-
-
-def _two_way_fake(
-    prompt: Tensor, prepared: Tensor, weights: list[Tensor], images: int, pixels: int, heads: int, width: int, mlp: int,
-    depth: int, eps: list[float],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(prompt), prompt.new_empty(prompt.shape[0], prompt.shape[2], pixels)
-
-
-def _two_way_cpu(
-    prompt: Tensor, prepared: Tensor, weights: list[Tensor], images: int, pixels: int, heads: int, width: int, mlp: int,
-    depth: int, eps: list[float],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    prompt, weights = prompt.contiguous(), [w.contiguous() for w in weights]
-    prompts, tokens, channels = prompt.shape
-    out, image = _two_way_fake(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps)
-    if prompts:
-        size = (images, prompts, channels, pixels, tokens, heads, width, mlp, depth)
-        pair = (address(out), address(image))
-        _C.two_way(size, address(prompt), address(prepared), addresses(weights), tuple(eps), pair, get_num_threads())
-    return out, image
-
-
-_prepare = define(
-    "two_way_prepare(Tensor image, Tensor position, Tensor[] weights) -> Tensor", cpu=_prepare_cpu, fake=_prepare_fake
-)
-_two_way = define(
-    "two_way(Tensor prompt, Tensor prepared, Tensor[] weights, int images, int pixels, int heads, int width, int mlp, "
-    "int depth, float[] eps) -> (Tensor, Tensor)",
-    cpu=_two_way_cpu,
-    fake=_two_way_fake,
-)
-
-
-# ---------------------------------------------------------------- both in one, as an exported file has them
-
-# Where those of the first layer stand in ``TwoWayWeights.all``: see of_layer.
-TO_IMAGE_KEY_VALUE, MLP, TO_PROMPT_QUERY = slice(12, 16), 20, slice(26, 28)
-
-
-def _transformer_fake(
-    image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
-    eps: list[float],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(prompt), image.new_empty(prompt.shape[0], *image.shape[1:])
-
-
-def _transformer_cpu(
-    image: Tensor, position: Tensor, prompt: Tensor, weights: list[Tensor], heads: int, width: int, depth: int,
-    eps: list[float],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    prepared = _prepare(image, position, [*weights[TO_IMAGE_KEY_VALUE], *weights[TO_PROMPT_QUERY]])
-    images, pixels, mlp = image.shape[0], image[0, 0].numel(), weights[MLP].shape[0]
-    prompt, out = _two_way(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps)
-    return prompt, out.unflatten(2, image.shape[2:])
-
-
-transformer = define(
-    "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
-    "int depth, float[] eps) -> (Tensor, Tensor)",
-    cpu=_transformer_cpu,
-    fake=_transformer_fake,
-)
+from fastprompt.ops.decoder import operators
 
 
 class TwoWayWeights:
@@ -146,9 +61,12 @@ def of_layer(layer: Any) -> list[Tensor]:
 
 def prepare(image: Tensor, position: Tensor, weights: TwoWayWeights) -> Tensor:
     """What the first layer needs of the images (B, C, H, W) and their positions (1, C, H, W)."""
-    return _prepare(image, position, weights.prepare)
+    found: Tensor = operators.two_way_prepare(image, position, weights.prepare)
+    return found
 
 
 def two_way(prompt: Tensor, prepared: Tensor, images: int, pixels: int, w: TwoWayWeights) -> tuple[Tensor, Tensor]:
     """Prompt tokens (B, T, C) and image tokens (B, C, pixels) after all layers; B is a multiple of ``images``."""
-    return _two_way(prompt, prepared, w.all, images, pixels, w.heads, w.width, w.mlp, w.depth, w.eps)
+    sizes = (w.heads, w.width, w.mlp, w.depth)
+    found: tuple[Tensor, Tensor] = operators.two_way(prompt, prepared, w.all, images, pixels, *sizes, w.eps)
+    return found

@@ -38,3 +38,15 @@ def taps(inputs: int, frame: int | None, crop: int | None, outputs: int) -> Pair
     index, weight = (np.take_along_axis(x, order, 1) for x in (index, weight))
     count = max(1, int((weight != 0).sum(1).max(initial=1)))
     return tuple(np.ascontiguousarray(x[:, :count].T, t) for x, t in ((index, np.int32), (weight, np.float32)))  # type: ignore[return-value]
+
+
+def of_axes(shape: tuple[int, ...], size: Any, frame: Any, crop: Any) -> tuple[Pairs, Pairs]:
+    """``taps`` of both axes; ``frame`` and ``crop`` are empty where there are none."""
+    if len(size) != 2 or len(frame) not in (0, 2) or len(crop) not in (0, 2) or min(*size, *frame, *crop) < 1:
+        raise ValueError(f"size, frame and crop must be two positive integers, got {size}, {frame} and {crop}")
+    if crop and (not frame or any(c > f for c, f in zip(crop, frame, strict=True))):
+        raise ValueError(f"crop must lie in frame {frame}, got {crop}")
+    rows, columns = (
+        taps(inputs, frame[k] if frame else None, crop[k] if crop else None, size[k]) for k, inputs in enumerate(shape)
+    )
+    return rows, columns

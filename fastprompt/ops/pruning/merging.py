@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._checks import check_devices
-from fastprompt.ops.pruning import call as _rows
+from fastprompt.ops.pruning.operators import gather_rows, match_tokens, merge_rows
 from fastprompt.ops.pruning.scoring import check_tokens
-from fastprompt.ops.pruning.selection import gathered
 
 __all__ = ["MergedTokens", "merge_tokens"]
 
@@ -27,11 +26,7 @@ class Unmerge:
         batch, count = self.target.shape
         if tuple(y.shape[:2]) != (batch, count - self.merged):
             raise ValueError(f"y must be ({batch}, {count - self.merged}, C), got shape {tuple(y.shape)}")
-        if is_tensor(y):
-            from fastprompt.ops.pruning import operators as _torch_pruning
-
-            return _torch_pruning.gather_rows(y, self.target)
-        return gathered(y, self.target)
+        return gather_rows(y, self.target)
 
 
 class MergedTokens(NamedTuple):
@@ -96,32 +91,24 @@ def merge_tokens(
         raise ValueError(f"r must be at most (N - protected) // 2 = {(count - spared) // 2}, got {merged}")
     size = check_size(size, tokens)
     metric, x = plain_floats(metric.detach() if is_tensor(metric) else metric), plain_floats(tokens)
-    if is_tensor(tokens):
-        from fastprompt.ops.pruning import operators as _torch_pruning
-
-        kept, target = _torch_pruning.match_tokens(metric, merged, spared)
-        out = _torch_pruning.merge_rows(x, size, kept, target).to(tokens.dtype)
-        total = _torch_pruning.added(size, target, kept.shape[1])
+    kept, target = match_tokens(metric, merged, spared)
+    out, total = merge_rows(x, size, kept, target), added(size, target, kept.shape[1])
+    if is_tensor(out):
+        out = out.to(tokens.dtype)
     else:
-        out, total, target = merged_arrays(x, metric, size, merged, spared)
         out = out.astype(tokens.dtype if tokens.dtype.kind == "f" else np.float32, copy=False)
     return MergedTokens(out, total, Unmerge(target, merged))
 
 
-def merged_arrays(x: Any, metric: Any, size: Any, merged: int, spared: int) -> tuple[Any, Any, Any]:
-    if current_backend() == "reference":
-        from fastprompt.reference import pruning as reference
+def added(size: Any, target: Any, count: int) -> Any:
+    """(B, count): sums of the sizes (B, N) with the same target (B, N)."""
+    if is_tensor(size):
+        from fastprompt.ops.pruning import formulas
 
-        kept, target = reference.match_tokens(metric.astype(np.float64), merged, spared)
-        out, total = reference.merge_rows(x, size, kept, target)
-        return out.astype(np.float32), total.astype(np.float32), target
-    batch, count = x.shape[:2]
-    kept, target = np.empty((batch, count - merged), np.int64), np.empty((batch, count), np.int64)
-    _rows.match(metric, merged, spared, kept, target)
-    out, total = np.empty((*kept.shape, x.shape[2]), np.float32), np.zeros(kept.shape, np.float32)
-    _rows.merge(x, size, kept, target, out)
-    np.add.at(total, (np.arange(batch)[:, None], target), size)
-    return out, total, target
+        return formulas.added(size, target, count)
+    total = np.zeros((len(size), count), np.float32)
+    np.add.at(total, (np.arange(len(size))[:, None], target), size)
+    return total
 
 
 def check_integer(name: str, x: Any, count: int) -> int:

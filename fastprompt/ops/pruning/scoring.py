@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, contiguous, kernel_floats, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.pruning import call as _rows
+from fastprompt.ops.pruning.operators import cosine_scores
 from fastprompt.ops.pruning.places import Grid
 
 __all__ = ["token_scores"]
@@ -91,18 +91,7 @@ def cosines(tokens: Any, prompts: Any, place: Any) -> Any:
         shape = tokens.shape[:2]
         return prompts.new_zeros(shape).float() if is_tensor(tokens) else np.zeros(shape, np.float32)
     tokens, prompts = kernel_floats(tokens, prompts)
-    prompts = contiguous(prompts)
-    if is_tensor(tokens):
-        from fastprompt.ops.pruning import operators as _torch_pruning
-
-        return _torch_pruning.cosine_scores(tokens, prompts)
-    if current_backend() == "reference":
-        from fastprompt.reference import pruning as reference
-
-        return reference.cosine_scores(tokens.astype(np.float64), prompts).astype(np.float32)
-    out = np.empty(tokens.shape[:2], np.float32)
-    _rows.cosine(tokens, prompts, out)
-    return out
+    return cosine_scores(tokens, contiguous(prompts))
 
 
 TERMS: dict[str, Any] = {

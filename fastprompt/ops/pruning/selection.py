@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.pruning import call as _rows
+from fastprompt.ops.pruning.call import in_place
+from fastprompt.ops.pruning.operators import prune_rows, scatter_rows, scatter_rows_
 from fastprompt.ops.pruning.scoring import check_tokens
 
 __all__ = ["PrunedTokens", "prune_tokens"]
@@ -45,18 +46,9 @@ class Restore:
             raise ValueError(f"base must be {shape}, got shape {tuple(base.shape)}")
         if inplace:
             return write(base, y, self.indices)
-        if is_tensor(y):
-            from fastprompt.ops.pruning import operators as _torch_pruning
-
-            return _torch_pruning.scatter_rows(None if zero else base.to(y.dtype), y, self.indices, count)
-        base = None if zero else base.astype(y.dtype, copy=False)
-        if current_backend() == "reference":
-            from fastprompt.reference import pruning as reference
-
-            return reference.scatter_rows(base, y, self.indices, count)
-        out = np.empty(shape, y.dtype)
-        _rows.scatter(base, y, self.indices, out)
-        return out
+        if not zero:
+            base = base.to(y.dtype) if is_tensor(y) else base.astype(y.dtype, copy=False)
+        return scatter_rows(None if zero else base, y, self.indices, count)
 
 
 def write(base: Any, y: Any, indices: Any) -> Any:
@@ -65,15 +57,11 @@ def write(base: Any, y: Any, indices: Any) -> Any:
     if is_tensor(base):
         import torch
 
-        from fastprompt.ops.pruning import operators as _torch_pruning
-
         if torch.is_grad_enabled() and (base.requires_grad or y.requires_grad):
             raise ValueError("inplace=True has no gradient: leave it out, or use torch.no_grad()")
-        _torch_pruning.scatter_rows_(base, y, indices)
-        return base
-    if not base.flags.writeable or _rows.whole_rows(base) is not base:
+    elif not base.flags.writeable or not in_place(base):
         raise ValueError("base must be a writeable array with contiguous channels for inplace=True")
-    _rows.scatter(base, y, indices, base)
+    scatter_rows_(base, y, indices)
     return base
 
 
@@ -153,12 +141,7 @@ def prune_tokens(
     share = check_number("stride_mix", stride_mix, 0.0, 1.0) * (1 + 1e-12)  # 0.29 * 100 is 28.999999999999996
     scores = plain_floats(scores.detach() if is_tensor(scores) else scores)
     counts, number = how_many(scores, always, keep, count, threshold, pad)
-    if is_tensor(tokens):
-        from fastprompt.ops.pruning import operators as _torch_pruning
-
-        kept, indices = _torch_pruning.prune_rows(tokens, scores, always, counts, number, share)
-    else:
-        kept, indices = pruned(tokens, scores, always, counts, number, share)
+    kept, indices = prune_rows(tokens, scores, always, counts, number, share)
     return PrunedTokens(kept, Restore(tokens, indices, None if counts is None else indices >= 0))
 
 
@@ -200,41 +183,3 @@ def how_many(scores: Any, always: Any, keep: Any, count: Any, threshold: Any, pa
     longest = int(pad) if pad is not None else max(int(counts.max()), 1) if len(counts) else 0
     rows = max(longest, 1) if pad is not None else min(longest, tokens)
     return counts.clip(min(1, tokens), rows), rows
-
-
-def pruned(tokens: Any, scores: Any, always: Any, counts: Any, number: int, share: float) -> tuple[Any, Any]:
-    if current_backend() == "reference":
-        indices = select(scores, always, counts, number, share)
-        return gathered(tokens, indices), indices
-    out, indices = (
-        np.empty((len(tokens), number, tokens.shape[2]), tokens.dtype),
-        np.empty((len(tokens), number), np.int64),
-    )
-    check_marks(_rows.prune(tokens, scores, always, counts, share, indices, out), always)
-    return out, indices
-
-
-def select(scores: Any, always: Any, counts: Any, number: int, share: float) -> Any:
-    """(B, K) of the reference."""
-    from fastprompt.reference import pruning as reference
-
-    marked = np.zeros(scores.shape, bool) if always is None else always
-    kept = np.full(len(scores), number) if counts is None else counts
-    check_marks(next((b for b, k in enumerate(kept) if marked[b].sum() > k), -1), always)
-    return reference.select_tokens(scores, always, counts, number, share)
-
-
-def check_marks(image: int, always: Any) -> None:
-    if image >= 0:
-        marked = int((always[image] != 0).sum())
-        raise ValueError(f"always_keep must mark at most the tokens that are kept, got {marked} in image {image}")
-
-
-def gathered(x: Any, indices: Any) -> Any:
-    if current_backend() == "reference":
-        from fastprompt.reference import pruning as reference
-
-        return reference.gather_rows(x, indices)
-    out = np.empty((*indices.shape, x.shape[2]), x.dtype)
-    _rows.gather(x, indices, out)
-    return out

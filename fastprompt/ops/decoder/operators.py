@@ -1,0 +1,160 @@
+"""The operators of SAM's mask decoder: shapes, kernels and formulas.
+
+The two-way transformer is there three times: as two operators, what an image needs once and what every prompt needs; in
+a low-rank form (``csrc/decoder/low_rank.h``), which never writes the image tokens and hands what it keeps to the mask
+head; and for a GPU. ``two_way_transformer`` and ``mask_decoder`` are what an exported file has as one node. But for the
+mask head, none has a gradient; what is prepared has a format of its own, and so no reference.
+"""
+
+from typing import Any
+
+from fastprompt._later import Later
+from fastprompt.ops._arrays import dtype_name
+from fastprompt.ops._operator import Operator
+from fastprompt.ops.decoder import call
+from fastprompt.ops.decoder.layouts import Sizes, whole_tiles
+
+formulas, reference = Later("fastprompt.ops.decoder.formulas"), Later("fastprompt.reference.decoder")
+
+
+def of_masks(image: Any, vectors: Any, *rest: Any) -> Any:
+    batch, _, height, width = image.shape
+    return (batch, vectors.shape[1], 4 * height, 4 * width), image.dtype
+
+
+mask_head = Operator(
+    "mask_head(Tensor image, Tensor vectors, Tensor conv1, Tensor bias1, Tensor norm_weight, Tensor norm_bias, "
+    "Tensor conv2, Tensor bias2, Tensor? detail1, Tensor? detail2, float eps) -> Tensor",
+    out=of_masks,
+    call=call.mask_head,
+    reference=lambda *x: reference.mask_head(*x[:2], x[2:8], x[10], None if x[8] is None else x[8:10]),
+    formula=formulas.mask_head,
+    gpu=formulas.mask_head_gpu,
+    gradient="formula",
+)
+
+
+def of_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> Any:
+    return [((tokens.shape[0], w.shape[0]), tokens.dtype) for w in weights[2 * layers - 2 :: 2 * layers]]
+
+
+def takes_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> bool:
+    """float32, and inputs of whole vectors."""
+    kind = tokens.dtype
+    same = dtype_name(tokens) == "float32" and all(w.dtype == kind for w in weights)
+    return same and all(w.shape[1] % 16 == 0 for w in weights[::2])
+
+
+token_mlps = Operator(
+    "token_mlps(Tensor tokens, int[] rows, Tensor[] weights, int layers) -> Tensor[]",
+    out=of_mlps,
+    call=call.token_mlps,
+    takes=takes_mlps,
+    reference=reference.token_mlps,
+    formula=formulas.token_mlps,
+    gpu=formulas.token_mlps_gpu,
+)
+
+# ---------------------------------------------------------------- the two-way transformer
+
+
+def of_image(image: Any, position: Any, weights: Any) -> Any:
+    images, channels, height, width = image.shape
+    return (images * whole_tiles(height * width) * (2 * channels + 3 * weights[0].shape[0]),), "float32"
+
+
+def of_tokens(prompt: Any, prepared: Any, weights: Any, images: int, pixels: int, *rest: Any) -> Any:
+    return [(prompt.shape, "float32"), ((prompt.shape[0], prompt.shape[2], pixels), "float32")]
+
+
+def of_both(image: Any, position: Any, prompt: Any, *rest: Any) -> Any:
+    return [(prompt.shape, "float32"), ((prompt.shape[0], *image.shape[1:]), "float32")]
+
+
+two_way_prepare = Operator(
+    "two_way_prepare(Tensor image, Tensor position, Tensor[] weights) -> Tensor",
+    out=of_image,
+    call=call.two_way_prepare,
+)
+two_way = Operator(
+    "two_way(Tensor prompt, Tensor prepared, Tensor[] weights, int images, int pixels, int heads, int width, int mlp, "
+    "int depth, float[] eps) -> (Tensor, Tensor)",
+    out=of_tokens,
+    call=call.two_way,
+)
+two_way_transformer = Operator(
+    "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
+    "int depth, float[] eps) -> (Tensor, Tensor)",
+    out=of_both,
+    call=call.two_way_transformer,
+)
+two_way_gpu = Operator(
+    "two_way_gpu(Tensor prompt, Tensor image, Tensor position, Tensor keys, Tensor values, Tensor matrices, "
+    "Tensor vectors, int heads, int width, int mlp, int depth, float[] eps) -> (Tensor, Tensor)",
+    out=lambda prompt, image, *rest: [
+        (prompt.shape, prompt.dtype),
+        ((prompt.shape[0], *image.shape[1:]), image.dtype),
+    ],
+    formula=formulas.two_way,
+    gpu=formulas.two_way_gpu,
+)
+
+# ---------------------------------------------------------------- its low-rank form
+
+
+def of_low_rank_image(image: Any, position: Any, weights: Any, up: Any, sizes: Any, eps: Any) -> Any:
+    images, _, height, width = image.shape
+    s = Sizes(*sizes)
+    return (images * whole_tiles(height * width) * s.prepared_rows(),), "bfloat16" if s.half else "float32"
+
+
+def of_low_rank(
+    prompt: Any, prepared: Any, weights: Any, up: Any, images: int, pixels: int, mlp: int, sizes: Any, eps: Any
+) -> Any:
+    s = Sizes(*sizes)
+    state = s.prompt_rows(prompt.shape[1]) * (s.up + whole_tiles(pixels))
+    return [(prompt.shape, "float32"), ((prompt.shape[0], state), "float32")]
+
+
+def of_low_rank_masks(
+    low_rank: Any, prepared: Any, vectors: Any, weights: Any, detail1: Any, detail2: Any, shape: Any, *rest: Any
+) -> Any:
+    _, _, height, width = shape
+    return (vectors.shape[0], vectors.shape[1], 4 * height, 4 * width), "float32"
+
+
+low_rank_prepare = Operator(
+    "low_rank_prepare(Tensor image, Tensor position, Tensor[] weights, Tensor up, int[] sizes, float[] eps) -> Tensor",
+    out=of_low_rank_image,
+    call=call.low_rank_prepare,
+)
+low_rank = Operator(
+    "low_rank(Tensor prompt, Tensor prepared, Tensor[] weights, Tensor up, int images, int pixels, int mlp, "
+    "int[] sizes, float[] eps) -> (Tensor, Tensor)",
+    out=of_low_rank,
+    call=call.low_rank,
+)
+low_rank_masks = Operator(
+    "low_rank_masks(Tensor low_rank, Tensor prepared, Tensor vectors, Tensor[] weights, Tensor? detail1, "
+    "Tensor? detail2, int[] shape, int[] sizes, float eps) -> Tensor",
+    out=of_low_rank_masks,
+    call=call.low_rank_masks,
+)
+
+# ---------------------------------------------------------------- all of it
+
+
+def of_decoder(image: Any, dense: Any, position: Any, prompt: Any, *rest: Any) -> Any:
+    mlps, layers = rest[4], rest[9]
+    height, width = image.shape[2:]
+    shape = (prompt.shape[0], len(mlps) // (2 * layers), 4 * height, 4 * width)
+    return [(prompt.shape, "float32"), (shape, "float32")]
+
+
+mask_decoder = Operator(
+    "mask_decoder(Tensor image, Tensor dense, Tensor position, Tensor prompt, Tensor[] weights, Tensor[] head, "
+    "Tensor? detail1, Tensor? detail2, Tensor[] mlps, int heads, int width, int depth, int first, int layers, "
+    "float[] eps) -> (Tensor, Tensor)",
+    out=of_decoder,
+    call=call.mask_decoder,
+)

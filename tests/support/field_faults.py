@@ -1,0 +1,75 @@
+"""Wrong calls of a binding, from a right one."""
+
+import types
+
+import numpy as np
+
+
+def fields_of(monkeypatch, call, operator, *args):
+    """(function, its keywords) of the call into C++ that ``operator`` makes of these arrays."""
+    found = []
+
+    def record(name):
+        return lambda **given: found.append((getattr(real, name), given)) or -1
+
+    real = call._C
+    names = {name: record(name) for name in dir(real) if callable(getattr(real, name))}
+    attributes = {name: getattr(real, name) for name in dir(real) if not callable(getattr(real, name))}
+    with monkeypatch.context() as patch:
+        patch.setattr(call, "_C", types.SimpleNamespace(**attributes | names))
+        operator(*args)
+    ((function, given),) = found
+    return function, given
+
+
+def longer(x, axis):
+    return np.concatenate([x, x.take([0], axis)], axis)
+
+
+def wrong_arrays(x):
+    """(what is wrong, array)"""
+    yield "dtype", np.zeros(x.shape, np.int16)
+    yield "axes", x[None]
+    if x.size > 1:
+        yield "strides", np.repeat(x, 2, -1)[..., ::2]
+
+
+def faults(given, free=()):
+    """(label, keywords, names of the fields one of which the error must name). ``free``: fields that may be missing, and
+    pairs of field and axis whose size that array alone tells."""
+    yield "unknown", given | {"nobody": 1}, ("nobody",)
+    for name, x in given.items():
+        if name not in free:
+            yield f"{name} missing", {k: v for k, v in given.items() if k != name}, (name,)
+        if isinstance(x, np.ndarray):
+            for what, wrong in wrong_arrays(x):
+                yield f"{name} {what}", given | {name: wrong}, tuple(given)
+            for axis in range(x.ndim):
+                if (name, axis) not in free:
+                    yield f"{name} size {axis}", given | {name: longer(x, axis)}, tuple(given)
+        elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], np.ndarray):
+            for k, one in enumerate(x):
+                axes = [axis for axis in range(one.ndim) if (f"{name}[{k}]", axis) not in free]
+                wrong = [*wrong_arrays(one), *((f"size {axis}", longer(one, axis)) for axis in axes)]
+                for what, array in wrong:
+                    yield f"{name}[{k}] {what}", given | {name: [*x[:k], array, *x[k + 1 :]]}, (name, "mlp", "vectors")
+            yield f"{name} short", given | {name: x[:-1]}, (name,)
+            yield f"{name} long", given | {name: [*x, x[-1]]}, (name,)
+
+
+def refused(function, given):
+    """The message of the error; None if there is none."""
+    try:
+        function(**given)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def check(function, given, free=()):
+    """That the call is right, and that every fault of it is an error that names a field."""
+    assert refused(function, given) is None
+    for label, wrong, names in faults(given, free):
+        message = refused(function, wrong)
+        assert message is not None, f"{function.__name__}: {label} is not refused"
+        assert any(name in message for name in names), f"{label}: {message}"
