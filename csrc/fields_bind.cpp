@@ -92,9 +92,9 @@ int64_t Array::item() const {
   return bytes[static_cast<int>(kind)];
 }
 
-bool Array::contiguous() const {
+bool Array::contiguous(int from) const {
   int64_t step = 1;
-  for (int k = axes - 1; k >= 0; --k) {
+  for (int k = axes - 1; k >= from; --k) {
     if (shape[k] == 0) return true;
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];

@@ -44,8 +44,10 @@ class Operator:
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
         reference: the formula in NumPy. None: there is none, and the kernel computes.
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
-        gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula.
+        gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula. With :meth:`into`
+            it is called with ``out=``.
         gradient: "formula", a :class:`Gradient`, or None: the results have none.
+        arrays_only: it is called with NumPy arrays alone, and torch never hears of it.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Operator:
         formula: Fn | None = None,
         gpu: Fn | None = None,
         gradient: Gradient | str | None = None,
+        arrays_only: bool = False,
     ) -> None:
         self.schema, self.out, self.call, self.takes = schema, out, call, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
@@ -66,7 +69,8 @@ class Operator:
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
         self.place = next(k for k, a in enumerate(self.arguments) if a.startswith(("Tensor ", "Tensor(")))
         self.overload: Any = None
-        OPERATORS[self.name] = self
+        if not arrays_only:
+            OPERATORS[self.name] = self
 
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):
@@ -90,10 +94,12 @@ class Operator:
             import torch
 
             with torch.cuda.device_of(out):
-                out.copy_(self.on_gpu(*args))
+                if self.gpu is None or current_backend() == "reference":
+                    out.copy_(self.on_gpu(*args))
+                else:
+                    self.gpu(*args, out=out)
         elif current_backend() == "reference" and self.reference is not None:
-            found = self.by_reference(args)
-            out.copy_(found) if hasattr(out, "copy_") else np.copyto(out, found)
+            np.copyto(on_host(out), on_host(self.by_reference(args)))
         else:
             self.call(*args, out)  # type: ignore[misc]
 
