@@ -93,9 +93,9 @@ int64_t Array::item() const {
 }
 
 bool Array::contiguous(int from) const {
+  if (count() == 0) return true;
   int64_t step = 1;
   for (int k = axes - 1; k >= from; --k) {
-    if (shape[k] == 0) return true;
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];
   }
