@@ -1,6 +1,7 @@
 """The guidance operators in torch: registration, compile, export. Wrong calls of the whole family."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("fastprompt.ops._torch_guidance")  # registers the operators
+from fastprompt.ops._operator import OPERATORS, register  # noqa: E402
+
+register()
 
 POINTS, LABELS = torch.tensor([[[3.0, 4.5], [8, 2], [-1, -1]]]), torch.tensor([[1, 0, 1]])
 REGION = torch.arange(12 * 10).view(1, 10, 12) // 17
@@ -173,6 +176,16 @@ def test_wrong_calls(call):
     function, error, message = call
     with pytest.raises(error, match=message):
         function()
+
+
+@pytest.mark.parametrize("name", ["click_map", "box_map"])
+def test_a_gpu_writes_into_the_composed_map(monkeypatch, name):
+    """Without a device: a result that only claims to lie there."""
+    operator, calls = OPERATORS[name], []
+    monkeypatch.setattr(operator, "gpu", lambda *args, out: calls.append((args, out)))
+    out = types.SimpleNamespace(is_cuda=True, get_device=lambda: -1)
+    operator.into(out, 1, 2)
+    assert calls == [((1, 2), out)]
 
 
 @pytest.mark.parametrize("name", ["reference", "auto"])
