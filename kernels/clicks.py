@@ -132,7 +132,8 @@ def check(pred: torch.Tensor, target: torch.Tensor, clicked: torch.Tensor) -> No
         raise ValueError(f"pred and target must have shape (B, H, W), and clicked (B, K, 2), got {shapes}")
     if max(pred.shape[1:]) > LARGEST_SIDE:
         raise ValueError(f"pred must have at most {LARGEST_SIDE} pixels on a side, got {tuple(pred.shape)}")
-    if pred.itemsize != 1 and pred.dtype != torch.float32 or target.itemsize != 1 or clicked.dtype != torch.int32:
+    known = pred.itemsize == 1 or pred.dtype == torch.float32
+    if not known or target.itemsize != 1 or clicked.dtype != torch.int32:
         dtypes = f"{pred.dtype}, {target.dtype} and {clicked.dtype}"
         raise TypeError(f"pred must hold bytes or float32, target bytes and clicked int32, got {dtypes}")
 
