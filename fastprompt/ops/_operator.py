@@ -74,7 +74,8 @@ class Operator:
 
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):
-            return (self.overload or self.torch)(*args)
+            make_ready(self.name)
+            return self.overload(*args)
         takes = self.takes
         if current_backend() == "reference" or (takes is not None and not takes(*args)):
             if self.reference is not None:
@@ -115,8 +116,7 @@ class Operator:
     @property
     def torch(self) -> Any:
         """torch's operator."""
-        if self.overload is None:
-            register()
+        make_ready(self.name)
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
@@ -152,6 +152,16 @@ class Operator:
         if type(specs) is tuple:
             return new(specs[0], dtype=torch_dtype(specs[1]))
         return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
+
+
+def make_ready(name: str) -> None:
+    if OPERATORS[name].overload is None:
+        register()
+
+
+# torch.compile may be the first to call, and cannot trace a registration: it calls this as it traces, and takes the
+# result for a constant. What torch.compiler.assume_constant_result does, without torch.
+make_ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def results(found: Any) -> Any:

@@ -1,6 +1,8 @@
 """The guidance operators in torch: registration, compile, export. Wrong calls of the whole family."""
 
 import math
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -56,6 +58,14 @@ def test_compile():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(*arguments()), everything(*arguments()), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+def test_compile_may_be_the_first_call():
+    """Operators register with torch at their first call, which torch.compile could not trace."""
+    code = "import torch, fastprompt as fp; f = torch.compile(lambda p: fp.click_map(p, size=(3, 4)), fullgraph=True, "
+    code += "backend='aot_eager'); assert f(torch.ones(1, 2)).shape == (1, 3, 4)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_export():
