@@ -34,7 +34,7 @@ struct Array {
   int64_t shape[kMostAxes] = {}, stride[kMostAxes] = {};  // strides in elements
   bool writeable = true, on_gpu = false;
   int64_t count() const;
-  int64_t item() const;  // bytes
+  int64_t item() const;                 // bytes
   bool contiguous(int from = 0) const;  // in the axes from there on
   std::string shape_text() const;
 };

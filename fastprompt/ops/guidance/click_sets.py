@@ -56,7 +56,7 @@ def check_clicks(points: Any, labels: Any, channels: Any = None, rounding: str |
         labels, channels = check_labels(points, labels), check_channels(BOTH if channels is None else channels)
     if is_tensor(points) and points.requires_grad:
         raise ValueError("points must not require a gradient, which the maps have not: call points.detach()")
-    if rounding not in (None, *get_args(Rounding)):
+    if rounding is not None and rounding not in get_args(Rounding):
         raise ValueError(f"rounding must be None or 'ritm_cython', got {rounding!r}")
     points = single(points)
     if rounding:
@@ -187,7 +187,7 @@ def check_encoding(
         )
     if encoding == "tanh":
         return Encoding(code, tuple(2 / r for r in check_positive("radius", 260.0 if radius is None else radius)))
-    if normalize not in (None, *get_args(Normalization)):
+    if normalize is not None and normalize not in get_args(Normalization):
         raise ValueError(f"normalize must be None, 'clip' or 'minmax', got {normalize!r}")
     stretch = normalize == "minmax"
     if encoding == "gaussian":
