@@ -207,7 +207,7 @@ def test_planted_bugs_are_found(on_ptx, module, name, right, wrong):
     kernel = getattr(module, name)
     source = kernel.src
     assert source.count(right) == 1
-    operators = {"guidance": ("click_map", "box_map"), "regions": ("superpixel_map", "proposal_vote_map")}
+    operators = {"guidance": ("click_map", "box_map"), "guidance_regions": ("superpixel_map", "proposal_vote_map")}
     mine = operators.get(module.__name__.rpartition(".")[2], ("next_click",))
     cases = [case for case in guidance_cases.SMALL if case.operator in mine]
     expected = [case.run() for case in cases]
