@@ -35,7 +35,7 @@ struct Array {
   int64_t item = 0;  // bytes; 0: objects, or strides of broken elements
   bool writeable = true, on_gpu = false;
   int64_t count() const;
-  bool contiguous() const;
+  bool contiguous(int from = 0) const;  // in the axes from there on
   std::string shape_text() const;
 };
 
@@ -84,6 +84,17 @@ class Fields {
     const Array x = contiguous(name, shape);
     need_kind(name, x, holds<T>(x.kind), kind_name<T>());
     writeable(name, x);
+    return reinterpret_cast<T*>(x.data);
+  }
+  // A result whose items of the first axis are contiguous, each `stride` behind the one before: a part of larger items.
+  template <class T = float>
+  T* result_items(const char* name, const Axes& shape, int64_t* stride) {
+    const Array x = read(name);
+    match(name, x, shape);
+    if (!x.contiguous(1)) fail(name, "must be contiguous but for its first axis");
+    need_kind(name, x, holds<T>(x.kind), kind_name<T>());
+    writeable(name, x);
+    *stride = x.stride[0];
     return reinterpret_cast<T*>(x.data);
   }
   // As it lies, with any strides; `last_contiguous`: but for the last axis.

@@ -121,9 +121,9 @@ int64_t Array::count() const {
   return n;
 }
 
-bool Array::contiguous() const {
+bool Array::contiguous(int from) const {
   int64_t step = count() ? 1 : 0;
-  for (int k = axes - 1; k >= 0 && step; --k) {
+  for (int k = axes - 1; k >= from && step; --k) {
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];
   }

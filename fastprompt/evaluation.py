@@ -11,14 +11,14 @@ import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt._text import Progress
-from fastprompt.metrics import ClickMetrics
-from fastprompt.metrics import _counts as counts
 from fastprompt.metrics._accumulator import check_thresholds
-from fastprompt.metrics.clicks import check_clicks
+from fastprompt.metrics._operators import overlap_counts
+from fastprompt.metrics.clicks import ClickMetrics, check_clicks
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import labelled, prediction
 from fastprompt.ops._checks import check_number
-from fastprompt.ops.clicks import simulator as clicks
+from fastprompt.ops.clicks.operators import next_click
+from fastprompt.ops.clicks.simulator import check_side, click_of
 
 Predictor = Callable[..., Any]
 
@@ -153,8 +153,8 @@ def evaluate_one(predictor: Predictor, image: Any, target: Any, rules: Protocol,
     made: list[list[int]] = []
     while len(curve) < rules.max_clicks:
         taken = np.array([click[:2] for click in made], np.int32).reshape(1, -1, 2)
-        row = clicks.run(pred[None], labels[None], taken, bound, code)[0].tolist()
-        click = clicks.click(row, rules.compat)
+        row = next_click(pred[None], labels[None], taken, bound, code)[0].tolist()
+        click = click_of(row, rules.compat)
         if click is None:
             break
         made.append([click.x, click.y, click.label])
@@ -162,7 +162,8 @@ def evaluate_one(predictor: Predictor, image: Any, target: Any, rules: Protocol,
         previous = (out,) if rules.previous_mask else ()
         out = predictor(image, history[:, :2].copy(), history[:, 2].copy(), *previous)
         pred, bound = check_output(out, rules.threshold, shape, number)
-        both, in_pred, in_target, _ = counts.run(pred.reshape(1, -1), labels.reshape(1, -1), bound, code)[0].tolist()
+        counts = overlap_counts(pred.reshape(1, -1), labels.reshape(1, -1), bound, code)[0]
+        both, in_pred, in_target, _ = counts.tolist()
         union = in_pred + in_target - both
         curve.append(both / union if union else 1.0)
         if curve[-1] >= rules.stop_at and len(curve) >= rules.min_clicks:
@@ -176,7 +177,7 @@ def check_target(target: Any, ignore: int | None, number: int) -> tuple[Any, int
         target = target.detach().cpu().numpy()
     if target.ndim != 2:
         raise ValueError(f"the target of sample {number} must be (H, W), got shape {target.shape}")
-    clicks.check_side(f"the target of sample {number}", target)
+    check_side(f"the target of sample {number}", target)
     labels, code = labelled(target, ignore)
     inside = labels != 0 if code < 0 else (labels != 0) & (labels != code)
     if not inside.any():

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from fastprompt.kernels.jit import jit
 
-PLACES = 30  # bits of a pixel's number: images have at most 32766 pixels on a side
+PLACES = 30  # bits of a pixel's number
+LARGEST_SIDE = 32766  # of an image; csrc/clicks/next.h
 
 
 @triton.jit
@@ -124,11 +125,30 @@ def best_click_kernel(
         tl.store(out + 4 * b + 3, answer >> (PLACES + 1))
 
 
+def check(pred: torch.Tensor, target: torch.Tensor, clicked: torch.Tensor) -> None:
+    """What a graph gives may have any sizes and dtypes."""
+    if target.shape != pred.shape or clicked.dim() != 3 or clicked.shape[::2] != (pred.shape[0], 2):
+        shapes = f"{tuple(pred.shape)}, {tuple(target.shape)} and {tuple(clicked.shape)}"
+        raise ValueError(f"pred and target must have shape (B, H, W), and clicked (B, K, 2), got {shapes}")
+    if max(pred.shape[1:]) > LARGEST_SIDE:
+        raise ValueError(f"pred must have at most {LARGEST_SIDE} pixels on a side, got {tuple(pred.shape)}")
+    known = pred.itemsize == 1 or pred.dtype == torch.float32
+    if not known or target.itemsize != 1 or clicked.dtype != torch.int32:
+        dtypes = f"{pred.dtype}, {target.dtype} and {clicked.dtype}"
+        raise TypeError(f"pred must hold bytes or float32, target bytes and clicked int32, got {dtypes}")
+
+
+def in_bytes(mask: torch.Tensor) -> torch.Tensor:
+    return mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+
+
 def next_click(
     pred: torch.Tensor, target: torch.Tensor, clicked: torch.Tensor, threshold: float, ignore: int
 ) -> torch.Tensor:
     """(B, 4) int64, x, y, 1 of a missed and 0 of a false pixel, squared distance (0: no error left), of predictions
-    (B, H, W), uint8 or float32, targets (B, H, W), uint8, and taken pixels (B, K, 2), int32; all contiguous."""
+    (B, H, W), bool, uint8 or float32, targets (B, H, W), bool or uint8, and taken pixels (B, K, 2), int32."""
+    check(pred, target, clicked)
+    pred, target, clicked = in_bytes(pred.contiguous()), in_bytes(target.contiguous()), clicked.contiguous()
     batch, height, width = pred.shape
     out = torch.empty((batch, 4), dtype=torch.int64, device=pred.device)
     if pred.numel() == 0:

@@ -156,15 +156,19 @@ def tiling(height: int, width: int) -> tuple[int, int]:
     return across, across * triton.cdiv(height, TILE["BY"])
 
 
-def click_maps(
-    points: torch.Tensor, labels: torch.Tensor, channels: Sequence[int], out: torch.Tensor, code: int,
-    scales: Sequence[float],
-    clip: float = math.inf, divisor: float = 1.0, stretch: bool = False, missing: float = math.inf,
-) -> None:  # fmt: skip
-    """Fills ``out`` (B, channels x scales, H, W), whose images are contiguous, from clicks (B, N, 2), float32,
-    contiguous, and their labels (B, N), integers, whose rows are contiguous. The options: csrc/guidance/click.h."""
+def click_map(
+    points: torch.Tensor, labels: torch.Tensor, channels: Sequence[int], size: Sequence[int], code: int,
+    scales: Sequence[float], clip: float = math.inf, divisor: float = 1.0, stretch: bool = False,
+    missing: float = math.inf, out: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """(B, channels x scales, H, W), or ``out`` of this shape, whose images are contiguous, from clicks (B, N, 2) and
+    their labels (B, N), integers. The options: csrc/guidance/click.h."""
+    if out is None:
+        shape = (points.shape[0], len(channels) * len(scales), *size)
+        out = points.new_empty(shape, dtype=torch.float32)
     if out.numel() == 0:
-        return
+        return out
+    points, labels = check_clicks(points, labels, points.shape[0]), rows(labels)
     together = 1 if len(scales) > AT_ONCE else AT_ONCE  # channels: the maps of one lie side by side
     for c in range(0, len(channels), together):
         some = channels[c : c + together]
@@ -172,6 +176,20 @@ def click_maps(
             sizes, first = scales[s : s + AT_ONCE], c * len(scales) + s
             part = out[:, first : first + len(some) * len(sizes)]
             _some_maps(points, labels, some, part, code, sizes, clip, divisor, stretch, missing)
+    return out
+
+
+def check_clicks(points: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
+    """Clicks as kernels read them, float32 and contiguous; what a graph gives may have any sizes."""
+    if points.dim() != 3 or points.shape[0] != batch or points.shape[2] != 2 or labels.shape != points.shape[:2]:
+        shapes = f"{tuple(points.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"points must have shape ({batch}, N, 2) and labels ({batch}, N), got {shapes}")
+    return points.float().contiguous()
+
+
+def rows(labels: torch.Tensor) -> torch.Tensor:
+    """Labels whose last axis is contiguous: a kernel takes one row for all images."""
+    return labels if labels.stride(1) == 1 or labels.shape[1] <= 1 else labels.contiguous()
 
 
 def _some_maps(
@@ -198,13 +216,22 @@ def _some_maps(
         )  # fmt: skip
 
 
-def box_maps(corners: torch.Tensor, out: torch.Tensor, distance: bool, offset: float, low: float, high: float) -> None:
-    """Fills ``out`` (B, 1, H, W), whose images are contiguous, from boxes (B, N, 4), float32, contiguous."""
+def box_map(
+    corners: torch.Tensor, size: Sequence[int], distance: bool, offset: float, low: float, high: float,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """(B, 1, H, W), or ``out`` of this shape, whose images are contiguous, from boxes (B, N, 4)."""
+    if out is None:
+        out = corners.new_empty((corners.shape[0], 1, *size), dtype=torch.float32)
     if out.numel() == 0:
-        return
+        return out
+    if corners.dim() != 3 or corners.shape[2] != 4:
+        raise ValueError(f"corners must have shape (B, N, 4), got {tuple(corners.shape)}")
+    corners = corners.float().contiguous()
     (batch, _, height, width), count = out.shape, corners.shape[1]
     across, tiles = tiling(height, width)
     box_map_kernel[(tiles * batch,)](
         corners, out, count, height, width, across, tiles, out.stride(0) if batch > 1 else 0, offset, low, high,
         DISTANCE=distance, **TILE,
     )  # fmt: skip
+    return out

@@ -7,7 +7,7 @@ below the number of pixels, makes the maps that it would touch NaN.
 import torch
 import triton
 import triton.language as tl
-from fastprompt.kernels.guidance import is_click
+from fastprompt.kernels.guidance import check_clicks, is_click
 from fastprompt.kernels.jit import jit
 
 
@@ -119,8 +119,9 @@ def by_four(channels: list[int]) -> list[tuple[int, list[int], int]]:
 def superpixel_map(
     region: torch.Tensor, points: torch.Tensor, labels: torch.Tensor, channels: list[int], clip: float
 ) -> torch.Tensor:
-    """(B, channels, H, W) of superpixels (B, H, W), int64, clicks (B, N, 2), float32, and labels (B, N), int64; all
-    contiguous."""
+    """(B, channels, H, W) of superpixels (B, H, W), clicks (B, N, 2) and labels (B, N)."""
+    points, labels = check_clicks(points, labels, region.shape[0]), labels.long().contiguous()
+    region = region.long().contiguous()
     batch, height, width = region.shape
     out = region.new_empty((batch, len(channels), height, width), dtype=torch.float32)
     pixels = height * width
@@ -141,7 +142,9 @@ def superpixel_map(
 def proposal_vote_map(
     member: torch.Tensor, points: torch.Tensor, labels: torch.Tensor, channels: list[int]
 ) -> torch.Tensor:
-    """(B, channels, H, W) of proposals (B, P, H, W), uint8, and clicks as above."""
+    """(B, channels, H, W) of proposals (B, P, H, W), bool or uint8, and clicks as above."""
+    member = member.contiguous().view(torch.uint8)
+    points, labels = check_clicks(points, labels, member.shape[0]), labels.long().contiguous()
     batch, proposals, height, width = member.shape
     out = member.new_empty((batch, len(channels), height, width), dtype=torch.float32)
     pixels = height * width

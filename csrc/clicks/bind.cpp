@@ -1,22 +1,19 @@
-#include "bind.h"
+#include <algorithm>
 
 #include "clicks/next.h"
+#include "metrics/fields.h"
 
 using namespace fastprompt;
 
 FASTPROMPT_BIND(clicks) {
   m.attr("largest_click_side") = kLargestSide;
-  // sizes: (images, clicks, height, width)
-  m.def("next_click", [](std::uintptr_t pred, int dtype, float threshold, std::uintptr_t target, int ignore,
-                         std::uintptr_t clicked, const py::tuple& sizes, std::uintptr_t out, int threads) {
+  define(m, "next_click", [](Fields& f) {
     NextClick a{};
-    a.pred = {reinterpret_cast<const void*>(pred), static_cast<DType>(dtype), threshold};
-    a.target = reinterpret_cast<const uint8_t*>(target), a.ignore = ignore;
-    a.clicked = reinterpret_cast<const int32_t*>(clicked);
-    int64_t* fields[] = {&a.images, &a.clicks, &a.height, &a.width};
-    for (int k = 0; k < 4; ++k) *fields[k] = sizes[k].cast<int64_t>();
-    a.out = reinterpret_cast<int64_t*>(out), a.threads = threads;
-    py::gil_scoped_release nogil;
-    next_click(a);
+    a.pred = mask_fields(f, "images height width"), a.target = f.array<uint8_t>("target", "images height width");
+    a.clicked = f.array<int32_t>("clicked", "images clicks 2");
+    f.sizes({{"images", &a.images}, {"clicks", &a.clicks}, {"height", &a.height}, {"width", &a.width}});
+    f.need(std::max(a.height, a.width) <= kLargestSide, "pred", "must have at most 32766 pixels on a side");
+    a.ignore = ignored_field(f), a.out = f.result<int64_t>("out", "images 4"), a.threads = f.threads();
+    f.run(next_click, a);
   });
 }

@@ -1,38 +1,34 @@
-#include "bind.h"
-
 #include "metrics/counts.h"
+#include "metrics/fields.h"
 
 using namespace fastprompt;
 
-namespace {
-
-template <class T>
-T* pointer(const py::handle& address) {
-  return reinterpret_cast<T*>(address.cast<std::uintptr_t>());
-}
-
-}  // namespace
-
 FASTPROMPT_BIND(metrics) {
-  m.def("overlap_counts", [](const py::object& pred, int dtype, float threshold, const py::object& target, int ignore,
-                             int64_t masks, int64_t pixels, const py::object& out, int threads) {
-    const Masks masks_in{pointer<void>(pred), static_cast<DType>(dtype), threshold};
-    const OverlapCounts a{masks_in, pointer<uint8_t>(target), ignore, masks, pixels, pointer<int64_t>(out), threads};
-    py::gil_scoped_release nogil;
-    overlap_counts(a);
+  define(m, "overlap_counts", [](Fields& f) {
+    OverlapCounts a{};
+    a.pred = mask_fields(f, "masks pixels"), a.target = f.array<uint8_t>("target", "masks pixels");
+    f.sizes({{"masks", &a.masks}, {"pixels", &a.pixels}});
+    a.ignore = ignored_field(f), a.out = f.result<int64_t>("out", "masks 4"), a.threads = f.threads();
+    f.run(overlap_counts, a);
   });
-  m.def("class_counts", [](const py::object& pred, const py::object& target, int bytes, int64_t pixels, int64_t classes,
-                           int64_t ignore, const py::object& out) {
-    const ClassCounts a{pointer<void>(pred),  pointer<void>(target), bytes, pixels, classes, ignore,
-                        pointer<int64_t>(out)};
-    py::gil_scoped_release nogil;
-    class_counts(a);
+  define(m, "class_counts", [](Fields& f) {
+    ClassCounts a{};
+    a.bytes = f.strided("pred", "pixels").kind == Kind::i64 ? 8 : 1;
+    const auto labels = [&](const char* name) {
+      return a.bytes == 8 ? static_cast<const void*>(f.array<int64_t>(name, "pixels"))
+                          : f.array<uint8_t>(name, "pixels");
+    };
+    a.pred = labels("pred"), a.target = labels("target");
+    a.out = f.result<int64_t>("out", "classes 3");
+    f.sizes({{"pixels", &a.pixels}, {"classes", &a.classes}});
+    a.ignore = f.number<int64_t>("ignore");
+    f.run(class_counts, a);
   });
-  m.def("pair_counts", [](const py::object& first, const py::object& second, int64_t rows, int64_t columns,
-                          int64_t words, const py::object& out, int threads) {
-    const PairCounts a{
-        pointer<uint64_t>(first), pointer<uint64_t>(second), rows, columns, words, pointer<int64_t>(out), threads};
-    py::gil_scoped_release nogil;
-    pair_counts(a);
+  define(m, "pair_counts", [](Fields& f) {
+    PairCounts a{};
+    a.first = f.array<uint64_t>("first", "rows words"), a.second = f.array<uint64_t>("second", "columns words");
+    f.sizes({{"rows", &a.rows}, {"columns", &a.columns}, {"words", &a.words}});
+    a.out = f.result<int64_t>("out", "rows columns"), a.threads = f.threads();
+    f.run(pair_counts, a);
   });
 }

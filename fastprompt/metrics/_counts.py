@@ -1,17 +1,18 @@
 """Masks on their way to the counting kernels."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from fastprompt import _C
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array
+from fastprompt._runtime import is_tensor
+from fastprompt.metrics._operators import overlap_counts
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import labelled, prediction
 from fastprompt.ops._checks import check_devices
 
-EMPTY = ("one", "zero", "nan", "skip")
+Blank = Literal["one", "zero", "nan"]  # the value of two empty masks
+Empty = Literal["one", "zero", "nan", "skip"]  # skip: it does not count
 
 
 class Overlap(NamedTuple):
@@ -74,35 +75,15 @@ def count(pred: Any, target: Any, threshold: float | None, ignore: int | None) -
     masks, bound = prediction(pred, threshold)
     labels, code = labelled(target, ignore)
     flat = [x.reshape(math.prod(lead), pixels) for x in (masks, labels)]
-    if is_tensor(pred):
-        from fastprompt.metrics import _torch
-
-        found = _torch.overlap_counts(*flat, bound, code).numpy()
-    else:
-        found = run(flat[0], flat[1], bound, code)
+    counts = overlap_counts(*flat, bound, code)
+    found = np.asarray(counts.cpu() if is_tensor(counts) else counts)
     return is_tensor(pred), found.reshape(*lead, 4)
 
 
-def run(pred: Any, target: Any, threshold: float, ignore: int) -> Any:
-    """The kernel, or the reference, on NumPy arrays (N, pixels)."""
-    if current_backend() == "reference":
-        from fastprompt.reference import metrics as reference
-
-        return reference.overlap(pred, target, threshold, ignore)
-    out = np.empty((len(pred), 4), np.int64)
-    launch(pred, target, threshold, ignore, out)
-    return out
-
-
-def launch(pred: Any, target: Any, threshold: float, ignore: int, out: Any) -> None:
-    dtype = 0 if pred.itemsize == 4 else 3
-    where = (address(pred), dtype, threshold, address(target), ignore)
-    _C.overlap_counts(*where, *pred.shape, address(out), get_num_threads())
-
-
-def check_empty(empty: str, allowed: tuple[str, ...] = EMPTY) -> str:
-    if empty not in allowed:
-        raise ValueError(f"empty must be one of {', '.join(allowed)}, got {empty!r}")
+def check_empty(empty: str, words: Any = Empty) -> str:
+    """``words``: a ``Literal``."""
+    if empty not in get_args(words):
+        raise ValueError(f"empty must be one of {', '.join(get_args(words))}, got {empty!r}")
     return empty
 
 

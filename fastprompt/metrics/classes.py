@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastprompt import _C
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
+from fastprompt.metrics import _operators
 from fastprompt.metrics._accumulator import Accumulator, fraction
-from fastprompt.metrics._counts import check_empty, counted
-from fastprompt.ops._arrays import address, as_array
+from fastprompt.metrics._counts import Empty, check_empty, counted
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops._checks import check_devices, check_number
 
 __all__ = ["ClassMetrics", "fb_iou", "harmonic_iou", "mean_iou_per_class"]
@@ -44,7 +44,7 @@ class ClassMetrics(Accumulator):
         "hsnet": {"empty": "zero"},
     }
 
-    def __init__(self, *, empty: str = "skip", eps: float = 0.0) -> None:
+    def __init__(self, *, empty: Empty = "skip", eps: float = 0.0) -> None:
         super().__init__(empty=check_empty(empty), eps=check_number("eps", eps, 0.0, math.inf))
 
     def update(
@@ -104,7 +104,7 @@ def mean_iou_per_class(
     *,
     classes: int | None = None,
     class_id: Any = None,
-    empty: str = "skip",
+    empty: Empty = "skip",
     threshold: float | None = None,
     ignore: int | None = None,
 ) -> float:
@@ -132,7 +132,7 @@ def mean_iou_per_class(
 
 
 def fb_iou(
-    pred: Any, target: Any, *, empty: str = "skip", threshold: float | None = None, ignore: int | None = None
+    pred: Any, target: Any, *, empty: Empty = "skip", threshold: float | None = None, ignore: int | None = None
 ) -> float:
     """FB-IoU of masks ``(..., H, W)``: the mean of the IoU of foreground and of background, each accumulated over all
     of them. Arguments: :class:`ClassMetrics`."""
@@ -165,13 +165,7 @@ def class_counts(pred: Any, target: Any, classes: int, ignore: int | None) -> An
     if p.dtype != t.dtype:
         p, t = p.astype(np.int64), t.astype(np.int64)
     code = -1 if ignore is None or not 0 <= ignore < classes else int(ignore)
-    if current_backend() == "reference":
-        from fastprompt.reference import metrics as reference
-
-        return reference.classes(p, t, int(classes), code)
-    out = np.empty((int(classes), 3), np.int64)
-    _C.class_counts(address(p), address(t), p.itemsize, p.size, int(classes), code, address(out))
-    return out
+    return _operators.class_counts(p, t, int(classes), code)
 
 
 def labels(name: str, x: Any) -> Any:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fastprompt import _C
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.metrics._counts import check_empty, counted, ratio
-from fastprompt.ops._arrays import address, as_array, dtype_name
+from fastprompt._runtime import is_tensor
+from fastprompt.metrics import _operators
+from fastprompt.metrics._counts import Blank, check_empty, counted, ratio
+from fastprompt.ops._arrays import as_array, dtype_name
 from fastprompt.ops._binary import contiguous, labelled, prediction
 from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.geodesic.euclidean import euclidean_distance_transform
@@ -17,7 +17,7 @@ from fastprompt.ops.geodesic.grid import check_spacing
 
 __all__ = ["dice", "hausdorff", "iou", "pairwise_iou", "point_matching"]
 
-ONE_MASK = ("one", "zero", "nan")
+Apart = Literal["zero", "nan"]
 
 
 def like(tensor: bool, x: Any) -> Any:
@@ -33,7 +33,7 @@ def iou(
     pred: Any,  # (..., H, W)
     target: Any,  # (..., H, W)
     *,
-    empty: str = "one",
+    empty: Blank = "one",
     threshold: float | None = None,
     ignore: int | None = None,
     eps: float = 0.0,
@@ -58,7 +58,7 @@ def iou(
         >>> float(fp.metrics.iou(np.array([[0.9, 0.8, 0.1]]), np.array([[0, 1, 1]]), threshold=0.5))
         0.3333333333333333
     """
-    check_empty(empty, ONE_MASK)
+    check_empty(empty, Blank)
     eps = check_number("eps", eps, 0.0, math.inf)
     tensor, n = counted(pred, target, threshold, ignore)
     return like(tensor, ratio(n.intersection, n.union, empty, eps))
@@ -68,7 +68,7 @@ def dice(
     pred: Any,  # (..., H, W)
     target: Any,  # (..., H, W)
     *,
-    empty: str = "one",
+    empty: Blank = "one",
     threshold: float | None = None,
     ignore: int | None = None,
 ) -> Any:
@@ -83,7 +83,7 @@ def dice(
         >>> float(fp.metrics.dice(np.array([[1, 1, 0]]), np.array([[0, 1, 1]])))
         0.5
     """
-    check_empty(empty, ONE_MASK)
+    check_empty(empty, Blank)
     tensor, n = counted(pred, target, threshold, ignore)
     return like(tensor, ratio(2 * n.intersection, n.pred + n.target, empty))
 
@@ -94,8 +94,8 @@ def hausdorff(
     *,
     spacing: float | Sequence[float] = 1.0,
     surface: bool = False,
-    empty: str = "zero",
-    one_empty: str = "inf",
+    empty: Apart = "zero",
+    one_empty: Literal["inf", "diagonal"] = "inf",
     threshold: float | None = None,
 ) -> Any:
     r"""Hausdorff distance of two masks, exact.
@@ -122,7 +122,7 @@ def hausdorff(
         >>> float(fp.metrics.hausdorff(np.array([[1, 0, 0]]), np.array([[1, 0, 1]])))
         2.0
     """
-    check_empty(empty, ("zero", "nan"))
+    check_empty(empty, Apart)
     if one_empty not in ("inf", "diagonal"):
         raise ValueError(f"one_empty must be one of inf, diagonal, got {one_empty!r}")
     sizes = check_spacing(spacing, 2, 0)
@@ -207,7 +207,7 @@ def pairwise_iou(
     pred: Any,  # (M, H, W)
     target: Any,  # (K, H, W)
     *,
-    empty: str = "one",
+    empty: Blank = "one",
     threshold: float | None = None,
 ) -> Any:
     """IoU of every prediction with every target: matching, duplicates, proposals.
@@ -231,7 +231,7 @@ def pairwise_iou(
         array([[1., 0.],
                [0., 1.]])
     """
-    check_empty(empty, ONE_MASK)
+    check_empty(empty, Blank)
     pred, target = as_array("pred", pred), as_array("target", target)
     check_devices(pred=pred, target=target)
     if pred.ndim != 3 or target.ndim != 3 or tuple(pred.shape[1:]) != tuple(target.shape[1:]):
@@ -257,10 +257,4 @@ def pair_counts(first: Any, second: Any, diagonal: bool = False) -> Any:
     """Pixels in common of packed masks (M, words) and (K, words); with ``diagonal`` of mask m and mask m only."""
     if diagonal:
         return np.array([pair_counts(x[None], x[None])[0, 0] for x in first], np.int64)
-    if current_backend() == "reference":
-        from fastprompt.reference import metrics as reference
-
-        return reference.pairs(*(np.unpackbits(x.view(np.uint8), axis=1).astype(bool) for x in (first, second)))
-    out = np.empty((len(first), len(second)), np.int64)
-    _C.pair_counts(address(first), address(second), *out.shape, first.shape[1], address(out), get_num_threads())
-    return out
+    return _operators.pair_counts(first, second)

@@ -1,13 +1,13 @@
 """Metrics of referring segmentation: one expression, one mask, and perhaps nothing to find."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from fastprompt._runtime import is_tensor
 from fastprompt.metrics._accumulator import Accumulator, check_thresholds, fraction
-from fastprompt.metrics._counts import check_empty, counted
+from fastprompt.metrics._counts import Empty, check_empty, counted
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import prediction
 from fastprompt.ops._checks import check_number
@@ -15,6 +15,7 @@ from fastprompt.ops._checks import check_number
 __all__ = ["ReferringMetrics", "RobustReferringMetrics", "generalized_iou_res", "mean_iou_per_sample", "n_acc"]
 __all__ += ["overall_iou", "precision_at", "r_iou", "r_res", "t_acc"]
 
+Denominator = Literal["all", "targeted"]
 FIVE = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -70,13 +71,13 @@ class ReferringMetrics(Accumulator):
         self,
         *,
         thresholds: Any = FIVE,
-        empty: str = "one",
+        empty: Empty = "one",
         strict: bool = False,
-        denominator: str = "all",
+        denominator: Denominator = "all",
         eps: float = 0.0,
         running_sum: bool = False,
     ) -> None:
-        if denominator not in ("all", "targeted"):
+        if denominator not in get_args(Denominator):
             raise ValueError(f"denominator must be one of all, targeted, got {denominator!r}")
         super().__init__(
             thresholds=check_thresholds(thresholds),
@@ -159,7 +160,7 @@ class RobustReferringMetrics(Accumulator):
     Source: Wu et al., Towards Robust Referring Image Segmentation, 2024.
     """
 
-    def __init__(self, *, empty: str = "one") -> None:
+    def __init__(self, *, empty: Empty = "one") -> None:
         super().__init__(empty=check_empty(empty))
 
     def update(
@@ -211,7 +212,7 @@ def flags(name: str, x: Any, shape: tuple[int, ...]) -> Any:
     return values != 0
 
 
-def mean_iou_per_sample(pred: Any, target: Any, *, empty: str = "one", **masks: Any) -> float:
+def mean_iou_per_sample(pred: Any, target: Any, *, empty: Empty = "one", **masks: Any) -> float:
     """mIoU of referring and interactive segmentation: the mean of the IoU of the samples.
 
     Not the mIoU of semantic and few-shot segmentation, which is :func:`mean_iou_per_class`. Arguments: see
@@ -225,7 +226,7 @@ def mean_iou_per_sample(pred: Any, target: Any, *, empty: str = "one", **masks: 
     return measured(pred, target, {"empty": empty}, masks)["mean_iou"]
 
 
-def overall_iou(pred: Any, target: Any, *, empty: str = "one", **masks: Any) -> float:
+def overall_iou(pred: Any, target: Any, *, empty: Empty = "one", **masks: Any) -> float:
     """oIoU, cIoU: the sum of all intersections over that of all unions. Arguments: :func:`mean_iou_per_sample`;
     ``empty`` is the value where all masks are empty."""
     return measured(pred, target, {"empty": empty}, masks)["overall_iou"]
@@ -243,8 +244,8 @@ def precision_at(
     thresholds: Any = FIVE,
     *,
     strict: bool = False,
-    denominator: str = "all",
-    empty: str = "one",
+    denominator: Denominator = "all",
+    empty: Empty = "one",
     **masks: Any,
 ) -> Any:
     """Prec@X, Pr@X: the share of samples with IoU ≥ X (``strict``: > X), float64 of the number of thresholds, or one
@@ -271,7 +272,7 @@ def measured(pred: Any, target: Any, options: dict[str, Any], masks: dict[str, A
     return metrics.compute()
 
 
-def r_iou(pred: Any, target: Any, negatives: Any, *, empty: str = "one", threshold: float | None = None) -> float:
+def r_iou(pred: Any, target: Any, negatives: Any, *, empty: Empty = "one", threshold: float | None = None) -> float:
     """rIoU of robust referring segmentation; see :class:`RobustReferringMetrics`."""
     metrics = RobustReferringMetrics(empty=empty)
     metrics.update(pred, target, negatives, threshold=threshold)

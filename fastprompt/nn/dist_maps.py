@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt import _gpu
-from fastprompt.ops.guidance.click_maps import mapped
-from fastprompt.ops.guidance.click_sets import BOTH, ENCODINGS, Clicks, Encoding, as_the_cython_path
+from fastprompt.ops.guidance.click_sets import BOTH, ENCODINGS, Clicks, Encoding, arguments, as_the_cython_path
+from fastprompt.ops.guidance.operators import click_map
 
 EMPTY = 1e6  # squared distance of an empty slot in RITM: 1000 pixels in disks, whatever the radius
 
@@ -19,8 +19,9 @@ def dist_maps(points: Tensor, size: tuple[int, int], radius: float, scale: float
     labels[: points.shape[1] // 2] = 1
     labels = labels.expand(points.shape[0], -1)
     reach = radius * scale
-    encoding = Encoding(ENCODINGS["disk"], (reach**2,)) if disks else Encoding(ENCODINGS["tanh"], (2 / reach,))
-    maps: Tensor = mapped(Clicks(xy, labels, BOTH, True), encoding, size, EMPTY if disks else float("inf"))
+    code = ENCODINGS.index("disk" if disks else "tanh")
+    encoding, missing = Encoding(code, (reach**2 if disks else 2 / reach,)), EMPTY if disks else float("inf")
+    maps: Tensor = click_map(*arguments(Clicks(xy, labels, BOTH, True), encoding, size, missing))
     return maps
 
 

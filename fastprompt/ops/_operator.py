@@ -46,8 +46,10 @@ class Operator:
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
         reference: the formula in NumPy. None: there is none, and the kernel computes.
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
-        gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula.
+        gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula. With :meth:`into`
+            it is called with ``out=``.
         gradient: "formula", a :class:`Gradient`, or None: the results have none.
+        arrays_only: it is called with NumPy arrays alone, and torch never hears of it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Operator:
         formula: Fn | None = None,
         gpu: Fn | None = None,
         gradient: Gradient | str | None = None,
+        arrays_only: bool = False,
     ) -> None:
         self.schema, self.out, self.call, self.takes = schema, out, call, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
@@ -68,11 +71,13 @@ class Operator:
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
         self.place = next(k for k, a in enumerate(self.arguments) if a.startswith(("Tensor ", "Tensor(")))
         self.overload: Any = None
-        OPERATORS[self.name] = self
+        if not arrays_only:
+            OPERATORS[self.name] = self
 
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):
-            return (self.overload or self.torch)(*args)
+            make_ready(self.name)
+            return self.overload(*args)
         takes = self.takes
         if self.reference is not None and (
             current_backend() == "reference" or (takes is not None and not takes(*args))
@@ -92,10 +97,12 @@ class Operator:
             import torch
 
             with torch.cuda.device_of(out):
-                out.copy_(self.on_gpu(*args))
+                if self.gpu is None or current_backend() == "reference":
+                    out.copy_(self.on_gpu(*args))
+                else:
+                    self.gpu(*args, out=out)
         elif current_backend() == "reference" and self.reference is not None:
-            found = self.by_reference(args)
-            out.copy_(found) if hasattr(out, "copy_") else np.copyto(out, found)
+            np.copyto(on_host(out), on_host(self.by_reference(args)))
         elif asked := self.call(*args, out):  # type: ignore[misc]
             asked[0](**asked[1])
 
@@ -113,8 +120,7 @@ class Operator:
     @property
     def torch(self) -> Any:
         """torch's operator."""
-        if self.overload is None:
-            register()
+        make_ready(self.name)
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
@@ -149,6 +155,16 @@ class Operator:
         if type(specs) is tuple:
             return new(specs[0], dtype=torch_dtype(specs[1]))
         return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
+
+
+def make_ready(name: str) -> None:
+    if OPERATORS[name].overload is None:
+        register()
+
+
+# torch.compile may be the first to call, and cannot trace a registration: it calls this as it traces, and takes the
+# result for a constant. What torch.compiler.assume_constant_result does, without torch.
+make_ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def results(found: Any) -> Any:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 
-def next_click(pred: Any, target: Any, threshold: float, ignore: int, clicked: Any) -> Any:
+def next_click(pred: Any, target: Any, clicked: Any, threshold: float, ignore: int) -> Any:
     """(B, 4) int64, x, y, 1 for a missed and 0 for a false pixel, squared distance, of masks (B, H, W)."""
     inside = pred > np.float32(threshold) if pred.dtype.kind == "f" else pred != 0
     counts = target != ignore
     out = np.zeros((len(pred), 4), np.int64)
-    for b, chosen in enumerate(clicked):
+    for b, chosen in enumerate(clicked if pred.size else ()):
         wanted, got = target[b] != 0, inside[b]
         squares = [free(depth(error & counts[b]), chosen) for error in (wanted & ~got, got & ~wanted)]
         missed = squares[0].max() > squares[1].max()  # a tie is a false pixel

@@ -20,33 +20,37 @@ def squares(points: Any, size: Any, missing: float) -> Any:
     return out
 
 
-def encode(d2: Any, e: Any, scale: float) -> Any:
-    """``e`` is an ``Encoding``: 0 disk, 1 euclidean, 2 tanh, 3 gaussian."""
-    if e.code == 0:
+def encode(d2: Any, code: int, scale: float, clip: float, divisor: float) -> Any:
+    """0 disk, 1 euclidean, 2 tanh, 3 gaussian."""
+    if code == 0:
         return d2 <= np.float32(scale)
     d2 = d2.astype(np.float64)
-    if e.code == 1:
-        return np.minimum(np.sqrt(d2), e.clip) / e.divisor
-    return np.tanh(np.sqrt(d2) * scale) if e.code == 2 else np.exp(-d2 * scale)
+    if code == 1:
+        return np.minimum(np.sqrt(d2), clip) / divisor
+    return np.tanh(np.sqrt(d2) * scale) if code == 2 else np.exp(-d2 * scale)
 
 
-def click_map(points: Any, labels: Any, channels: Any, e: Any, size: Any, missing: float = np.inf) -> Any:
-    out = np.empty((len(points), len(channels), len(e.scales), *size), np.float32)
+def click_map(
+    points: Any, labels: Any, channels: Any, size: Any, code: int, scales: Any, clip: float, divisor: float,
+    stretch: bool, missing: float,
+) -> Any:  # fmt: skip
+    points = np.asarray(points, np.float32)
+    out = np.empty((len(points), len(channels), len(scales), *size), np.float32)
     for b, c in np.ndindex(*out.shape[:2]):
         chosen = points[b][labels[b] == channels[c]]
         d2 = squares(chosen, size, missing)
-        for k, scale in enumerate(e.scales):
-            value = encode(d2, e, scale)
-            if e.stretch and value.size:
+        for k, scale in enumerate(scales):
+            value = encode(d2, code, scale, clip, divisor)
+            if stretch and value.size:
                 if np.isfinite(chosen).all(1).any() and np.isfinite(d2).all():
                     value = (value - value.min()) / max(value.max() - value.min(), 1e-8)
                 else:
-                    value = 0.0 if e.code == 3 else 1.0
+                    value = 0.0 if code == 3 else 1.0
             out[b, c, k] = value
-    return out.reshape(len(points), -1, *size)
+    return out.reshape(len(points), len(channels) * len(scales), *size)
 
 
-def box_map(boxes: Any, distance: bool, offset: float, low: float, high: float, size: Any) -> Any:
+def box_map(boxes: Any, size: Any, distance: bool, offset: float, low: float, high: float) -> Any:
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
     out = np.full((len(boxes), 1, *size), np.inf)
     for b, n in np.ndindex(*boxes.shape[:2]):
@@ -60,7 +64,7 @@ def box_map(boxes: Any, distance: bool, offset: float, low: float, high: float, 
     return np.clip(offset + out, low, high) if distance else out <= 0
 
 
-def polygon_mask(points: Any, first: Any, non_zero: bool, boundary: bool, size: Any) -> Any:
+def polygon_mask(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool) -> Any:
     """Row by row: where the row crosses the edges, and what lies between an odd number of them."""
     out = np.zeros((len(points), *size), bool)
     rings = [np.arange(a, b) for a, b in itertools.pairwise(first)]
@@ -102,14 +106,14 @@ def line(edge: Any) -> list[tuple[int, int]]:
     return [(x0 + k, y0 + sign * a) if dx >= dy else (x0 + a, y0 + sign * k) for k, a in enumerate(aside)]
 
 
-def scribble_map(points: Any, first: Any, channel: Any, radius: float, shape: Any) -> Any:
-    out = np.zeros(shape, np.float32)
-    y, x = np.mgrid[: shape[1], : shape[2]].astype(np.float64)
-    for s, c in enumerate(channel):
+def scribble_map(points: Any, first: Any, labels: Any, channels: Any, size: Any, radius: float) -> Any:
+    out = np.zeros((len(channels), *size), np.float32)
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    for s, label in enumerate(labels):
         stroke = points[first[s] : first[s + 1]]
-        if not 0 <= c < shape[0] or len(stroke) == 0:
+        if label not in channels or len(stroke) == 0:
             continue
-        near = np.zeros(shape[1:], bool)
+        near = np.zeros(size, bool)
         for (px, py), (qx, qy) in zip(
             stroke[: max(len(stroke) - 1, 1)], stroke[1:] if len(stroke) > 1 else stroke, strict=True
         ):
@@ -119,55 +123,51 @@ def scribble_map(points: Any, first: Any, channel: Any, radius: float, shape: An
             dx, dy = vx - t * ux, vy - t * uy
             near |= dx * dx + dy * dy <= radius * radius
         out[:, near] = 0
-        out[c, near] = 1
+        out[max(c for c, shown in enumerate(channels) if shown == label), near] = 1
     return out
 
 
-def pixel(point: Any, size: Any) -> tuple[int, int] | None:
-    """(row, column), None for an empty slot; an IndexError outside the image."""
+def pixel(point: Any, size: Any, image: int) -> tuple[int, int] | None:
+    """(row, column), None for an empty slot."""
     x, y = (float(v) for v in point)
     if not (math.isfinite(x) and math.isfinite(y)) or (x < 0 and y < 0):
         return None
     row, column = math.floor(y + 0.5), math.floor(x + 0.5)
     if not (0 <= row < size[0] and 0 <= column < size[1]):
-        raise IndexError
+        where = f"{size[1]} x {size[0]} pixels, got {x:g}, {y:g} in image {image}"
+        raise ValueError(f"points must lie in the image of {where}")
     return row, column
 
 
-def located(points: Any, labels: Any, channels: Any, size: Any) -> Any:
-    """The pixels of every channel's clicks, or the number of the first one outside."""
+def located(points: Any, labels: Any, channels: Any, size: Any, image: int) -> list[list[tuple[int, int]]]:
+    """The pixels of every channel's clicks."""
     found: list[list[tuple[int, int]]] = [[] for _ in channels]
-    for k, (point, label) in enumerate(zip(points, labels, strict=True)):
+    for point, label in zip(points[image], labels[image], strict=True):
         for c, wanted in enumerate(channels):
-            if label == wanted:
-                try:
-                    at = pixel(point, size)
-                except IndexError:
-                    return k
-                found[c] += [] if at is None else [at]
+            at = pixel(point, size, image) if label == wanted else None
+            found[c] += [] if at is None else [at]
     return found
 
 
-def superpixel_map(region: Any, points: Any, labels: Any, channels: Any, clip: float, out: Any) -> int:
-    found = located(points, labels, channels, region.shape)
-    if isinstance(found, int):
-        return found
-    y, x = np.mgrid[: region.shape[0], : region.shape[1]]
-    centroid = {r: (x[region == r].mean(), y[region == r].mean()) for r in np.unique(region)}
-    for c, clicked in enumerate(found):
-        for r, (cx, cy) in centroid.items():
+def superpixel_map(regions: Any, points: Any, labels: Any, channels: Any, clip: float) -> Any:
+    out = np.empty((len(regions), len(channels), *regions.shape[1:]), np.float32)
+    y, x = np.mgrid[: regions.shape[1], : regions.shape[2]]
+    for b, region in enumerate(regions):
+        found = located(points, labels, channels, region.shape, b) if region.size else []
+        centroid = {r: (x[region == r].mean(), y[region == r].mean()) for r in np.unique(region)}
+        for c, clicked in enumerate(found):
             others = [centroid[region[at]] for at in clicked]
-            out[c][region == r] = min([clip, *(math.hypot(cx - ox, cy - oy) for ox, oy in others)])
-    return -1
+            for r, (cx, cy) in centroid.items():
+                out[b, c][region == r] = min([clip, *(math.hypot(cx - ox, cy - oy) for ox, oy in others)])
+    return out
 
 
-def proposal_vote_map(member: Any, points: Any, labels: Any, channels: Any, out: Any) -> int:
-    found = located(points, labels, channels, member.shape[1:])
-    if isinstance(found, int):
-        return found
-    for c, clicked in enumerate(found):
-        out[c] = sum((m[at] != 0) * (m != 0) for m in member for at in clicked)
-    return -1
+def proposal_vote_map(members: Any, points: Any, labels: Any, channels: Any) -> Any:
+    out = np.zeros((len(members), len(channels), *members.shape[2:]), np.float32)
+    for b, member in enumerate(members):
+        for c, clicked in enumerate(located(points, labels, channels, member.shape[1:], b)):
+            out[b, c] = sum((m[at] != 0) * (m != 0) for m in member for at in clicked)
+    return out
 
 
 def prompt_vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: Any, size: Any) -> Any:

@@ -22,5 +22,7 @@ def classes(pred: Any, target: Any, number: int, ignore: int) -> Any:
 
 
 def pairs(first: Any, second: Any) -> Any:
-    """(M, K) int64: pixels in common of bool masks (M, pixels) and (K, pixels)."""
-    return np.array([[int((a & b).sum()) for b in second] for a in first], np.int64).reshape(len(first), len(second))
+    """(M, K) int64: bits in common of masks (M, words) and (K, words), uint64."""
+    masks, others = (np.unpackbits(x.view(np.uint8), axis=1).astype(bool) for x in (first, second))
+    found = [[int((a & b).sum()) for b in others] for a in masks]
+    return np.array(found, np.int64).reshape(len(first), len(second))

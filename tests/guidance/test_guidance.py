@@ -207,14 +207,14 @@ def test_empty_sizes(size):
 
 def test_nothing_beyond_the_output(rng):
     points, labels = random_clicks(rng, (19, 37), 30)
-    from fastprompt.ops.guidance import call as _guidance
-    from fastprompt.ops.guidance.click_sets import check_clicks, check_encoding
+    from fastprompt.ops.guidance.click_sets import arguments, check_clicks, check_encoding
+    from fastprompt.ops.guidance.operators import click_map
 
     clicks = check_clicks(np.stack([points, points[::-1]]), np.stack([labels, labels[::-1]]))
     for encoding in ("disk", "tanh", "euclidean", "gaussian"):
         e = check_encoding(encoding, (19, 37), None, None, None, None, None)
         memory = np.full((2, 5, 19, 37), 7.0, np.float32)
-        _guidance.clicks(clicks, e, memory[:, 2:4])
+        click_map.into(memory[:, 2:4], *arguments(clicks, e, (19, 37)))
         assert (memory[:, :2] == 7).all()
         assert (memory[:, 4:] == 7).all()
         want = fp.click_map(clicks.points, clicks.labels, size=(19, 37), encoding=encoding)

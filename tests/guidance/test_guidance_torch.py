@@ -1,6 +1,9 @@
 """The guidance operators in torch: registration, compile, export. Wrong calls of the whole family."""
 
 import math
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +11,9 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("fastprompt.ops._torch_guidance")  # registers the operators
+from fastprompt.ops._operator import OPERATORS, register  # noqa: E402
+
+register()
 
 POINTS, LABELS = torch.tensor([[[3.0, 4.5], [8, 2], [-1, -1]]]), torch.tensor([[1, 0, 1]])
 REGION = torch.arange(12 * 10).view(1, 10, 12) // 17
@@ -53,6 +58,14 @@ def test_compile():
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(*arguments()), everything(*arguments()), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+def test_compile_may_be_the_first_call():
+    """Operators register with torch at their first call, which torch.compile could not trace."""
+    code = "import torch, fastprompt as fp; f = torch.compile(lambda p: fp.click_map(p, size=(3, 4)), fullgraph=True, "
+    code += "backend='aot_eager'); assert f(torch.ones(1, 2)).shape == (1, 3, 4)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_export():
@@ -173,6 +186,16 @@ def test_wrong_calls(call):
     function, error, message = call
     with pytest.raises(error, match=message):
         function()
+
+
+@pytest.mark.parametrize("name", ["click_map", "box_map"])
+def test_a_gpu_writes_into_the_composed_map(monkeypatch, name):
+    """Without a device: a result that only claims to lie there."""
+    operator, calls = OPERATORS[name], []
+    monkeypatch.setattr(operator, "gpu", lambda *args, out: calls.append((args, out)))
+    out = types.SimpleNamespace(is_cuda=True, get_device=lambda: -1)
+    operator.into(out, 1, 2)
+    assert calls == [((1, 2), out)]
 
 
 @pytest.mark.parametrize("name", ["reference", "auto"])

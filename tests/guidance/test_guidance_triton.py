@@ -15,21 +15,13 @@ from ptx.build import OnPtx  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
 from fastprompt import _gpu  # noqa: E402
+from fastprompt._later import Later  # noqa: E402
 from fastprompt.nn import DistMaps, dist_maps  # noqa: E402
-from fastprompt.ops import _library  # noqa: E402
-from fastprompt.ops.clicks import operators as _torch_clicks  # noqa: E402
-from fastprompt.ops.guidance import call as _guidance  # noqa: E402
-from fastprompt.ops.guidance import operators as _torch_guidance  # noqa: E402
-from fastprompt.ops.guidance.click_sets import check_clicks, check_encoding  # noqa: E402
+from fastprompt.ops._operator import OPERATORS  # noqa: E402
+from fastprompt.ops.guidance.click_sets import arguments, check_clicks, check_encoding  # noqa: E402
 
 MODULES = (guidance, regions, clicks)
-PLACES = {  # where Python calls the operator
-    "click_map": (_torch_guidance, "_click_map"),
-    "box_map": (_torch_guidance, "box_map"),
-    "superpixel_map": (_torch_guidance, "_superpixel_map"),
-    "proposal_vote_map": (_torch_guidance, "_proposal_vote_map"),
-    "next_click": (_torch_clicks, "next_click"),
-}
+NAMES = ("click_map", "box_map", "superpixel_map", "proposal_vote_map", "next_click")
 
 
 @pytest.fixture
@@ -40,8 +32,8 @@ def on_ptx(monkeypatch):
         for module in MODULES:
             for name in [n for n in vars(module) if n.endswith("_kernel")]:
                 monkeypatch.setattr(module, name, OnPtx(getattr(module, name), arch, **launch))
-        for operator, place in PLACES.items():
-            monkeypatch.setattr(*place, _library.GPU[operator])
+        for operator in map(OPERATORS.get, NAMES):
+            monkeypatch.setattr(operator, "overload", operator.on_gpu)
 
     return install
 
@@ -54,7 +46,7 @@ def test_compiled_for_sm_80(on_ptx, case):
 
 
 def some():
-    for operator in PLACES:
+    for operator in NAMES:
         mine = [case for case in guidance_cases.SMALL if case.operator == operator]
         yield from (mine[len(mine) // 3], mine[-1])
 
@@ -75,7 +67,7 @@ def test_blocks_in_any_order(on_ptx):
             with pytest.MonkeyPatch.context() as patch:
                 for name in ("click_columns_kernel", "best_click_kernel"):
                     patch.setattr(clicks, name, OnPtx(getattr(clicks, name), 80, order=order))
-                patch.setattr(*PLACES["next_click"], _library.GPU["next_click"])
+                patch.setattr(OPERATORS["next_click"], "overload", OPERATORS["next_click"].on_gpu)
                 assert case.run() == expected
 
 
@@ -89,8 +81,8 @@ def test_maps_into_a_view(on_ptx):
     on_ptx()
     out = torch.full((2, 5, *size), 9.0)
     c, e = check_clicks(points, labels), check_encoding("disk", size, None, None, None, None, None)
-    _guidance.clicks_on_gpu(c, e, out[:, 1:3])
-    _guidance.boxes_on_gpu(torch.ones(2, 1, 4), False, 0.0, -torch.inf, torch.inf, out[:, 3:4])
+    guidance.click_map(*arguments(c, e, size), out=out[:, 1:3])
+    guidance.box_map(torch.ones(2, 1, 4), size, False, 0.0, -torch.inf, torch.inf, out=out[:, 3:4])
     assert torch.equal(out[:, 1:4], expected)
     assert (out[:, [0, 4]] == 9).all()
 
@@ -154,17 +146,35 @@ def test_shapes_on_a_gpu():
         assert "pip install triton" in dist_maps.no_kernel(fake)
 
 
+def test_sizes_that_disagree():
+    """What a graph gives to torch.ops: the kernels would follow it out of the tensors."""
+    points, labels, region = torch.ones(2, 3, 2), torch.ones(2, 3).long(), torch.zeros(2, 5, 7).long()
+    masks, taken, click = region == 0, torch.zeros(2, 1, 2).int(), ([1], [5, 7], 0, [4.0], 9.0, 1.0, False, 9.0)
+    for name, args, error in (
+        ("click_map", (points, labels[:, :2], *click), ValueError),
+        ("click_map", (points[..., :1], labels, *click), ValueError),
+        ("box_map", (torch.ones(2, 3, 5), [5, 7], True, 0.0, 0.0, 1.0), ValueError),
+        ("superpixel_map", (region, points[:1], labels[:1], [1], 9.0), ValueError),
+        ("proposal_vote_map", (masks[:, None], points, labels[:1], [1]), ValueError),
+        ("next_click", (masks, masks[:, :3], taken, 0.0, -1), ValueError),
+        ("next_click", (masks, masks, taken[:1], 0.0, -1), ValueError),
+        ("next_click", (masks, masks, taken.long(), 0.0, -1), TypeError),
+    ):
+        with pytest.raises(error, match="must h"):
+            OPERATORS[name].on_gpu(*args)
+
+
 @pytest.mark.parametrize("name", ["polygon_mask", "scribble_map", "prompt_unified_encoding"])
 def test_drawn_on_the_cpu_only(name):
     with pytest.raises(ValueError, match=rf"fastprompt\.{name} has no kernel for a GPU: .*\.cpu\(\)"):
-        _library.GPU[name](torch.zeros(1, 3, 2))
+        OPERATORS[name].on_gpu(torch.zeros(1, 3, 2))
 
 
 def test_without_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "fastprompt.kernels.guidance")
     with pytest.raises(ValueError, match="need triton: pip install triton"):
-        _gpu.kernels("guidance")
+        Later("fastprompt.kernels.guidance").click_map()
 
 
 # ---------------------------------------------------------------- the tests can fail
@@ -197,7 +207,7 @@ def test_planted_bugs_are_found(on_ptx, module, name, right, wrong):
     kernel = getattr(module, name)
     source = kernel.src
     assert source.count(right) == 1
-    operators = {"guidance": ("click_map", "box_map"), "regions": ("superpixel_map", "proposal_vote_map")}
+    operators = {"guidance": ("click_map", "box_map"), "guidance_regions": ("superpixel_map", "proposal_vote_map")}
     mine = operators.get(module.__name__.rpartition(".")[2], ("next_click",))
     cases = [case for case in guidance_cases.SMALL if case.operator in mine]
     expected = [case.run() for case in cases]

@@ -17,13 +17,13 @@ def launches(record, arch):
     def empty(*shape, dtype=torch.float32):
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    points, labels, out = empty(1, 24, 2), empty(1, 24, dtype=torch.int64), empty(1, 2, *size)
+    points, labels = empty(1, 24, 2), empty(1, 24, dtype=torch.int64)
 
     def maps():
         for code, scale in enumerate((25.0, 1.0, 2 / 260, 0.005)):
-            guidance.click_maps(points, labels, channels, out, code, [scale])
-        guidance.click_maps(points, labels, channels, out, guidance.GAUSSIAN, [0.005], stretch=True)
-        guidance.box_maps(empty(1, 4, 4), empty(1, 1, *size), True, 128.0, 0.0, 255.0)
+            guidance.click_map(points, labels, channels, size, code, [scale])
+        guidance.click_map(points, labels, channels, size, guidance.GAUSSIAN, [0.005], stretch=True)
+        guidance.box_map(empty(1, 4, 4), size, True, 128.0, 0.0, 255.0)
         encodings = "disk", "distance", "tanh", "Gaussian", "Gaussian with range"
         return *(f"guidance, {e}" for e in encodings), "guidance, stretch", "guidance, boxes"
 

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt import _C
 from fastprompt._gpu import is_cuda
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array
+from fastprompt._runtime import is_tensor
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops._binary import labelled, prediction
 from fastprompt.ops._checks import check_devices
+from fastprompt.ops.clicks import operators
+from fastprompt.ops.clicks.call import LARGEST_SIDE
 
 __all__ = ["Click", "next_click"]
 
@@ -88,23 +89,19 @@ def next_click(
     if is_tensor(target):
         import torch
 
-        from fastprompt.ops.clicks import operators as _torch_clicks
-
-        taken = torch.as_tensor(points, device=masks.device)
-        found = _torch_clicks.next_click(masks, labels, taken, bound, code).cpu().numpy()
-    else:
-        found = run(masks, labels, points, bound, code)
-    clicks = [click(row, compat) for row in found.tolist()]
+        points = torch.as_tensor(points, device=masks.device)
+    found = operators.next_click(masks, labels, points, bound, code)
+    clicks = [click_of(row, compat) for row in found.tolist()]
     return clicks[0] if single else clicks
 
 
 def check_side(name: str, target: Any) -> None:
-    if max(target.shape[-2:]) > _C.largest_click_side:
-        wanted = f"at most {_C.largest_click_side} pixels on a side"
+    if max(target.shape[-2:]) > LARGEST_SIDE:
+        wanted = f"at most {LARGEST_SIDE} pixels on a side"
         raise ValueError(f"{name} must have {wanted}, got shape {tuple(target.shape)}")
 
 
-def click(row: list[int], compat: bool) -> Click | None:
+def click_of(row: list[int], compat: bool) -> Click | None:
     x, y, label, square = row
     if square == 0:
         return Click(0, 0, 0, 0.0) if compat else None
@@ -133,23 +130,3 @@ def check_clicked(clicked: Any, batch: int, single: bool) -> Any:
         return points.nan_to_num(nan=-FAR).clamp(-FAR, FAR).round().int()
     known = np.where(np.isnan(points), -FAR, points)
     return np.ascontiguousarray(np.rint(known.clip(-FAR, FAR)), np.int32)
-
-
-def run(pred: Any, target: Any, clicked: Any, threshold: float, ignore: int) -> Any:
-    """The kernel, or the reference, on NumPy arrays (B, H, W)."""
-    if 0 in pred.shape:
-        return np.zeros((len(pred), 4), np.int64)
-    if current_backend() == "reference":
-        from fastprompt.reference import clicks as reference
-
-        return reference.next_click(pred, target, threshold, ignore, clicked)
-    out = np.empty((len(pred), 4), np.int64)
-    launch(pred, target, clicked, threshold, ignore, out)
-    return out
-
-
-def launch(pred: Any, target: Any, clicked: Any, threshold: float, ignore: int, out: Any) -> None:
-    batch, height, width = pred.shape
-    dtype = 0 if pred.itemsize == 4 else 3
-    where = (address(pred), dtype, threshold, address(target), ignore, address(clicked))
-    _C.next_click(*where, (batch, clicked.shape[1], height, width), address(out), get_num_threads())

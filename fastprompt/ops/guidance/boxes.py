@@ -3,12 +3,10 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.guidance import call as _guidance
+from fastprompt.ops.guidance import operators
 from fastprompt.ops.guidance.click_sets import check_size, single
 
 __all__ = ["box_distance_map", "box_map"]
@@ -88,13 +86,7 @@ def box_distance_map(
 def mapped(boxes: Any, size: Any, distance: bool, offset: float, low: float, high: float) -> Any:
     size = check_size(size)
     corners, batched = check_boxes(boxes)
-    if is_tensor(corners):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out = _torch_guidance.box_map(corners, size, distance, offset, low, high)
-    else:
-        out = np.empty((len(corners), 1, *size), np.float32)
-        _guidance.boxes(corners, distance, offset, low, high, out)
+    out = operators.box_map(corners, size, distance, offset, low, high)
     return out if batched else out[0]
 
 

@@ -1,158 +1,114 @@
-"""The calls into csrc/guidance and, on a GPU, kernels/guidance.py: each fills maps that somebody else has made, NumPy
-arrays and torch tensors alike."""
+"""The calls into csrc/guidance. A graph may bring tensors of other dtypes and strides: they are made right here."""
 
-import math
-import sys
 from typing import Any
 
 import numpy as np
 
-from fastprompt import _C, _gpu
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address
-from fastprompt.ops.guidance.click_sets import Clicks, Encoding, single
+from fastprompt import _C
+from fastprompt._runtime import get_num_threads
+from fastprompt.ops._arrays import contiguous
+from fastprompt.ops.guidance.click_sets import ENCODINGS, array, double, single, whole
+from fastprompt.ops.guidance.gaussians import vector_fields
+
+LARGEST: float = _C.largest_coordinate  # of a vertex
 
 
-def image_stride(out: Any) -> int:
-    """Floats from image to image of ``out`` (B, C, H, W), whose images are contiguous."""
-    return int(out.stride(0) if is_tensor(out) else out.strides[0] // out.itemsize)
+def clicks(
+    points: Any,
+    labels: Any,
+    channels: Any,
+    size: Any,
+    code: int,
+    scales: Any,
+    clip: float,
+    divisor: float,
+    stretch: bool,
+    missing: float,
+    out: Any,  # (B, channels x scales, H, W), of contiguous images
+) -> None:
+    if not 0 <= code < len(ENCODINGS):
+        raise ValueError(f"code must be 0 to {len(ENCODINGS) - 1}, got {code}")
+    _C.click_maps(
+        points=single(points),
+        labels=whole(labels),
+        of_labels=np.array(channels, np.int64),
+        scale=np.array(scales, np.float32),
+        encoding=ENCODINGS[code],
+        clip=clip,
+        divisor=divisor,
+        missing=missing,
+        stretch=stretch,
+        out=out,
+        threads=get_num_threads(),
+    )
 
 
-def array(x: Any) -> Any:
-    return x.detach().cpu().numpy() if is_tensor(x) else x
+def boxes(corners: Any, size: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
+    given = {"corners": single(corners), "distance": distance, "offset": offset, "low": low, "high": high}
+    _C.box_maps(**given, out=out, threads=get_num_threads())
 
 
-def put(out: Any, values: Any) -> None:
-    """For the references, which compute a new array."""
-    if is_tensor(out):
-        out.copy_(out.new_tensor(values))
-    else:
-        out[...] = values
+def polygons(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool, out: Any) -> None:
+    check_finite("vertices", array(points))
+    given = {"points": double(points), "first": np.array(first, np.int64), "non_zero": non_zero, "boundary": boundary}
+    _C.polygon_masks(**given, out=out, threads=get_num_threads())
 
 
-def clicks(c: Clicks, encoding: Encoding, out: Any, missing: float = math.inf) -> None:
-    """``out``: (B, channels x scales, H, W)."""
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
+def scribbles(points: Any, first: Any, labels: Any, channels: Any, size: Any, radius: float, out: Any) -> None:
+    check_finite("strokes", array(points))
+    labels = array(labels)
+    channel = np.full(len(labels), -1, np.int64)  # none
+    for c, label in enumerate(channels):
+        channel[labels == label] = c
+    given = {"points": double(points), "first": np.array(first, np.int64), "channel": channel}
+    _C.scribble_map(**given, radius=radius, out=out)
 
-        put(out, reference.click_map(array(c.points), array(c.labels), c.channels, encoding, out.shape[2:], missing))
+
+def check_finite(name: str, points: Any) -> None:
+    """NumPy. Of tensors the operators ask, for a compiled graph cannot."""
+    far = ~(np.abs(points) <= LARGEST)
+    if far.any():
+        raise ValueError(f"{name} must be finite and at most {LARGEST:g}, got {points[far][0]:g}")
+
+
+def superpixels(region: Any, points: Any, labels: Any, channels: Any, clip: float, out: Any) -> None:
+    if 0 in out.shape:
         return
-    if _gpu.is_cuda(out):
-        with sys.modules["torch"].cuda.device_of(out):
-            return clicks_on_gpu(c, encoding, out, missing)
-    labels, scales = np.array(c.channels, np.int64), np.array(encoding.scales, np.float32)
-    arrays = address(c.points), address(c.labels), address(labels), address(scales), address(out)
-    sizes = *c.points.shape[:2], len(labels), len(scales), *out.shape[2:], image_stride(out)
-    numbers = encoding.code, encoding.clip, encoding.divisor, missing, encoding.stretch
-    _C.click_maps(sizes, arrays, *numbers, get_num_threads())
+    check_superpixels(array(region))
+    found = _C.superpixel_map(region=whole(region), **of_regions(points, labels, channels), clip=clip, out=out)
+    check_inside(found, points, out)
 
 
-def clicks_on_gpu(c: Clicks, e: Encoding, out: Any, missing: float = math.inf) -> None:
-    options = e.code, e.scales, e.clip, e.divisor, e.stretch, missing
-    _gpu.kernels("guidance").click_maps(single(c.points), rows(c.labels), c.channels, out, *options)
+def proposals(member: Any, points: Any, labels: Any, channels: Any, out: Any) -> None:
+    found = _C.proposal_votes(member=contiguous(member), **of_regions(points, labels, channels), out=out)
+    check_inside(found, points, out)
 
 
-def rows(labels: Any) -> Any:
-    """Labels whose last axis is contiguous: a kernel takes one row for all images."""
-    return labels if labels.stride(1) == 1 or labels.shape[1] <= 1 else labels.contiguous()
+def check_superpixels(region: Any) -> Any:
+    """NumPy; returned as it is."""
+    if region.size == 0:
+        return region
+    low, high, pixels = int(region.min()), int(region.max()), region.shape[1] * region.shape[2]
+    if low < 0 or high >= pixels:
+        bad = low if low < 0 else high
+        raise ValueError(f"superpixels must be between 0 and the number of pixels - 1 = {pixels - 1}, got {bad}")
+    return region
 
 
-def boxes(corners: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
-    """``corners`` (B, N, 4) float32, contiguous; ``out`` (B, 1, H, W)."""
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        put(out, reference.box_map(array(corners), distance, offset, low, high, out.shape[2:]))
-        return
-    if _gpu.is_cuda(out):
-        with sys.modules["torch"].cuda.device_of(out):
-            return boxes_on_gpu(corners, distance, offset, low, high, out)
-    sizes = *corners.shape[:2], *out.shape[2:], image_stride(out)
-    _C.box_maps(sizes, (address(corners), address(out)), distance, (offset, low, high), get_num_threads())
+def of_regions(points: Any, labels: Any, channels: Any) -> dict[str, Any]:
+    return {"points": single(points), "labels": whole(labels), "of_labels": np.array(channels, np.int64)}
 
 
-def boxes_on_gpu(corners: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
-    _gpu.kernels("guidance").box_maps(single(corners), out, distance, offset, low, high)
-
-
-def polygons(vertices: Any, first: Any, non_zero: bool, boundary: bool, out: Any) -> None:
-    """``vertices`` (B, V, 2) float64 and ``first`` (rings + 1) int64, contiguous; ``out`` (B, H, W) bool."""
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        put(out, reference.polygon_mask(array(vertices), array(first), non_zero, boundary, out.shape[1:]))
-        return
-    sizes = *vertices.shape[:2], len(first) - 1, *out.shape[1:]
-    arrays = address(vertices), address(first), address(out)
-    _C.polygon_masks(sizes, arrays, non_zero, boundary, get_num_threads())
-
-
-def scribbles(points: Any, first: Any, channel: Any, radius: float, out: Any) -> None:
-    """``points`` (P, 2) float64, ``first`` (strokes + 1) and ``channel`` (strokes) int64; ``out`` (C, H, W)."""
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        put(out, reference.scribble_map(array(points), array(first), array(channel), radius, out.shape))
-        return
-    arrays = address(points), address(first), address(channel), address(out)
-    _C.scribble_map((len(channel), *out.shape), arrays, radius)
-
-
-def superpixels(region: Any, count: int, c: Clicks, clip: float, out: Any) -> None:
-    """``region`` (B, H, W) int64 in [0, count); ``out`` (B, C, H, W), contiguous."""
-    for b in range(len(out)):
-        check_inside(superpixel_image(region[b], count, c, b, clip, out[b]), c, b, out)
-
-
-def superpixel_image(region: Any, count: int, c: Clicks, b: int, clip: float, out: Any) -> int:
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        return reference.superpixel_map(array(region), *one(c, b), clip, array(out))
-    arrays, numbers, _keep = click_arrays(c, b)
-    sizes = count, *out.shape[1:]
-    return int(_C.superpixel_map(numbers, arrays, sizes, (address(region), address(out)), clip))
-
-
-def proposals(member: Any, c: Clicks, out: Any) -> None:
-    """``member`` (B, P, H, W) uint8 or bool; ``out`` (B, C, H, W), contiguous."""
-    for b in range(len(out)):
-        check_inside(proposal_image(member[b], c, b, out[b]), c, b, out)
-
-
-def proposal_image(member: Any, c: Clicks, b: int, out: Any) -> int:
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        return reference.proposal_vote_map(array(member), *one(c, b), array(out))
-    arrays, numbers, _keep = click_arrays(c, b)
-    return int(_C.proposal_votes(numbers, arrays, tuple(member.shape), (address(member), address(out))))
-
-
-def one(c: Clicks, b: int) -> tuple[Any, Any, tuple[int, ...]]:
-    return array(c.points[b]), array(c.labels[b]), c.channels
-
-
-def click_arrays(c: Clicks, b: int) -> tuple[tuple[int, ...], tuple[int, int], Any]:
-    labels = np.array(c.channels, np.int64)
-    points, own = c.points[b], c.labels[b]
-    return (address(points), address(own), address(labels)), (len(own), len(labels)), (points, own, labels)
-
-
-def check_inside(bad: int, c: Clicks, b: int, out: Any) -> None:
+def check_inside(bad: int, points: Any, out: Any) -> None:
     if bad >= 0:
-        x, y = (float(n) for n in c.points[b, bad])
+        b, k = divmod(bad, points.shape[1])
+        x, y = (float(n) for n in points[b, k])
         height, width = out.shape[2:]
         raise ValueError(f"points must lie in the image of {width} x {height} pixels, got {x:g}, {y:g} in image {b}")
 
 
-def vectors(centre: Any, radius: Any, sigma: Any, bit: Any, peak: Any, size: tuple[int, int], out: Any) -> None:
-    """NumPy: (M, 2) float64, int64, float64, (M) int64 and float32; ``out`` (M, width + height + 3) float32."""
-    if current_backend() == "reference":
-        from fastprompt.reference import guidance as reference
-
-        out[...] = reference.prompt_vectors(centre, radius, sigma, bit, peak, size)
-        return
-    dtypes = np.float64, np.int64, np.float64, np.int64, np.float32
-    arrays = [np.ascontiguousarray(x, d) for x, d in zip((centre, radius, sigma, bit, peak), dtypes, strict=True)]
-    _C.prompt_vectors((len(out), *size), (*(address(x) for x in arrays), address(out)))
+def vectors(*args: Any) -> None:
+    *given, out = args
+    fields = vector_fields(*map(array, given))
+    height, width = fields.pop("size")
+    _C.prompt_vectors(**fields, height=height, width=width, out=out.reshape(-1, out.shape[-1]))

@@ -1,13 +1,18 @@
 """Maps of clicks, in the encodings that interactive segmentation uses."""
 
-import math
 from typing import Any
 
-import numpy as np
-
-from fastprompt._runtime import is_tensor
-from fastprompt.ops.guidance import call as _guidance
-from fastprompt.ops.guidance.click_sets import Clicks, Encoding, check_clicks, check_encoding, check_size
+from fastprompt.ops.guidance import operators
+from fastprompt.ops.guidance.click_sets import (
+    ClickEncoding,
+    Normalization,
+    Rounding,
+    SigmaUnit,
+    arguments,
+    check_clicks,
+    check_encoding,
+    check_size,
+)
 
 __all__ = ["click_map"]
 
@@ -17,14 +22,14 @@ def click_map(
     labels: Any = None,  # ([B,] N), or a list of B arrays (N_b)
     *,
     size: tuple[int, int],
-    encoding: str = "disk",
+    encoding: ClickEncoding = "disk",
     radius: Any = None,
     sigma: Any = None,
-    sigma_unit: str | None = None,
+    sigma_unit: SigmaUnit | None = None,
     clip: float | None = None,
-    normalize: str | None = None,
+    normalize: Normalization | None = None,
     channels: Any = None,
-    rounding: str | None = None,
+    rounding: Rounding | None = None,
 ) -> Any:
     r"""The distance of every pixel to the nearest click, encoded: one pass, and no memory but the output.
 
@@ -80,16 +85,6 @@ def click_map(
     """
     size = check_size(size)
     clicks = check_clicks(points, labels, channels, rounding)
-    out = mapped(clicks, check_encoding(encoding, size, radius, sigma, sigma_unit, clip, normalize), size)
+    encoding_of = check_encoding(encoding, size, radius, sigma, sigma_unit, clip, normalize)
+    out = operators.click_map(*arguments(clicks, encoding_of, size))
     return out if clicks.batched else out[0]
-
-
-def mapped(clicks: Clicks, encoding: Encoding, size: tuple[int, int], missing: float = math.inf) -> Any:
-    """(B, channels x scales, H, W)."""
-    if is_tensor(clicks.points):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        return _torch_guidance.clicks(clicks, encoding, size, missing)
-    out = np.empty((len(clicks.points), len(clicks.channels) * len(encoding.scales), *size), np.float32)
-    _guidance.clicks(clicks, encoding, out, missing)
-    return out

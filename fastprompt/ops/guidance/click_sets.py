@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -11,28 +10,33 @@ from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, dtype_name
 from fastprompt.ops._checks import check_devices, check_number
 
-ENCODINGS = {"disk": 0, "euclidean": 1, "tanh": 2, "gaussian": 3}
-SIGMA_UNITS = ("std", "fwhm", "relative")
-NORMALIZATIONS = (None, "clip", "minmax")
-ROUNDINGS = (None, "ritm_cython")
+ClickEncoding = Literal["disk", "tanh", "euclidean", "gaussian"]
+SigmaUnit = Literal["std", "fwhm", "relative"]
+Normalization = Literal["clip", "minmax"]
+Rounding = Literal["ritm_cython"]
+
+ENCODINGS = ("disk", "euclidean", "tanh", "gaussian")  # what operators number
 BOTH = (1, 0)  # channels: positive, negative
 
 
-@dataclass(frozen=True)
-class Clicks:
+class Clicks(NamedTuple):
     points: Any  # (B, N, 2) float32, contiguous: x, y; NaN, or both negative = no click
     labels: Any  # (B, N) int64, contiguous
     channels: tuple[int, ...]  # the label that each channel shows
     batched: bool  # whether the caller gave a batch axis
 
 
-@dataclass(frozen=True)
-class Encoding:
+class Encoding(NamedTuple):
     code: int
     scales: tuple[float, ...]  # one map of each for every channel; csrc/guidance/click.h says of what
     clip: float = math.inf
     divisor: float = 1.0
     stretch: bool = False
+
+
+def arguments(c: Clicks, e: Encoding, size: tuple[int, int], missing: float = math.inf) -> tuple[Any, ...]:
+    """Of the operator ``click_map``."""
+    return c.points, c.labels, list(c.channels), list(size), e.code, list(e.scales), *e[2:], missing
 
 
 def check_clicks(points: Any, labels: Any, channels: Any = None, rounding: str | None = None) -> Clicks:
@@ -52,7 +56,7 @@ def check_clicks(points: Any, labels: Any, channels: Any = None, rounding: str |
         labels, channels = check_labels(points, labels), check_channels(BOTH if channels is None else channels)
     if is_tensor(points) and points.requires_grad:
         raise ValueError("points must not require a gradient, which the maps have not: call points.detach()")
-    if rounding not in ROUNDINGS:
+    if rounding is not None and rounding not in get_args(Rounding):
         raise ValueError(f"rounding must be None or 'ritm_cython', got {rounding!r}")
     points = single(points)
     if rounding:
@@ -146,6 +150,16 @@ def whole(x: Any) -> Any:
     return x.long().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.int64)
 
 
+def double(x: Any) -> Any:
+    """float64, contiguous."""
+    return x.double().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float64)
+
+
+def array(x: Any) -> Any:
+    """A tensor as NumPy has it."""
+    return x.detach().cpu().numpy() if is_tensor(x) else x
+
+
 def as_the_cython_path(points: Any) -> Any:
     """Half to even, as Python's round, and a slot is empty where the rounded row is negative, whatever the column."""
     if is_tensor(points):
@@ -166,14 +180,14 @@ def check_encoding(
     for name, value in given.items():
         if value is not None and encoding not in takes[name]:
             raise ValueError(f"{name} is an option of encoding {' and '.join(takes[name])}, not of {encoding!r}")
-    code = ENCODINGS[encoding]
+    code = ENCODINGS.index(encoding)
     if encoding == "disk":
         return Encoding(
             code, tuple(r * r for r in check_positive("radius", 5.0 if radius is None else radius, zero=True))
         )
     if encoding == "tanh":
         return Encoding(code, tuple(2 / r for r in check_positive("radius", 260.0 if radius is None else radius)))
-    if normalize not in NORMALIZATIONS:
+    if normalize is not None and normalize not in get_args(Normalization):
         raise ValueError(f"normalize must be None, 'clip' or 'minmax', got {normalize!r}")
     stretch = normalize == "minmax"
     if encoding == "gaussian":
@@ -191,8 +205,8 @@ def check_encoding(
 
 
 def gaussian_factors(sigma: Any, unit: str, size: tuple[int, int]) -> tuple[float, ...]:
-    if unit not in SIGMA_UNITS:
-        raise ValueError(f"sigma_unit must be one of {', '.join(SIGMA_UNITS)}, got {unit!r}")
+    if unit not in get_args(SigmaUnit):
+        raise ValueError(f"sigma_unit must be one of {', '.join(get_args(SigmaUnit))}, got {unit!r}")
     widths = check_positive("sigma", sigma)
     if unit == "fwhm":
         return tuple(4 * math.log(2) / w**2 for w in widths)

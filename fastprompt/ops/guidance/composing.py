@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -10,15 +10,24 @@ from fastprompt import _gpu
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._checks import check_devices
-from fastprompt.ops.guidance import boxes as box_maps
-from fastprompt.ops.guidance import call as _guidance
-from fastprompt.ops.guidance import click_maps as guidance
-from fastprompt.ops.guidance import strokes as strokes
-from fastprompt.ops.guidance.click_sets import axes, check_clicks, check_encoding, check_positive, check_size
+from fastprompt.ops.guidance import operators
+from fastprompt.ops.guidance.boxes import check_boxes
+from fastprompt.ops.guidance.call import check_finite
+from fastprompt.ops.guidance.click_sets import (
+    ClickEncoding,
+    arguments,
+    array,
+    axes,
+    check_clicks,
+    check_encoding,
+    check_positive,
+    check_size,
+)
+from fastprompt.ops.guidance.strokes import check_strokes, scribble_map
 
 __all__ = ["compose_guidance"]
 
-BOXES = ("map", "distance")
+BoxEncoding = Literal["map", "distance"]
 Fill = Callable[[Any], None]  # writes its channels into a view (B, C, H, W)
 
 
@@ -29,10 +38,10 @@ def compose_guidance(
     previous_mask: Any = None,  # ([B,] C, H, W)
     points: Any = None,  # ([B,] N, 2), or a list of B arrays
     labels: Any = None,  # ([B,] N)
-    encoding: str = "disk",
+    encoding: ClickEncoding = "disk",
     click_options: dict[str, Any] | None = None,
     boxes: Any = None,  # ([B,] N, 4)
-    box_encoding: str = "map",
+    box_encoding: BoxEncoding = "map",
     scribbles: Any = None,  # list of strokes (N_s, 2), or a list of such lists
     scribble_labels: Any = None,  # (S), or a list of such
     thickness: float = 1.0,
@@ -107,29 +116,29 @@ def clicked(points: Any, labels: Any, encoding: str, options: dict[str, Any], si
     own = dict.fromkeys(("radius", "sigma", "sigma_unit", "clip", "normalize")) | options
     c = check_clicks(points, labels, own.pop("channels", None), own.pop("rounding", None))
     e = check_encoding(encoding, size, **own)
+    given = arguments(c, e, size)
     return Part(
         "points",
         c.points,
         len(c.points) if c.batched else None,
         len(c.channels) * len(e.scales),
-        lambda out: _guidance.clicks(c, e, out),
-        lambda: guidance.mapped(c, e, size),
+        lambda out: operators.click_map.into(out, *given),
+        lambda: operators.click_map(*given),
     )
 
 
 def boxed(boxes: Any, encoding: str, size: tuple[int, int]) -> Part:
-    if encoding not in BOXES:
+    if encoding not in get_args(BoxEncoding):
         raise ValueError(f"box_encoding must be 'map' or 'distance', got {encoding!r}")
-    function = box_maps.box_map if encoding == "map" else box_maps.box_distance_map
-    corners, batched = box_maps.check_boxes(boxes)
-    options = (False, 0.0, -np.inf, np.inf) if encoding == "map" else (True, 128.0, 0.0, 255.0)
+    corners, batched = check_boxes(boxes)
+    options = (size, False, 0.0, -np.inf, np.inf) if encoding == "map" else (size, True, 128.0, 0.0, 255.0)
     return Part(
         "boxes",
         corners,
         len(corners) if batched else None,
         1,
-        lambda out: _guidance.boxes(corners, *options, out),
-        lambda: function(corners, size=size),
+        lambda out: operators.box_map.into(out, corners, *options),
+        lambda: operators.box_map(corners, *options),
     )
 
 
@@ -142,7 +151,7 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
     kinds = labels if batched and labels is not None else [labels] * len(images)
     if len(kinds) != len(images):
         raise ValueError(f"scribble_labels must have labels for each of {len(images)} images, got {len(kinds)}")
-    checked = [strokes.check_strokes(s, k, None) for s, k in zip(images, kinds, strict=True)]
+    checked = [check_strokes(s, k, None) for s, k in zip(images, kinds, strict=True)]
     radius = check_positive("thickness", thickness)[0] / 2
     if any(_gpu.is_cuda(points) for points, *_ in checked):
         raise ValueError(
@@ -152,12 +161,11 @@ def scribbled(scribbles: Any, labels: Any, thickness: float, size: tuple[int, in
 
     def fill(out: Any) -> None:
         for b, (points, first, kind, channels) in enumerate(checked):
-            host = _guidance.array(points)
-            strokes.check_finite("scribbles", host)
-            strokes.draw(host, first, kind, channels, radius, out[b])
+            check_finite("scribbles", array(points))
+            operators.scribble_map.into(out[b], points, first, kind, list(channels), size, radius)
 
     def new() -> Any:
-        maps = [strokes.scribble_map(s, k, size=size, thickness=thickness) for s, k in zip(images, kinds, strict=True)]
+        maps = [scribble_map(s, k, size=size, thickness=thickness) for s, k in zip(images, kinds, strict=True)]
         torch = sys.modules["torch"]
         return torch.stack([torch.as_tensor(m) for m in maps])
 

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
-from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, dtype_name
+from fastprompt.ops._arrays import as_array, contiguous, dtype_name
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.guidance import call as _guidance
+from fastprompt.ops.guidance import operators
 from fastprompt.ops.guidance.click_sets import Clicks, check_clicks, whole
 
 __all__ = ["proposal_vote_map", "superpixel_map"]
@@ -53,26 +50,8 @@ def superpixel_map(
     clip = check_number("clip", clip, 0.0, 1e30)
     clicks = check_clicks(points, labels, channels)
     regions = check_images("superpixels", superpixels, 2, clicks)
-    if is_tensor(regions):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out: Any = _torch_guidance.superpixels(whole(regions), clicks, clip)
-    else:
-        out = np.empty((len(regions), len(clicks.channels), *regions.shape[1:]), np.float32)
-        fill_superpixels(whole(regions), clicks, clip, out)
+    out = operators.superpixel_map(whole(regions), clicks.points, clicks.labels, list(clicks.channels), clip)
     return out if clicks.batched else out[0]
-
-
-def fill_superpixels(regions: Any, clicks: Clicks, clip: float, out: Any) -> None:
-    host = _guidance.array(regions)
-    if host.size == 0:
-        return
-    low, high = int(host.min()), int(host.max())
-    pixels = host.shape[1] * host.shape[2]
-    if low < 0 or high >= pixels:
-        bad = low if low < 0 else high
-        raise ValueError(f"superpixels must be between 0 and the number of pixels - 1 = {pixels - 1}, got {bad}")
-    _guidance.superpixels(regions, high + 1, clicks, clip, out)
 
 
 def proposal_vote_map(
@@ -109,13 +88,7 @@ def proposal_vote_map(
     member: Any = check_images("proposals", proposals, 3, clicks)
     if dtype_name(member) not in ("bool", "uint8"):
         member = member != 0
-    if is_tensor(member):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out: Any = _torch_guidance.proposals(member, clicks)
-    else:
-        out = np.empty((len(member), len(clicks.channels), *member.shape[2:]), np.float32)
-        _guidance.proposals(np.ascontiguousarray(member), clicks, out)
+    out = operators.proposal_vote_map(contiguous(member), clicks.points, clicks.labels, list(clicks.channels))
     return out if clicks.batched else out[0]
 
 

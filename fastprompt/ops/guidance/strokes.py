@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, dtype_name
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.geodesic.euclidean import euclidean_distance_transform
-from fastprompt.ops.guidance import call as _guidance
-from fastprompt.ops.guidance.click_sets import BOTH, axes, check_channels, check_positive, check_size, whole
+from fastprompt.ops.guidance import operators
+from fastprompt.ops.guidance.call import check_finite
+from fastprompt.ops.guidance.click_sets import BOTH, axes, check_channels, check_positive, check_size, double, whole
 
 __all__ = ["polygon_mask", "scribble_map"]
 
-RULES = ("even_odd", "non_zero")
-LARGEST = 1e9  # coordinate of a vertex
+Rule = Literal["even_odd", "non_zero"]
 RING = 2.0  # pixels that MIDeepSeg spreads a seed by
 
 
@@ -27,7 +27,7 @@ def scribble_map(
     size: tuple[int, int],
     thickness: float = 1.0,
     channels: Any = None,
-    compat: str | None = None,
+    compat: Literal["mideepseg"] | None = None,
 ) -> Any:
     """1 on the strokes of a pen, 0 elsewhere, in a channel for each label.
 
@@ -66,13 +66,7 @@ def scribble_map(
     if compat not in (None, "mideepseg"):
         raise ValueError(f"compat must be None or 'mideepseg', got {compat!r}")
     points, first, labels, channels = check_strokes(strokes, labels, channels)
-    if is_tensor(points):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out: Any = _torch_guidance.scribbles(points, first, labels, channels, size, radius)
-    else:
-        out = np.empty((len(channels), *size), np.float32)
-        draw(points, first, labels, channels, radius, out)
+    out = operators.scribble_map(points, first, labels, list(channels), size, radius)
     if compat is None:
         return out
     distance = euclidean_distance_transform(out)
@@ -80,20 +74,11 @@ def scribble_map(
     return ring.float() if is_tensor(ring) else ring.astype(np.float32)
 
 
-def draw(points: Any, first: Any, labels: Any, channels: tuple[int, ...], radius: float, out: Any) -> None:
-    """``labels`` (S) int64 to the number of the channel, -1 for none."""
-    labels = _guidance.array(labels)
-    channel = np.full(len(labels), -1, np.int64)
-    for c, label in enumerate(channels):
-        channel[labels == label] = c
-    _guidance.scribbles(points, np.asarray(first, np.int64), channel, radius, out)
-
-
 def polygon_mask(
     vertices: Any,  # ([B,] N, 2), or a list of rings (N_r, 2)
     *,
     size: tuple[int, int],
-    rule: str = "even_odd",
+    rule: Rule = "even_odd",
     boundary: bool = False,
 ) -> Any:
     """The pixels of a polygon.
@@ -125,20 +110,14 @@ def polygon_mask(
                [1, 0, 0, 0, 0]])
     """
     size = check_size(size)
-    if rule not in RULES:
+    if rule not in get_args(Rule):
         raise ValueError(f"rule must be 'even_odd' or 'non_zero', got {rule!r}")
     points, first = check_rings(vertices)
     if boundary:
         points = points.round() if is_tensor(points) else np.rint(points)
     batched, options = points.ndim == 3, (rule == "non_zero", bool(boundary))
     points = points if batched else points[None]
-    if is_tensor(points):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out = _torch_guidance.polygons(points, first, size, *options)
-    else:
-        out = np.empty((len(points), *size), bool)
-        _guidance.polygons(points, np.array(first, np.int64), *options, out)
+    out = operators.polygon_mask(points, first, size, *options)
     return out if batched else out[0]
 
 
@@ -171,7 +150,10 @@ def check_strokes(strokes: Any, labels: Any, channels: Any) -> tuple[Any, list[i
         raise TypeError(f"labels must hold integers, got dtype {labels.dtype}")
     if tuple(labels.shape) != (count,):
         raise ValueError(f"labels must have one label a stroke, shape {(count,)}, got {tuple(labels.shape)}")
-    return points, first, whole(labels), check_channels(BOTH if channels is None else channels)
+    labels = whole(labels)
+    if is_tensor(points) and not is_tensor(labels):
+        labels = sys.modules["torch"].from_numpy(labels)
+    return points, first, labels, check_channels(BOTH if channels is None else channels)
 
 
 def joined(name: str, parts: Sequence[Any]) -> tuple[Any, list[int]]:
@@ -197,15 +179,7 @@ def check_coordinates(name: str, points: Any) -> Any:
     if is_tensor(points):
         if points.requires_grad:
             raise ValueError(f"{name} must not require a gradient, which pixels have not: call detach()")
-        return points.double().contiguous()
-    points = np.ascontiguousarray(points, np.float64)
+        return double(points)
+    points = double(points)
     check_finite(name, points)
     return points
-
-
-def check_finite(name: str, points: Any) -> None:
-    """NumPy. Of tensors the operators ask, for a compiled graph cannot."""
-    if not (np.abs(points) <= LARGEST).all():
-        raise ValueError(
-            f"{name} must be finite and at most {LARGEST:g}, got {points[~(np.abs(points) <= LARGEST)][0]:g}"
-        )

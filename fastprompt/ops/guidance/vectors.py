@@ -9,7 +9,7 @@ import numpy as np
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, dtype_name
 from fastprompt.ops._checks import check_devices
-from fastprompt.ops.guidance import call as _guidance
+from fastprompt.ops.guidance import operators
 from fastprompt.ops.guidance.click_sets import check_clicks, check_labels, check_positive, check_size, single, whole
 
 __all__ = ["fourier_position_encoding", "prompt_unified_encoding"]
@@ -74,50 +74,8 @@ def prompt_unified_encoding(
         if tuple(extents.shape) != tuple(clicks.points.shape):
             raise ValueError(f"extents must have the shape of points, got {tuple(extents.shape)}")
     options = size, sigma, bool(heighten_peak), scale, bool(compat)
-    if is_tensor(clicks.points):
-        from fastprompt.ops.guidance import operators as _torch_guidance
-
-        out = _torch_guidance.vectors(clicks.points, clicks.labels, extents, *options)
-    else:
-        out = vectors(clicks.points, clicks.labels, extents, *options)
+    out = operators.prompt_unified_encoding(clicks.points, clicks.labels, extents, *options)
     return out if clicks.batched else out[0]
-
-
-def vector_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    return int(size[0] * scale), int(size[1] * scale)
-
-
-def vectors(
-    points: Any, labels: Any, extents: Any, size: Any, sigma: float, heighten: bool, scale: float, compat: bool
-) -> Any:
-    """(B, N, W + H + 3) of NumPy arrays."""
-    height, width = vector_size(size, scale)
-    lead, points = points.shape[:2], points.reshape(-1, 2)
-    labels = labels.reshape(-1)
-    empty = ~np.isfinite(points).all(1) | (points < 0).all(1) | ((labels != 0) & (labels != 1))
-    bit = np.where(empty, 2, 1 - labels)
-    centre = np.trunc(np.where(empty[:, None], 0, points) * np.float32(scale)).astype(np.float64)
-    radius = np.full(points.shape, int(3 * sigma), np.int64)
-    widths, peak = np.full(points.shape, sigma), np.full(len(points), heighten, np.float32)
-    if extents is not None:
-        extents = extents.reshape(-1, 2)
-        box = ~np.isnan(extents).any(1)
-        radius[box] = np.clip(extents[box], 0, 1e9) // 2 - 1
-        widths[box], peak[box] = radius[box] // 3, 0
-        nothing = box & (widths <= 0).any(1)
-        radius[nothing], widths[nothing] = -1, 1
-    if compat:
-        radius[corners_outside(centre, radius, (width, height))] = -1
-    radius[empty] = -1
-    out = np.empty((len(points), width + height + 3), np.float32)
-    _guidance.vectors(centre, radius, widths, bit, peak, (height, width), out)
-    return out.reshape(*lead, width + height + 3)
-
-
-def corners_outside(centre: Any, radius: Any, sizes: tuple[int, int]) -> Any:
-    """Both the upper left and the lower right one."""
-    low, high = centre - radius, centre + radius + 1
-    return ((low < 0) | (low > sizes)).any(1) & ((high < 0) | (high > sizes)).any(1)
 
 
 def fourier_position_encoding(
