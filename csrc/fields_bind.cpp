@@ -93,9 +93,9 @@ int64_t Array::item() const {
 }
 
 bool Array::contiguous() const {
+  if (std::find(shape, shape + axes, 0) != shape + axes) return true;  // NumPy gives such arrays other strides
   int64_t step = 1;
   for (int k = axes - 1; k >= 0; --k) {
-    if (shape[k] == 0) return true;
     if (shape[k] > 1 && stride[k] != step) return false;
     step *= shape[k];
   }
