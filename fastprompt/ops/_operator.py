@@ -41,6 +41,8 @@ class Operator:
         schema: of torch.
         out: of the arguments: shape and dtype of the result, or a list of such.
         call: ``call(*args, *results)``, the kernel for the CPU. None: the formula is all there is.
+        check: of the arguments, on the CPU, before anything is computed: raises where values are wrong that a GPU would
+            have to be waited for.
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
         reference: the formula in NumPy. None: there is none, and the kernel computes.
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
@@ -54,13 +56,14 @@ class Operator:
         *,
         out: Fn,
         call: Fn | None = None,
+        check: Fn | None = None,
         takes: Fn | None = None,
         reference: Fn | None = None,
         formula: Fn | None = None,
         gpu: Fn | None = None,
         gradient: Gradient | str | None = None,
     ) -> None:
-        self.schema, self.out, self.call, self.takes = schema, out, call, takes
+        self.schema, self.out, self.call, self.check, self.takes = schema, out, call, check, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
@@ -71,6 +74,8 @@ class Operator:
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):
             return (self.overload or self.torch)(*args)
+        if self.check is not None:
+            self.check(*args)
         takes = self.takes
         if current_backend() == "reference" or (takes is not None and not takes(*args)):
             if self.reference is not None:
@@ -102,7 +107,9 @@ class Operator:
         specs, like = self.out(*args), args[self.place]
         found = self.reference(*map(on_host, args))  # type: ignore[misc]
         finish = as_array if isinstance(like, np.ndarray) else functools.partial(as_tensor, like.device)
-        return finish(found, specs) if type(specs) is tuple else [finish(x, s) for x, s in zip(found, specs, strict=True)]
+        return (
+            finish(found, specs) if type(specs) is tuple else [finish(x, s) for x, s in zip(found, specs, strict=True)]
+        )
 
     # ------------------------------------------------------------ torch
 
@@ -114,6 +121,8 @@ class Operator:
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
+        if self.check is not None:
+            self.check(*args)
         if current_backend() == "reference" and self.reference is not None:
             return results(self.by_reference(args))
         if self.call is None or (self.takes is not None and not self.takes(*args)):
