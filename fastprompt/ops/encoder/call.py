@@ -29,13 +29,21 @@ def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> N
 
 
 def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> None:
-    names = "project_weight project_bias norm_weight norm_bias mlp1_weight mlp1_bias mlp2_weight mlp2_bias".split()
-    weights = dict(zip(names, map(contiguous, (*project, *norm, *mlp)), strict=True))
+    project_weight, project_bias = map(contiguous, project)
+    norm_weight, norm_bias = map(contiguous, norm)
+    mlp1_weight, mlp1_bias, mlp2_weight, mlp2_bias = map(contiguous, mlp)
     _C.residual_mlp(
         x=by_token(contiguous(x)),
         attended=by_token(contiguous(attended)),
-        **weights,
+        project_weight=project_weight,
+        project_bias=project_bias,
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
         eps=eps,
+        mlp1_weight=mlp1_weight,
+        mlp1_bias=mlp1_bias,
+        mlp2_weight=mlp2_weight,
+        mlp2_bias=mlp2_bias,
         out=by_token(out),
         precision=matmul_precision(),
         threads=get_num_threads(),
