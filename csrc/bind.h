@@ -101,7 +101,7 @@ class Fields {
   Array strided(const char* name, const Axes& shape, bool last_contiguous = false) {
     const Array x = read(name);
     match(name, x, shape);
-    if (last_contiguous && x.axes && x.shape[x.axes - 1] > 1 && x.stride[x.axes - 1] != 1)
+    if (last_contiguous && x.axes && x.shape[x.axes - 1] > 1 && x.stride[x.axes - 1] != 1 && x.count())
       fail(name, "must be contiguous in its last axis");
     return x;
   }

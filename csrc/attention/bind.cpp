@@ -6,42 +6,64 @@ using namespace fastprompt;
 
 namespace {
 
-// Each tuple holds the fields of a struct of prompt.h in their order; an address of 0 is absent.
-ImageToPrompt image_to_prompt(const py::tuple& f) {
-  if (f.empty()) return {};
-  ImageToPrompt a{};
-  a.form = static_cast<Form>(f[0].cast<int>());
-  a.key = floats(f[1]), a.key_bias = floats(f[2]), a.value = floats(f[3]);
-  a.query_weight = floats(f[4]), a.out_weight = floats(f[5]), a.out_bias = floats(f[6]);
-  a.residual = f[7].cast<bool>();
-  a.norm_weight = floats(f[8]), a.norm_bias = floats(f[9]), a.eps = f[10].cast<float>();
+// What either pass reads besides the rows of the prompt's side, which it returns through `data`: of `channels` numbers
+// if absorbed, or of the width of a head if `weight`, the first of the two matrices, is given.
+PromptPass prompt_fields(Fields& f, const char* rows, const char* weight, const float*& data) {
+  PromptPass a{};
+  a.image = f.array("image", "images channels height width");
+  a.position = f.optional("position", "1 channels height width");
+  f.sizes({{"images", &a.images}, {"channels", &a.channels}});
+  a.pixels = f.size("height") * f.size("width");
+  const bool projected = f.given(weight);
+  if (!projected) f.name("row", a.channels);
+  data = f.array(rows, "prompts heads tokens row");
+  f.sizes({{"prompts", &a.prompts}, {"heads", &a.heads}, {"tokens", &a.tokens}});
+  a.width = projected ? f.size("row") : kPromptUnit;  // absorbed rows have none
+  f.need(a.channels > 0 && a.channels % kPromptUnit == 0, "image", "must have channels in a multiple of 16");
+  f.need(a.width > 0 && a.width % kPromptUnit == 0, rows, "must have a width that is a multiple of 16");
+  f.need(a.heads > 0 && a.tokens > 0, rows, "must have heads and tokens");
+  const bool shared = a.prompts == 0 || (a.images > 0 && a.prompts % a.images == 0);
+  f.need(shared, rows, "must be of as many prompts for every image");
+  a.lengths = f.optional<int64_t>("lengths", "prompts");
+  for (int64_t n = 0; a.lengths && n < a.prompts; ++n)
+    f.need(a.lengths[n] > 0 && a.lengths[n] <= a.tokens, "lengths", "must be between 1 and the number of tokens");
+  a.threads = f.threads();
   return a;
 }
 
-PromptToImage prompt_to_image(const py::tuple& f) {
-  if (f.empty()) return {};
-  PromptToImage a{};
-  a.form = static_cast<Form>(f[0].cast<int>());
-  a.query = floats(f[1]), a.key_weight = floats(f[2]), a.value_weight = floats(f[3]), a.bias = floats(f[4]);
-  a.out = const_cast<float*>(floats(f[5]));
-  return a;
+// The matrices of a projected pass; null if absorbed.
+Form matrices(Fields& f, const PromptPass& a, const char* in, const char* out, const float*& first,
+              const float*& second) {
+  const int64_t inner = a.heads * a.width;
+  first = f.optional(in, {inner, a.channels}), second = f.optional(out, {a.channels, inner});
+  if (!first != !second) f.fail(out, std::string("must be given with ") + in + ", and only with it");
+  return first ? Form::projected : Form::absorbed;
 }
 
 }  // namespace
 
 FASTPROMPT_BIND(attention) {
-  m.def("prompt_pass",
-        [](const py::tuple& sizes, std::uintptr_t image, std::uintptr_t position, std::uintptr_t lengths,
-           const py::tuple& to_prompt, const py::tuple& to_image, std::uintptr_t image_out, int threads) {
-          PromptPass a{};
-          int64_t* fields[] = {&a.images, &a.prompts, &a.channels, &a.pixels, &a.tokens, &a.heads, &a.width};
-          for (int k = 0; k < 7; ++k) *fields[k] = sizes[k].cast<int64_t>();
-          a.image = reinterpret_cast<const float*>(image), a.position = reinterpret_cast<const float*>(position);
-          a.lengths = reinterpret_cast<const int64_t*>(lengths);
-          a.to_prompt = image_to_prompt(to_prompt), a.to_image = prompt_to_image(to_image);
-          a.image_out = reinterpret_cast<float*>(image_out);
-          a.threads = threads;
-          py::gil_scoped_release nogil;
-          prompt_pass(a);
-        });
+  m.attr("prompt_unit") = kPromptUnit;
+  define(m, "prompt_to_image", [](Fields& f) {
+    PromptToImage to{};
+    PromptPass a = prompt_fields(f, "query", "key_weight", to.query);
+    to.form = matrices(f, a, "key_weight", "value_weight", to.key_weight, to.value_weight);
+    f.need(a.pixels > 0, "image", "must have pixels");
+    to.bias = f.optional("bias", "prompts tokens height width");
+    to.out = f.result("out", "prompts heads tokens row");
+    a.to_image = to;
+    f.run(prompt_pass, a);
+  });
+  define(m, "image_to_prompt", [](Fields& f) {
+    ImageToPrompt to{};
+    PromptPass a = prompt_fields(f, "key", "query_weight", to.key);
+    to.key_bias = f.array("bias", "prompts heads tokens"), to.value = f.array("value", "prompts heads tokens row");
+    to.form = matrices(f, a, "query_weight", "out_weight", to.query_weight, to.out_weight);
+    to.out_bias = f.array("out_bias", "channels");
+    to.norm_weight = f.optional("norm_weight", "channels"), to.norm_bias = f.optional("norm_bias", "channels");
+    f.need(!to.norm_weight == !to.norm_bias, "norm_bias", "must be given with norm_weight, and only with it");
+    to.residual = f.flag("residual"), to.eps = f.number<float>("eps");
+    a.to_prompt = to, a.image_out = f.result("out", "prompts channels height width");
+    f.run(prompt_pass, a);
+  });
 }

@@ -6,6 +6,8 @@
 
 namespace fastprompt {
 
+constexpr int64_t kPromptUnit = 16;  // of which channels and widths of heads are multiples
+
 // absorbed: the prompt side carries the image side's projections, one row of `channels` numbers for each head and token
 // (row h T + t), and the image tokens are used as they are. projected: the prompt side has the head's own `width`, and
 // the image tokens are projected, a tile at a time. What is cheaper depends on T H against the inner width H d.

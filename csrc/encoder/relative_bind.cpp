@@ -1,56 +1,83 @@
-#include "encoder/relative.h"
+#include <algorithm>
+
 #include "bind.h"
+#include "encoder/layer.h"
+#include "encoder/relative.h"
 
 using namespace fastprompt;
 
 namespace {
 
-TokenRows rows(const py::tuple& f) {
-  return {floats(f[0]), f[1].cast<int64_t>(), f[2].cast<int64_t>(), f[3].cast<int64_t>()};
+constexpr int64_t kMostSteps = 32767;  // rows or columns of a grid: places and their distances are 32-bit numbers
+
+TokenRows rows(Fields& f, const char* name) {
+  const Array x = f.strided(name, "images tokens heads width", true);
+  f.need(x.kind == Kind::f32, name, "must hold float32");
+  return {reinterpret_cast<const float*>(x.data), x.stride[0], x.stride[1], x.stride[2]};
 }
 
-// Fields in the order of RelativeAttention; an address of 0 is absent.
-RelativeAttention relative(const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v,
-                           const py::tuple& rel, const py::tuple& coordinates, const py::tuple& padding, float scale) {
+// Tables are of the window, or of the grid; a list of places lies inside the grid.
+void grid_fields(Fields& f, RelativeAttention& a) {
+  int64_t size[2], window[2] = {0, 0};
+  f.numbers("size", size);
+  if (f.given("window")) f.numbers("window", window);
+  for (const int64_t n : size) f.need(n > 0 && n <= kMostSteps, "size", "must be between 1 and 32767");
+  const bool windows = window[0] != 0 || window[1] != 0;
+  for (const int64_t n : window)
+    f.need(!windows || (n > 0 && n <= kMostSteps), "window", "must be between 1 and 32767, or (0, 0)");
+  a.height = size[0], a.columns = size[1], a.window_height = window[0], a.window_columns = window[1];
+  a.rel_h = f.array("rel_h", {2 * (windows ? window[0] : size[0]) - 1, a.width});
+  a.rel_w = f.array("rel_w", {2 * (windows ? window[1] : size[1]) - 1, a.width});
+  a.coordinates = f.optional<int32_t>("coordinates", "lists tokens 2");
+  if (!a.coordinates) return f.need(a.tokens == a.height * a.columns, "query", "must hold the tokens of the grid");
+  const int64_t lists = f.size("lists");
+  f.need(!windows, "window", "must be (0, 0) where there are coordinates");
+  f.need(lists == 1 || lists == a.images, "coordinates", "must be of all images or of each");
+  a.coordinate_step = lists == 1 ? 0 : 2 * a.tokens;
+  for (int64_t n = 0; n < lists * a.tokens; ++n) {
+    const int32_t y = a.coordinates[2 * n], x = a.coordinates[2 * n + 1];
+    f.need(y >= 0 && y < a.height && x >= 0 && x < a.columns, "coordinates", "must be (row, column) inside the grid");
+  }
+}
+
+RelativeAttention relative(Fields& f) {
   RelativeAttention a{};
-  int64_t* fields[] = {&a.images, &a.tokens,  &a.heads,         &a.width,
-                       &a.height, &a.columns, &a.window_height, &a.window_columns};
-  for (int n = 0; n < 8; ++n) *fields[n] = sizes[n].cast<int64_t>();
-  a.query = rows(q), a.key = rows(k), a.value = rows(v);
-  a.rel_h = floats(rel[0]), a.rel_w = floats(rel[1]);
-  a.coordinates = reinterpret_cast<const int32_t*>(coordinates[0].cast<std::uintptr_t>());
-  a.coordinate_step = coordinates[1].cast<int64_t>();
-  a.pad_key = floats(padding[0]), a.pad_value = floats(padding[1]);
-  a.scale = scale;
+  a.query = rows(f, "query"), a.key = rows(f, "key"), a.value = rows(f, "value");
+  f.sizes({{"images", &a.images}, {"tokens", &a.tokens}, {"heads", &a.heads}, {"width", &a.width}});
+  f.need(a.width > 0 && a.width % kChannelUnit == 0, "query", "must have a width that is a multiple of 16");
+  grid_fields(f, a);
+  a.scale = f.number<float>("scale"), a.threads = f.threads();
   return a;
 }
 
 }  // namespace
 
 FASTPROMPT_BIND(relative_attention) {
-  m.def("relative_attention",
-        [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v, const py::tuple& rel,
-           const py::tuple& coordinates, const py::tuple& padding, float scale, std::uintptr_t out,
-           std::uintptr_t log_weight, int precision, int threads) {
-          RelativeAttention a = relative(sizes, q, k, v, rel, coordinates, padding, scale);
-          a.out = reinterpret_cast<float*>(out), a.log_weight = reinterpret_cast<float*>(log_weight);
-          a.precision = static_cast<Precision>(precision), a.threads = threads;
-          py::gil_scoped_release nogil;
-          relative_attention(a);
-        });
-  m.def("relative_gradient",
-        [](const py::tuple& sizes, const py::tuple& q, const py::tuple& k, const py::tuple& v, const py::tuple& rel,
-           const py::tuple& coordinates, const py::tuple& padding, float scale, std::uintptr_t out,
-           std::uintptr_t log_weight, std::uintptr_t out_grad, const py::tuple& grads, int threads) {
-          RelativeGradient g{};
-          g.forward = relative(sizes, q, k, v, rel, coordinates, padding, scale);
-          g.forward.out = reinterpret_cast<float*>(out);
-          g.forward.log_weight = reinterpret_cast<float*>(log_weight);
-          g.forward.threads = threads;
-          g.out_grad = reinterpret_cast<const float*>(out_grad);
-          float** fields[] = {&g.query_grad, &g.key_grad, &g.value_grad, &g.rel_h_grad, &g.rel_w_grad};
-          for (int n = 0; n < 5; ++n) *fields[n] = const_cast<float*>(floats(grads[n]));
-          py::gil_scoped_release nogil;
-          relative_gradient(g);
-        });
+  define(m, "relative_attention", [](Fields& f) {
+    RelativeAttention a = relative(f);
+    a.pad_key = f.optional("pad_key", "heads width"), a.pad_value = f.optional("pad_value", "heads width");
+    const bool whole = a.window_height == 0 || (a.height % a.window_height == 0 && a.columns % a.window_columns == 0);
+    f.need(whole || (a.pad_key && a.pad_value), "pad_key",
+           "and pad_value must be given: windows do not divide the grid");
+    a.out = f.result("out", "images tokens heads width");
+    a.log_weight = f.result("log_weight", "images heads tokens"), a.precision = f.precision();
+    f.run(relative_attention, a);
+  });
+  define(m, "relative_attention_backward", [](Fields& f) {
+    RelativeGradient g{};
+    g.forward = relative(f);
+    const RelativeAttention& a = g.forward;
+    f.need(a.window_height == 0, "window", "must be (0, 0): windows have no gradient");
+    g.forward.out = const_cast<float*>(f.array("out", "images tokens heads width"));
+    g.forward.log_weight = const_cast<float*>(f.array("log_weight", "images heads tokens"));
+    g.out_grad = f.array("grad", "images tokens heads width");
+    g.query_grad = f.result("query_grad", "images tokens heads width");
+    g.key_grad = f.result("key_grad", "images tokens heads width");
+    g.value_grad = f.result("value_grad", "images tokens heads width");
+    const int64_t h = 2 * a.height - 1, w = 2 * a.columns - 1;
+    g.rel_h_grad = f.result("rel_h_grad", {h, a.width}), g.rel_w_grad = f.result("rel_w_grad", {w, a.width});
+    if (a.images * a.tokens * a.heads == 0)  // nothing runs, but the tables have a gradient all the same
+      std::fill_n(g.rel_h_grad, h * a.width, 0.f), std::fill_n(g.rel_w_grad, w * a.width, 0.f);
+    f.run(relative_gradient, g);
+  });
 }

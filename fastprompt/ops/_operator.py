@@ -43,6 +43,8 @@ class Operator:
         out: of the arguments: shape and dtype of the result, or a list of such.
         call: ``call(*args, *results)``: the kernel for the CPU and its fields by name; or None, and it has filled the
             results itself. Without ``call`` the formula is all there is.
+        check: of the arguments, on the CPU, before anything is computed: raises where values are wrong that a GPU would
+            have to be waited for.
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
         reference: the formula in NumPy. None: there is none, and the kernel computes.
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
@@ -58,6 +60,7 @@ class Operator:
         *,
         out: Fn,
         call: Fn | None = None,
+        check: Fn | None = None,
         takes: Fn | None = None,
         reference: Fn | None = None,
         formula: Fn | None = None,
@@ -65,7 +68,7 @@ class Operator:
         gradient: Gradient | str | None = None,
         arrays_only: bool = False,
     ) -> None:
-        self.schema, self.out, self.call, self.takes = schema, out, call, takes
+        self.schema, self.out, self.call, self.check, self.takes = schema, out, call, check, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
@@ -78,6 +81,8 @@ class Operator:
         if not isinstance(args[self.place], np.ndarray):
             make_ready(self.name)
             return self.overload(*args)
+        if self.check is not None:
+            self.check(*args)
         takes = self.takes
         if self.reference is not None and (
             current_backend() == "reference" or (takes is not None and not takes(*args))
@@ -124,6 +129,8 @@ class Operator:
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
+        if self.check is not None:
+            self.check(*args)
         if current_backend() == "reference" and self.reference is not None:
             return results(self.by_reference(args))
         if self.call is None or (self.takes is not None and not self.takes(*args)):

@@ -1,23 +1,41 @@
-"""Layers of image encoders, as they read."""
+"""Layers of image encoders in plain NumPy, as the formulas read."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from fastprompt.reference.attention import softmax
+from fastprompt.reference.attention import layer_norm, linear, softmax
+
+erf = np.vectorize(math.erf, otypes=[float])
 
 
-def relative_position(
+def normalised_linear(x: Any, norm: Any, eps: float, layer: Any) -> Any:
+    """W LN(x) + b, or W x + b if ``norm`` is empty."""
+    return linear(layer_norm(x, norm[0], norm[1], eps) if norm else x, *layer)
+
+
+def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any) -> Any:
+    """y + W2 gelu(W1 LN(y) + b1) + b2 with y = x + Wo a + bo."""
+    y = x + linear(attended, *project)
+    inner = linear(layer_norm(y, norm[0], norm[1], eps), *mlp[:2])
+    return y + linear(0.5 * inner * (1 + erf(inner / math.sqrt(2))), *mlp[2:])
+
+
+# ---------------------------------------------------------------- relative position
+
+
+def relative_attention(
     q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, pad_key: Any, pad_value: Any,
     size: Any, window: Any, scale: float,
-) -> Any:  # fmt: skip
-    """(B, N, heads, width); q, k, v alike."""
+) -> tuple[Any, Any]:  # fmt: skip
+    """(B, N, heads, width), as q, k, v; and the log of the sums of the weights, (B, heads, N)."""
     if not window[0]:
-        return on_a_grid(q, k, v, rel_h, rel_w, grid(size) if coordinates is None else coordinates, size, scale)
+        return on_a_grid(q, k, v, rel_h, rel_w, places(coordinates, size), size, scale)
     filled = zip((q, k, v), (None, pad_key, pad_value), strict=True)
     q, k, v = (partition(x, size, window, padding) for x, padding in filled)
-    out = on_a_grid(q, k, v, rel_h, rel_w, grid(window), window, scale)
-    return unite(out, size, window)
+    out, log_weight = on_a_grid(q, k, v, rel_h, rel_w, grid(window), window, scale)
+    return unite(out, size, window), unite(log_weight.swapaxes(1, 2), size, window).swapaxes(1, 2)
 
 
 def grid(size: Any) -> Any:
@@ -25,14 +43,54 @@ def grid(size: Any) -> Any:
     return np.moveaxis(np.indices(size), 0, -1).reshape(1, -1, 2)
 
 
-def on_a_grid(q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, size: Any, scale: float) -> Any:
-    y, x = np.moveaxis(coordinates, -1, 0)
-    far_h = rel_h[y[:, :, None] - y[:, None] + size[0] - 1]  # (B or 1, queries, keys, width)
-    far_w = rel_w[x[:, :, None] - x[:, None] + size[1] - 1]
+def places(coordinates: Any, size: Any) -> Any:
+    """Those outside count as the nearest ones inside."""
+    return grid(size) if coordinates is None else np.clip(coordinates, 0, np.array(size) - 1)
+
+
+def rows_of_tables(coordinates: Any, size: Any) -> list[Any]:
+    """(B or 1, queries, keys) for the rows and for the columns."""
+    return [at[:, :, None] - at[:, None] + n - 1 for at, n in zip(np.moveaxis(coordinates, -1, 0), size, strict=True)]
+
+
+def far_of(rel: Any, rows: Any, batch: int) -> Any:
+    """(B, queries, keys, width)."""
+    return np.broadcast_to(rel[rows], (batch, *rows.shape[1:], rel.shape[1]))
+
+
+def logits_of(q: Any, k: Any, tables: Any, rows: Any, scale: float) -> Any:
     logits = scale * np.einsum("bqhd,bkhd->bhqk", q, k)
-    for far in (far_h, far_w):
-        logits = logits + np.einsum("bqhd,bqkd->bhqk", q, np.broadcast_to(far, (len(q), *far.shape[1:])))
-    return np.einsum("bhqk,bkhd->bqhd", softmax(logits, -1), v)
+    for rel, at in zip(tables, rows, strict=True):
+        logits = logits + np.einsum("bqhd,bqkd->bhqk", q, far_of(rel, at, len(q)))
+    return logits
+
+
+def on_a_grid(
+    q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, size: Any, scale: float
+) -> tuple[Any, Any]:
+    logits = logits_of(q, k, (rel_h, rel_w), rows_of_tables(coordinates, size), scale)
+    peak = logits.max(-1, keepdims=True, initial=-np.inf)
+    log_weight = (peak + np.log(np.exp(logits - peak).sum(-1, keepdims=True)))[..., 0]
+    return np.einsum("bhqk,bkhd->bqhd", softmax(logits, -1), v), log_weight
+
+
+def relative_attention_backward(
+    grad: Any, q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, out: Any, log_weight: Any, size: Any,
+    scale: float,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Of q, k, v and of the tables, for a gradient of ``out``; no windows."""
+    rows = rows_of_tables(places(coordinates, size), size)
+    weight = np.exp(logits_of(q, k, (rel_h, rel_w), rows, scale) - log_weight[..., None])
+    mean = np.einsum("bqhd,bqhd->bhq", grad, out)[..., None]
+    slope = weight * (np.einsum("bqhd,bkhd->bhqk", grad, v) - mean)  # of the logits
+    q_grad, table_grads = scale * np.einsum("bhqk,bkhd->bqhd", slope, k), []
+    for rel, at in zip((rel_h, rel_w), rows, strict=True):
+        q_grad = q_grad + np.einsum("bhqk,bqkd->bqhd", slope, far_of(rel, at, len(q)))
+        table_grads.append(np.zeros_like(rel))
+        each = np.einsum("bhqk,bqhd->bqkd", slope, q)
+        np.add.at(table_grads[-1], np.broadcast_to(at, each.shape[:3]), each)
+    k_grad = scale * np.einsum("bhqk,bqhd->bkhd", slope, q)
+    return q_grad, k_grad, np.einsum("bhqk,bqhd->bkhd", weight, grad), *table_grads
 
 
 def partition(x: Any, size: Any, window: Any, padding: Any) -> Any:

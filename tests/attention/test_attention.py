@@ -54,7 +54,7 @@ def exact(name, arrays, w, heads, **options):
     prompt, image = double.pop("prompt"), double.pop("image")
     options = {"lengths": None, "prompt_position": None, "image_position": None} | double | options
     pair = (prompt, image) if name == "prompt_to_image" else (image, prompt)
-    return getattr(reference, name)(*pair, weights, heads=heads, scale=scale, **options)
+    return getattr(reference, f"{name}_call")(*pair, weights, heads=heads, scale=scale, **options)
 
 
 @pytest.mark.parametrize("form", FORMS)

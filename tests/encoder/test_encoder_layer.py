@@ -142,5 +142,5 @@ def test_odd_sizes_are_refused():
 
 def test_opcheck():
     x, attended, project, weights, mlp = arguments("less")
-    torch.library.opcheck(normalised_linear, (x, weights, EPS, linear(32, x.shape[-1])))
-    torch.library.opcheck(residual_mlp, (x, attended, project, weights, EPS, mlp))
+    torch.library.opcheck(normalised_linear.torch, (x, weights, EPS, linear(32, x.shape[-1])))
+    torch.library.opcheck(residual_mlp.torch, (x, attended, project, weights, EPS, mlp))

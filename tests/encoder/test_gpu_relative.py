@@ -13,8 +13,7 @@ from fastprompt.kernels import encoder_relative_backward as backward  # noqa: E4
 from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx  # noqa: E402
 
-from fastprompt.ops._library import GPU  # noqa: E402
-from fastprompt.ops.encoder import relative_operator as torch_side  # noqa: E402
+from fastprompt.ops.encoder import formulas, operators  # noqa: E402
 from fastprompt.reference import encoder as reference  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,7 +82,7 @@ def check(case, dtype, arch, precision, device="cpu"):
     given = [None if x is None else x.to(device) for x in arrays]
     out, log_weight = kernels.attention(*given, *place, scale, arch, precision)
     exact = [plain(x) for x in arrays]
-    close(out, reference.relative_position(*exact, *place, scale), dtype)
+    close(out, reference.relative_attention(*exact, *place, scale)[0], dtype)
     close(log_weight, logarithms(exact, *place, scale), "fp32")
 
 
@@ -97,10 +96,7 @@ def check_gradient(case, dtype, arch, precision, device="cpu"):
     """Against autograd of the formula in float64, of what the forward kernel made."""
     arrays, (size, _), scale = problem(case, dtype)
     leaves = [x.double().requires_grad_() for x in arrays[:5]]
-    wanted = torch_side.formula(*leaves, torch_side.places(arrays[5], size), size, scale)
-    log_weight = torch_side.logits(*leaves[:2], *leaves[3:], torch_side.places(arrays[5], size), size, scale).logsumexp(
-        -1
-    )
+    wanted, log_weight = formulas.on_a_grid(*leaves, formulas.places(arrays[5], size), size, scale)
     grad = normal(np.random.default_rng(1), *wanted.shape).to(DTYPES[dtype])
     expected = torch.autograd.grad(wanted, leaves, grad.double())
     given = [None if x is None else x.to(device) for x in (grad, *arrays[:6])]
@@ -198,10 +194,10 @@ def test_dispatch(on_ptx, case):
     on_ptx(80)
     (q, k, v, rel_h, rel_w, places, *padding), place, scale = problem(case, "bf16")
     exact = [plain(x) for x in (q, k, v, rel_h, rel_w, places, *padding)]
-    wanted = reference.relative_position(*exact, *place, scale)
+    wanted = reference.relative_attention(*exact, *place, scale)[0]
     if places is not None:
         places = places.long()
-    operator, sizes = GPU["relative_attention"], [list(n) for n in place]
+    operator, sizes = operators.relative_attention.on_gpu, [list(n) for n in place]
     turned = v.transpose(1, 3).contiguous().transpose(1, 3)
     for value in (v, turned):
         out, _ = operator(q, k, value, rel_h.float(), rel_w, places, *padding, *sizes, scale)
@@ -222,7 +218,9 @@ def test_places_outside_the_grid_count_as_the_nearest(on_ptx):
     near = far.maximum(torch.tensor(0)).minimum(torch.tensor([n - 1 for n in place[0]]))
     for backend in ("auto", "reference"):
         with fp.backend(backend):
-            got, want = (GPU["relative_attention"](*arrays, x, None, None, *sizes, scale)[0] for x in (far, near))
+            got, want = (
+                operators.relative_attention.on_gpu(*arrays, x, None, None, *sizes, scale)[0] for x in (far, near)
+            )
             assert torch.equal(got, want)
 
 
@@ -231,12 +229,12 @@ def test_dispatch_of_the_gradient(on_ptx, case):
     on_ptx(80)
     arrays, (size, window), scale = problem(case, "bf16")
     arrays, sizes = arrays[:6], (list(size), list(window))
-    out, log_weight = GPU["relative_attention"](*arrays, None, None, *sizes, scale)
+    out, log_weight = operators.relative_attention.on_gpu(*arrays, None, None, *sizes, scale)
     call = (*arrays, out, log_weight, sizes[0], scale)
     grad = normal(np.random.default_rng(1), *out.shape).bfloat16().transpose(1, 2).contiguous().transpose(1, 2)
-    found = GPU["relative_attention_backward"](grad, *call)
+    found = operators.relative_attention_backward.on_gpu(grad, *call)
     with fp.backend("reference"):
-        wanted = GPU["relative_attention_backward"](grad, *call)
+        wanted = operators.relative_attention_backward.on_gpu(grad, *call)
     largest = max(float(x.abs().max()) for x in wanted)
     for got, want in zip(found, wanted, strict=True):
         close(got, plain(want), "bf16", largest)
@@ -249,6 +247,6 @@ def test_dispatch_of_the_gradient(on_ptx, case):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_on_a_gpu(case, dtype):
     x = torch.empty(0, device="cuda")
-    check(case, dtype, *torch_side.target(x), device="cuda")
+    check(case, dtype, *formulas.target(x), device="cuda")
     if CASES[case][4] is None:
-        check_gradient(case, dtype, *torch_side.target(x), device="cuda")
+        check_gradient(case, dtype, *formulas.target(x), device="cuda")

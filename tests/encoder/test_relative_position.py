@@ -41,7 +41,7 @@ def exact(q, k, v, rel_h, rel_w, size, scale=None, coordinates=None, window=None
     places = None if coordinates is None else np.reshape(coordinates, (-1, *np.shape(coordinates)[-2:]))
     pad = (None, None) if padding is None else [x.astype(np.float64) for x in padding]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    out = reference.relative_position(*arrays, places, *pad, size, window or (0, 0), scale)
+    out = reference.relative_attention(*arrays, places, *pad, size, window or (0, 0), scale)[0]
     return out.reshape(*q.shape[:2], -1)
 
 

@@ -8,7 +8,7 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-from fastprompt.ops.encoder import relative_operator as torch_side  # noqa: E402
+from fastprompt.ops.encoder import formulas  # noqa: E402
 
 GRIDS = {
     "window": (2, (14, 14), 2, 64),
@@ -29,15 +29,15 @@ def make(grid, tokens=None, cell=None):
 
 def formula(arrays, size, coordinates=None):
     """In the dtype of the arrays, heads side by side."""
-    places = torch_side.places(None if coordinates is None else coordinates.view(-1, *coordinates.shape[-2:]), size)
-    return torch_side.formula(*arrays, places, size, arrays[0].shape[-1] ** -0.5).flatten(2)
+    places = formulas.places(None if coordinates is None else coordinates.view(-1, *coordinates.shape[-2:]), size)
+    return formulas.on_a_grid(*arrays, places, size, arrays[0].shape[-1] ** -0.5)[0].flatten(2)
 
 
 def test_the_formula_is_the_reference():
     from fastprompt.reference import encoder as reference
 
     arrays = [x.double() for x in make(GRIDS["ragged"])]
-    wanted = reference.relative_position(*(x.numpy() for x in arrays), None, None, None, (5, 7), (0, 0), 32**-0.5)
+    wanted = reference.relative_attention(*(x.numpy() for x in arrays), None, None, None, (5, 7), (0, 0), 32**-0.5)[0]
     np.testing.assert_allclose(formula(arrays, (5, 7)).unflatten(2, (3, 32)), wanted, rtol=1e-9, atol=1e-12)
 
 

@@ -12,7 +12,7 @@ from fastprompt.export._functions import attach
 from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN
 from fastprompt.ops.attention import operators as attention
 from fastprompt.ops.decoder import operators as decoder
-from fastprompt.ops.encoder import relative_operator as relative
+from fastprompt.ops.encoder import operators as encoder
 from fastprompt.ops.geodesic import euclidean_operator as euclidean
 from fastprompt.ops.geodesic import operators as geodesic
 from fastprompt.ops.guidance import operators as guidance
@@ -140,7 +140,7 @@ def relative_position(window):
     pads = (draw(heads, width, seed=7), draw(heads, width, seed=8)) if window else (None, None)
     inputs = (q, k, v, *tables, *(pads if window else (none(1, 1),) * 2))
     given = (q, k, v, *tables, None, *pads, size, [window, window], 0.25)
-    found = case(relative._attention, inputs, {"size": size, "window": cell, "scale": 0.25}, given)
+    found = case(encoder.relative_attention, inputs, {"size": size, "window": cell, "scale": 0.25}, given)
     return found._replace(want=found.want[:1])
 
 

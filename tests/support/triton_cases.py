@@ -6,8 +6,7 @@ import os
 import numpy as np
 import torch
 
-from fastprompt.ops._operator import OPERATORS
-from fastprompt.ops.attention import operators as _torch_attention
+from fastprompt.ops.attention import formulas, operators
 
 DEVICE = os.environ.get("FASTPROMPT_TEST_DEVICE", "cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,9 +53,9 @@ def compare(name, dtype, *arguments):
     """The kernel against the formula, which the tests of the CPU hold against fastprompt.reference."""
     exact = [x.double().cpu() if torch.is_tensor(x) and x.is_floating_point() else x for x in arguments]
     exact = [x.cpu() if torch.is_tensor(x) else x for x in exact]
-    got = OPERATORS[name].on_gpu(*arguments)
+    got = getattr(operators, name).on_gpu(*arguments)
     assert got.dtype == torch.float32, "as the operator says"
-    close(got, getattr(_torch_attention, f"{name}_formula")(*exact), dtype)
+    close(got, getattr(formulas, name)(*exact), dtype)
 
 
 def check_prompt_to_image(dtype, prompts, images, size, count, *rest):

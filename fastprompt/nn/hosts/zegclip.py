@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.signature import another_class
-from fastprompt.ops.attention.arguments import AttentionWeights
 from fastprompt.ops.attention.prompts import prompt_to_image_attention
+from fastprompt.ops.attention.weights import AttentionWeights
 
 host: Any = importlib.import_module("models.decode_heads.decode_seg")  # the repository's own package is called models
 

@@ -1,145 +1,48 @@
-"""The attention kernels in torch: registration, shapes, gradient."""
+"""The operators of attention: shapes, kernels and formulas."""
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from fastprompt._later import Later
+from fastprompt.ops._operator import Operator
+from fastprompt.ops.attention import call
+from fastprompt.ops.attention.call import LANES
 
-from fastprompt.ops._library import define_with_formula
-from fastprompt.ops.attention import arguments as _prompt_call
+formulas, reference = Later("fastprompt.ops.attention.formulas"), Later("fastprompt.reference.attention")
 
-Maybe = Tensor | None
 
-_TO_IMAGE = (
-    "Tensor image, Tensor? position, Tensor query, Tensor? key_weight, Tensor? value_weight, Tensor? bias, "
-    "Tensor? lengths"
+def takes(image: Any, position: Any, rows: Any, *rest: Any) -> bool:
+    """Whole vectors only."""
+    return bool(image.shape[1] % LANES == rows.shape[3] % LANES == 0)
+
+
+def check_lengths(rows: Any, lengths: Any) -> None:
+    tokens = rows.shape[2]
+    if lengths is not None and len(lengths) and not 0 < int(lengths.min()) <= int(lengths.max()) <= tokens:
+        raise ValueError(f"lengths must be between 1 and {tokens}, got {lengths.tolist()}")
+
+
+prompt_to_image = Operator(
+    "prompt_to_image(Tensor image, Tensor? position, Tensor query, Tensor? key_weight, Tensor? value_weight, "
+    "Tensor? bias, Tensor? lengths) -> Tensor",
+    out=lambda image, position, query, *rest: (query.shape, "float32"),
+    call=call.prompt_to_image,
+    check=lambda *args: check_lengths(args[2], args[6]),
+    takes=takes,
+    reference=reference.prompt_to_image,
+    formula=formulas.prompt_to_image,
+    gpu=formulas.prompt_to_image_gpu,
+    gradient="formula",
 )
-_TO_PROMPT = (
-    "Tensor image, Tensor? position, Tensor key, Tensor bias, Tensor value, Tensor? query_weight, Tensor? out_weight, "
-    "Tensor out_bias, Tensor? norm_weight, Tensor? norm_bias, Tensor? lengths, bool residual, float eps"
-)
-
-
-def tokens(image: Tensor, prompts: int) -> Tensor:
-    """(B', C, ...) as (B, C, N)."""
-    return image.flatten(2).repeat_interleave(prompts // image.shape[0], 0)
-
-
-def hide(logits: Tensor, lengths: Maybe) -> Tensor:
-    """-inf where the prompt token, the axis before the last, does not exist."""
-    if lengths is None:
-        return logits
-    gone = torch.arange(logits.shape[2], device=logits.device) >= lengths[:, None]
-    return logits.masked_fill(gone[:, None, :, None], -torch.inf)
-
-
-def prompt_to_image_formula(
-    image: Tensor, position: Maybe, query: Tensor, key_weight: Maybe, value_weight: Maybe, bias: Maybe, lengths: Maybe
-) -> Tensor:
-    """What the kernel computes, for the gradient: (B, H, T, C) absorbed, (B, H, T, width) projected."""
-    x = tokens(image, query.shape[0]).to(query.dtype)[:, None]
-    key = x if position is None else x + position.flatten(2)[:, None]
-    if key_weight is not None and value_weight is not None:
-        heads = query.shape[1]
-        key = key_weight.unflatten(0, (heads, -1)) @ key
-        x = value_weight.unflatten(0, (heads, -1)) @ x
-    logits = query @ key
-    if bias is not None:
-        logits = logits + bias.flatten(2)[:, None]
-    peak = logits.amax(-1, keepdim=True).detach()
-    weight = torch.exp(logits - torch.where(peak.isfinite(), peak, 0))
-    out = weight @ x.transpose(2, 3) / weight.sum(-1, keepdim=True).clamp(min=1e-38)
-    if lengths is not None:
-        out = out * exists(lengths, query.shape[2])
-    return out
-
-
-def exists(lengths: Tensor, tokens: int) -> Tensor:
-    """(B, 1, T, 1): which prompt tokens there are."""
-    return (torch.arange(tokens, device=lengths.device) < lengths[:, None])[:, None, :, None]
-
-
-def image_to_prompt_formula(
-    image: Tensor,
-    position: Maybe,
-    key: Tensor,
-    bias: Tensor,
-    value: Tensor,
-    query_weight: Maybe,
-    out_weight: Maybe,
-    out_bias: Tensor,
-    norm_weight: Maybe,
-    norm_bias: Maybe,
-    lengths: Maybe,
-    residual: bool,
-    eps: float,
-) -> Tensor:
-    x = tokens(image, key.shape[0]).to(key.dtype)
-    query = (x if position is None else x + position.flatten(2))[:, None]
-    heads = key.shape[1]
-    if query_weight is not None:
-        query = query_weight.unflatten(0, (heads, -1)) @ query
-    weight = hide(key @ query + bias[..., None], lengths).softmax(2)
-    out = value.transpose(2, 3) @ weight
-    out = out.sum(1) if out_weight is None else out_weight @ out.flatten(1, 2)
-    out = out + out_bias[:, None]
-    if residual:
-        out = out + x
-    if norm_weight is not None:
-        out = torch.nn.functional.layer_norm(out.transpose(1, 2), out.shape[1:2], norm_weight, norm_bias, eps)
-        out = out.transpose(1, 2)
-    return out.reshape(key.shape[0], *image.shape[1:])
-
-
-def prompt_to_image_gpu(
-    image: Tensor, position: Maybe, query: Tensor, key_weight: Maybe, value_weight: Maybe, bias: Maybe, lengths: Maybe
-) -> Tensor:
-    """Always absorbed: the image has many tokens, and a GPU many more products to spare than bytes."""
-    from fastprompt.kernels import attention as kernels
-
-    heads = query.shape[1]
-    rows = query if key_weight is None else query @ key_weight.unflatten(0, (heads, -1))
-    out: Tensor = kernels.prompt_to_image(image, position, rows, bias)
-    if value_weight is not None:
-        out = out @ value_weight.unflatten(0, (heads, -1)).transpose(1, 2)
-    return out if lengths is None else out * exists(lengths, query.shape[2])
-
-
-def image_to_prompt_gpu(
-    image: Tensor, position: Maybe, key: Tensor, bias: Tensor, value: Tensor, query_weight: Maybe, out_weight: Maybe,
-    out_bias: Tensor, norm_weight: Maybe, norm_bias: Maybe, lengths: Maybe, residual: bool, eps: float,
-) -> Tensor:  # fmt: skip
-    from fastprompt.kernels import attention as kernels
-
-    heads = key.shape[1]
-    if query_weight is not None and out_weight is not None:
-        key = key @ query_weight.unflatten(0, (heads, -1))
-        value = value @ out_weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    norm = None if norm_weight is None or norm_bias is None else torch.stack([norm_weight, norm_bias]).float()
-    out: Tensor = kernels.image_to_prompt(image, position, key, bias, value, out_bias, norm, lengths, residual, eps)
-    return out
-
-
-def supported(image: Tensor, position: Maybe, rows: Tensor, *rest: Any) -> bool:
-    """Whole vectors only: other widths take the formula."""
-    return image.shape[1] % _prompt_call.LANES == rows.shape[3] % _prompt_call.LANES == 0
-
-
-prompt_to_image = define_with_formula(
-    "prompt_to_image",
-    _TO_IMAGE,
-    formula=prompt_to_image_formula,
-    launch=_prompt_call.launch_prompt_to_image,
-    shape=lambda image, position, query, *rest: query.shape,
-    supported=supported,
-    gpu=prompt_to_image_gpu,
-)
-image_to_prompt = define_with_formula(
-    "image_to_prompt",
-    _TO_PROMPT,
-    formula=image_to_prompt_formula,
-    launch=_prompt_call.launch_image_to_prompt,
-    shape=lambda image, position, key, *rest: (key.shape[0], *image.shape[1:]),
-    supported=supported,
-    gpu=image_to_prompt_gpu,
+image_to_prompt = Operator(
+    "image_to_prompt(Tensor image, Tensor? position, Tensor key, Tensor bias, Tensor value, Tensor? query_weight, "
+    "Tensor? out_weight, Tensor out_bias, Tensor? norm_weight, Tensor? norm_bias, Tensor? lengths, bool residual, "
+    "float eps) -> Tensor",
+    out=lambda image, position, key, *rest: ((key.shape[0], *image.shape[1:]), "float32"),
+    call=call.image_to_prompt,
+    check=lambda *args: check_lengths(args[2], args[10]),
+    takes=takes,
+    reference=reference.image_to_prompt,
+    formula=formulas.image_to_prompt,
+    gpu=formulas.image_to_prompt_gpu,
+    gradient="formula",
 )

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from fastprompt.ops.attention.arguments import AttentionWeights, Call, linear
+from fastprompt.ops.attention.arguments import Arguments, Form
+from fastprompt.ops.attention.operators import image_to_prompt, prompt_to_image
+from fastprompt.ops.attention.weights import AttentionWeights, linear
 
 __all__ = ["AttentionWeights", "image_to_prompt_attention", "prompt_to_image_attention"]
 
@@ -18,7 +20,7 @@ def prompt_to_image_attention(
     bias: Any = None,  # ([B,] T, H, W)
     lengths: Any = None,  # (B,)
     scale: float | None = None,
-    form: str = "auto",
+    form: Form = "auto",
 ) -> Any:
     r"""Every prompt token attends to every image token (SAM's "token to image").
 
@@ -56,21 +58,20 @@ def prompt_to_image_attention(
     Source: Kirillov et al., Segment Anything, 2023 (two-way transformer); absorption as in multi-head latent attention,
     DeepSeek-V2, 2024.
     """
-    call = Call(prompt, image, weights, heads, prompt_position, image_position, bias, lengths, scale, form)
-    if call.needs_reference():
-        return call.reference("prompt_to_image")
-    w, n = call.weights, call
+    n = Arguments(prompt, image, weights, heads, prompt_position, image_position, bias, lengths, scale, form)
+    w = n.weights
     query = n.split(linear(n.positioned(), w.query_weight, w.query_bias) * n.scale)
     absorbed = n.absorbed()
     if absorbed:
         query = query @ n.by_head(w.key_weight)
-    core = n.prompt_to_image(query, None if absorbed else w.key_weight, None if absorbed else w.value_weight)
+    key_weight, value_weight = (None, None) if absorbed else (w.key_weight, w.value_weight)
+    core = prompt_to_image(n.image, n.image_position, query, key_weight, value_weight, n.bias, n.lengths)
     if absorbed:
         core = core @ n.by_head(w.value_weight).swapaxes(1, 2)
     if w.value_bias is not None:
         core = core + w.value_bias.reshape(heads, 1, -1) * n.sees()
-    out = linear(core.swapaxes(1, 2).reshape(*call.prompt.shape[:2], -1), w.out_weight, w.out_bias)
-    return call.result(out if lengths is None else out * call.exists(), prompt)
+    out = linear(core.swapaxes(1, 2).reshape(*n.prompt.shape[:2], -1), w.out_weight, w.out_bias)
+    return n.result(out if lengths is None else out * n.exists(), prompt)
 
 
 def image_to_prompt_attention(
@@ -85,7 +86,7 @@ def image_to_prompt_attention(
     residual: bool = True,
     norm: tuple[Any, Any, float] | None = None,  # weight (C,), bias (C,), eps
     scale: float | None = None,
-    form: str = "auto",
+    form: Form = "auto",
 ) -> Any:
     r"""Every image token attends to every prompt token (SAM's "image to token"), then residual and LayerNorm.
 
@@ -106,11 +107,8 @@ def image_to_prompt_attention(
         >>> fp.image_to_prompt_attention(x(64, 8, 8), x(5, 64), w, heads=2).shape
         (64, 8, 8)
     """
-    call = Call(prompt, image, weights, heads, prompt_position, image_position, None, lengths, scale, form)
-    call.check_norm(norm)
-    if call.needs_reference():
-        return call.reference("image_to_prompt", residual=residual, norm=norm)
-    w, n = call.weights, call
+    n = Arguments(prompt, image, weights, heads, prompt_position, image_position, None, lengths, scale, form)
+    w, (norm_weight, norm_bias, eps) = n.weights, n.norm(norm)
     key = n.split(linear(n.positioned(), w.key_weight, w.key_bias) * n.scale)
     value = n.split(linear(n.prompt, w.value_weight, w.value_bias))
     bias = (key * w.query_bias.reshape(heads, 1, -1)).sum(-1) if w.query_bias is not None else key[..., 0] * 0
@@ -119,4 +117,6 @@ def image_to_prompt_attention(
         key = key @ n.by_head(w.query_weight)
         value = value @ n.by_head(w.out_weight.swapaxes(0, 1))
     query_weight, out_weight = (None, None) if absorbed else (w.query_weight, w.out_weight)
-    return call.result(n.image_to_prompt(key, bias, value, query_weight, out_weight, residual, norm), image)
+    prompt_side = (key, bias, value, query_weight, out_weight, w.bias_of_out())
+    rest = (norm_weight, norm_bias, n.lengths, bool(residual), eps)
+    return n.result(image_to_prompt(n.image, n.image_position, *prompt_side, *rest), image)

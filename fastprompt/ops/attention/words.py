@@ -1,25 +1,19 @@
 """Pixels attend to the words of a sentence: the fusion of the referring models."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fastprompt._runtime import current_backend, is_tensor
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._checks import check_devices
-from fastprompt.ops.attention.arguments import (
-    LANES,
-    AttentionWeights,
-    check_weights,
-    launch_image_to_prompt,
-    linear,
-    numpy,
-)
+from fastprompt.ops.attention.operators import image_to_prompt
+from fastprompt.ops.attention.weights import AttentionWeights, check_weights, linear, zeros
 
 __all__ = ["pixel_word_attention"]
 
-KINDS = ("additive", "boolean", "multiplicative")
+Kind = Literal["additive", "boolean", "multiplicative"]
 
 
 def pixel_word_attention(
@@ -29,9 +23,9 @@ def pixel_word_attention(
     *,
     heads: int,
     mask: Any = None,  # (B, T)
-    mask_kind: str = "boolean",
+    mask_kind: Kind = "boolean",
     bias: Any = None,  # (B, T)
-    on_full_mask: str = "zero",
+    on_full_mask: Literal["zero", "unmask"] = "zero",
     scale: float | None = None,
     query_norm: float | None = None,
     return_logits: bool = False,
@@ -85,13 +79,8 @@ def pixel_word_attention(
     x, sentence = plain_floats(image), plain_floats(words)
     added, factor = masks(sentence, mask, mask_kind, bias)
     number = (len(w.query_weight) // heads) ** -0.5 if scale is None else float(scale)
-    options = (heads, added, factor, on_full_mask == "unmask", number, query_norm)
-    if current_backend() == "reference" and not is_tensor(x):
-        from fastprompt.reference import attention as reference
-
-        out, logits = reference.pixel_word(x, sentence, w, *options)
-    else:
-        out, logits = fused(x, sentence, w, *options, return_logits)
+    unmask = on_full_mask == "unmask"
+    out, logits = attend(x, sentence, w, heads, added, factor, unmask, number, query_norm, return_logits)
     name = like.dtype if is_tensor(out) else np.asarray(like).dtype
     out = out.to(name) if is_tensor(out) else out.astype(name if name.kind == "f" else np.float32, copy=False)
     return (out, logits) if return_logits else out
@@ -105,8 +94,8 @@ def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_m
         )
     out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
     w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
-    if kind not in KINDS:
-        raise ValueError(f"mask_kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind not in get_args(Kind):
+        raise ValueError(f"mask_kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     if on_full_mask not in ("zero", "unmask"):
         raise ValueError(f"on_full_mask must be 'zero' or 'unmask', got {on_full_mask!r}")
     return w
@@ -131,7 +120,7 @@ def masks(words: Any, mask: Any, kind: str, bias: Any) -> tuple[Any, Any]:
     return mask if added is None else added + mask, None
 
 
-def fused(
+def attend(
     x: Any,
     words: Any,
     w: AttentionWeights,
@@ -167,7 +156,8 @@ def fused(
         logits = (key.mean(1) @ flat + bias.mean(1)[..., None]).reshape(*words.shape[:2], *x.shape[2:])
     if added is not None:
         bias = bias + added[:, None]
-    out = attend(x, key, bias, value, w.out_bias if absorbed else None)
+    out_bias = w.bias_of_out() if absorbed else zeros(x, x.shape[1])
+    out = image_to_prompt(x, None, key, bias, value, None, None, out_bias, None, None, None, False, 0.0)
     if not absorbed:
         flat = w.out_weight @ out.reshape(*out.shape[:2], -1)
         flat = flat if w.out_bias is None else flat + w.out_bias[:, None]
@@ -188,30 +178,7 @@ def queries(x: Any, w: AttentionWeights, eps: float | None) -> Any:
 def in_place(rows: Any) -> Any:
     """(B, H, T, width) as (B, H, T, D), zero outside the channels of the head."""
     batch, heads, tokens, width = rows.shape
-    wide = (
-        rows.new_zeros((batch, heads, tokens, heads * width))
-        if is_tensor(rows)
-        else np.zeros((batch, heads, tokens, heads * width), np.float32)
-    )
+    wide = zeros(rows, batch, heads, tokens, heads * width)
     for h in range(heads):
         wide[:, h, :, h * width : (h + 1) * width] = rows[:, h]
     return wide
-
-
-def attend(x: Any, key: Any, bias: Any, value: Any, out_bias: Any) -> Any:
-    if out_bias is None:
-        out_bias = x.new_zeros(x.shape[1]) if is_tensor(x) else np.zeros(x.shape[1], np.float32)
-    if is_tensor(x):
-        from fastprompt.ops.attention import operators as torch_side
-
-        arrays = (x, None, key, bias, value, None, None, out_bias, None, None, None)
-        return torch_side.image_to_prompt(*(a if a is None else a.contiguous() for a in arrays), False, 0.0)
-    if x.shape[1] % LANES:
-        logits = key @ x.reshape(len(x), 1, x.shape[1], -1) + bias[..., None]
-        weight = np.exp(logits - logits.max(2, keepdims=True))
-        weight /= weight.sum(2, keepdims=True)
-        return ((value.swapaxes(2, 3) @ weight).sum(1) + out_bias[:, None]).reshape(x.shape)
-    out = np.empty(x.shape, np.float32)
-    x, key, bias, value = (plain_floats(numpy(a)) for a in (x, key, bias, value))
-    launch_image_to_prompt(x, None, key, bias, value, None, None, out_bias, None, None, None, False, 0.0, out)
-    return out

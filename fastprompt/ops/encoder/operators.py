@@ -1,66 +1,88 @@
-"""The linear layers of a transformer layer, with LayerNorm, GELU and residuals in one pass. No gradient."""
+"""The operators of encoder layers: shapes, kernels, gradient."""
 
-from torch import Tensor
+from typing import Any
 
-from fastprompt import _C
-from fastprompt._runtime import get_num_threads, matmul_precision
-from fastprompt.ops._arrays import address
-from fastprompt.ops._library import define
+from fastprompt._later import Later
+from fastprompt.ops._arrays import dtype_name
+from fastprompt.ops._operator import Gradient, Operator
+from fastprompt.ops.encoder import call
+from fastprompt.ops.encoder.call import LANES
 
-Matrix = tuple[int, int, int, int]
+formulas, reference = Later("fastprompt.ops.encoder.formulas"), Later("fastprompt.reference.encoder")
 
-
-def _linear_fake(x: Tensor, norm: list[Tensor], eps: float, linear: list[Tensor]) -> Tensor:
-    return x.new_empty(*x.shape[:-1], linear[0].shape[0])
-
-
-def _linear_cpu(x: Tensor, norm: list[Tensor], eps: float, linear: list[Tensor]) -> Tensor:
-    x, norm, linear = x.contiguous(), plain(norm), plain(linear)
-    out = _linear_fake(x, norm, eps, linear)
-    rows = (tokens(x), address(x), (*map(address, norm or (None, None)), eps))
-    _C.normalised_linear(*rows, matrix(linear), address(out), matmul_precision(), get_num_threads())
-    return out
-
-
-def _mlp_fake(
-    x: Tensor, attended: Tensor, project: list[Tensor], norm: list[Tensor], eps: float, mlp: list[Tensor]
-) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _mlp_cpu(
-    x: Tensor, attended: Tensor, project: list[Tensor], norm: list[Tensor], eps: float, mlp: list[Tensor]
-) -> Tensor:
-    x, attended, project, norm, mlp = x.contiguous(), attended.contiguous(), plain(project), plain(norm), plain(mlp)
-    out = x.new_empty(x.shape)
-    rows = (tokens(x), address(x), address(attended), matrix(project), (*map(address, norm), eps))
-    inner = matrix(mlp[:2]), matrix(mlp[2:])
-    _C.residual_mlp(*rows, *inner, address(out), matmul_precision(), get_num_threads())
-    return out
-
-
-def plain(weights: list[Tensor]) -> list[Tensor]:
-    return [w.contiguous() for w in weights]
-
-
-def tokens(x: Tensor) -> int:
-    return x.numel() // x.shape[-1]
-
-
-def matrix(layer: list[Tensor]) -> Matrix:
-    weight, bias = layer
-    return address(weight), address(bias), weight.shape[0], weight.shape[1]
-
-
-# linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias.
-normalised_linear = define(
+# linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias. No gradient.
+normalised_linear = Operator(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
-    cpu=_linear_cpu,
-    fake=_linear_fake,
+    out=lambda x, norm, eps, linear: ((*x.shape[:-1], linear[0].shape[0]), x.dtype),
+    call=call.normalised_linear,
+    reference=reference.normalised_linear,
 )
-# y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias.
-residual_mlp = define(
+# y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
+residual_mlp = Operator(
     "residual_mlp(Tensor x, Tensor attended, Tensor[] project, Tensor[] norm, float eps, Tensor[] mlp) -> Tensor",
-    cpu=_mlp_cpu,
-    fake=_mlp_fake,
+    out=lambda x, *rest: (x.shape, x.dtype),
+    call=call.residual_mlp,
+    reference=reference.residual_mlp,
+)
+
+
+# ---------------------------------------------------------------- relative position
+
+
+def takes(q: Any, k: Any, v: Any, *rest: Any) -> bool:
+    """float32, and whole vectors."""
+    return q.shape[3] % LANES == 0 and all(dtype_name(x) == "float32" for x in (q, k, v))
+
+
+def check_places(coordinates: Any, size: Any) -> None:
+    if coordinates is None or 0 in coordinates.shape:
+        return
+    for axis, extent in enumerate(size):
+        at = coordinates[..., axis]
+        if not 0 <= int(at.min()) <= int(at.max()) < extent:
+            raise ValueError(f"coordinates must be (row, column) inside the grid {tuple(size)}, axis {axis} is not")
+
+
+def of_attention(q: Any, *rest: Any) -> Any:
+    batch, tokens, heads, _ = q.shape
+    return [(q.shape, q.dtype), ((batch, heads, tokens), "float32")]
+
+
+def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    q, k, v, rel_h, rel_w, coordinates, _, _, size, window, scale = inputs
+    ctx.save_for_backward(q, k, v, rel_h, rel_w, coordinates, *output)
+    ctx.settings = size, scale
+    if window[0] and any(x is not None and x.requires_grad for x in inputs[:8]):
+        raise NotImplementedError("relative_attention has a gradient without windows: see by_windows")
+
+
+def backward(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
+    found = relative_attention_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.settings)
+    return (*found, *[None] * 6)
+
+
+relative_attention_backward = Operator(
+    "relative_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, "
+    "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
+    call=call.relative_attention_backward,
+    check=lambda *args: check_places(args[6], args[9]),
+    takes=lambda grad, *args: takes(*args[:3]) and all(dtype_name(x) == "float32" for x in (grad, *args[3:5])),
+    reference=reference.relative_attention_backward,
+    formula=formulas.gradient,
+    gpu=formulas.gradient_gpu,
+)
+# out, and the log of the sums of the weights (B, heads, N), which the gradient reads.
+relative_attention = Operator(
+    "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
+    "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
+    out=of_attention,
+    call=call.relative_attention,
+    check=lambda *args: check_places(args[5], args[8]),
+    takes=takes,
+    reference=reference.relative_attention,
+    formula=formulas.attention,
+    gpu=formulas.attention_gpu,
+    gradient=Gradient(backward, setup),
 )

@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt import _C, _gpu
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor, matmul_precision
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt import _gpu
+from fastprompt._runtime import is_tensor
+from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._checks import check_devices
+from fastprompt.ops.encoder.call import LANES, floats
+from fastprompt.ops.encoder.operators import relative_attention
 
 __all__ = ["relative_position_attention"]
 
-LANES = 16  # the kernel takes widths of a head in multiples of it
 INTS = (int, np.integer)
 
 
@@ -72,10 +73,9 @@ def relative_position_attention(
     Dao et al., FlashAttention, 2022.
     """
     single = len(q.shape if hasattr(q, "shape") else np.shape(q)) == 3
-    call = check(q, k, v, rel_h, rel_w, size, scale, coordinates, window, padding)
-    out = attend(call)
-    batch, tokens, heads, _ = call.q.shape
-    out = out[..., : call.width].reshape(batch, tokens, heads * call.width)
+    a = check(q, k, v, rel_h, rel_w, size, scale, coordinates, window, padding)
+    batch, tokens, heads, _ = a.q.shape
+    out = attend(a)[..., : a.width].reshape(batch, tokens, heads * a.width)
     name: Any = q.dtype if is_tensor(q) else np.asarray(q).dtype
     if is_tensor(out):
         out = out.to(name) if name.is_floating_point else out
@@ -84,16 +84,16 @@ def relative_position_attention(
     return out[0] if single else out
 
 
-class Call(NamedTuple):
-    """Checked arguments, batched: in float32, the width of a head padded to a multiple of ``LANES``; on a GPU in their
-    own type and width."""
+class Arguments(NamedTuple):
+    """Of the operator, checked and batched, and D: in float32, the width of a head padded to a multiple of ``LANES``;
+    on a GPU in their own type and width."""
 
     q: Any
     k: Any
     v: Any
     rel_h: Any
     rel_w: Any
-    coordinates: Any  # (B or 1, N, 2), int32, or None
+    coordinates: Any  # (B or 1, N, 2), or None; the operator looks at the values, where there are some
     pad_key: Any
     pad_value: Any
     size: tuple[int, int]
@@ -101,15 +101,10 @@ class Call(NamedTuple):
     scale: float
     width: int  # D
 
-    @property
-    def cell(self) -> tuple[int, int]:
-        """The grid that the tables are for."""
-        return self.window if self.window[0] else self.size
-
 
 def check(
     q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, size: Any, scale: Any, coordinates: Any, window: Any, padding: Any
-) -> Call:
+) -> Arguments:
     given = {"q": q, "k": k, "v": v, "rel_h": rel_h, "rel_w": rel_w}
     given = {name: as_array(name, x) for name, x in given.items()}
     check_devices(**given)
@@ -128,7 +123,7 @@ def check(
             raise ValueError(f"{name} must have shape {want}, got {tuple(given[name].shape)}")
     if coordinates is None and tokens != size[0] * size[1]:
         raise ValueError(f"q must hold the {size[0]} x {size[1]} tokens of the grid, got {tokens}; or give coordinates")
-    places = check_coordinates(coordinates, q, size, window)
+    places = check_coordinates(coordinates, q, window)
     key, value = check_padding(padding, q, size, cell, heads, width)
     number = width**-0.5 if scale is None else scale
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
@@ -140,7 +135,7 @@ def check(
     else:
         q, k, v = (widened(floats(x)) for x in (q, k, v))
         rel_h, rel_w, key, value = (None if x is None else widened(plain_floats(x)) for x in tables)
-    return Call(q, k, v, rel_h, rel_w, places, key, value, size, cell, float(number), width)
+    return Arguments(q, k, v, rel_h, rel_w, places, key, value, size, cell, float(number), width)
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
@@ -152,7 +147,7 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
-def check_coordinates(x: Any, q: Any, size: tuple[int, int], window: Any) -> Any:
+def check_coordinates(x: Any, q: Any, window: Any) -> Any:
     if x is None:
         return None
     if window is not None:
@@ -165,18 +160,7 @@ def check_coordinates(x: Any, q: Any, size: tuple[int, int], window: Any) -> Any
     tokens, batch = int(q.shape[-3]), int(q.shape[0]) if q.ndim == 4 else 1
     if tuple(x.shape) not in ((tokens, 2), (1, tokens, 2), (batch, tokens, 2)):
         raise ValueError(f"coordinates must have shape {(tokens, 2)} or {(batch, tokens, 2)}, got {tuple(x.shape)}")
-    x = x if x.ndim == 3 else x[None]
-    if is_tensor(x):
-        return x  # values are looked at behind the dispatcher, where there are some
-    inside(x, size)
-    return np.ascontiguousarray(x, np.int32)
-
-
-def inside(x: Any, size: Any) -> None:
-    """The kernel trusts coordinates."""
-    for axis, extent in enumerate(size):
-        if 0 not in x.shape and not (0 <= int(x[..., axis].min()) <= int(x[..., axis].max()) < extent):
-            raise ValueError(f"coordinates must be (row, column) inside the grid {tuple(size)}, axis {axis} is not")
+    return x if x.ndim == 3 else x[None]
 
 
 def check_padding(
@@ -196,15 +180,6 @@ def check_padding(
         if tuple(x.shape) != (heads, width):
             raise ValueError(f"padding must hold two arrays of shape {(heads, width)}, got {tuple(x.shape)}")
     return both
-
-
-def floats(x: Any) -> Any:
-    """float32, contiguous in the last axis."""
-    if is_tensor(x):
-        x = x.float()
-        return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-    whole = x.dtype == np.float32 and x.dtype.isnative and not any(s % 4 for s in x.strides)
-    return x if whole and (x.strides[-1] == 4 or x.shape[-1] == 1) else np.ascontiguousarray(x, np.float32)
 
 
 def on_gpu(*tensors: Any) -> list[Any]:
@@ -230,34 +205,18 @@ def widened(x: Any) -> Any:
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
 
-def attend(call: Call) -> Any:
-    if is_tensor(call.q):
-        from fastprompt.ops.encoder import relative_operator as torch_side
+def attend(a: Arguments) -> Any:
+    """(B, N, heads, width)."""
+    if a.window[0] and needs_gradient(a):
+        from fastprompt.ops.encoder.windows import by_windows
 
-        return torch_side.attend(call)
-    if current_backend() == "reference":
-        from fastprompt.reference import encoder as reference
-
-        return reference.relative_position(*call[:11])
-    out = np.empty(call.q.shape, np.float32)
-    launch(call[:11], out, None)
-    return out
+        return by_windows(*a[:5], *a[6:11])
+    return relative_attention(*a[:8], list(a.size), list(a.window), a.scale)[0]
 
 
-def launch(call: tuple[Any, ...], out: Any, log_weight: Any) -> None:
-    _C.relative_attention(*arguments(call), address(out), address(log_weight), matmul_precision(), get_num_threads())
+def needs_gradient(a: Arguments) -> bool:
+    if not any(getattr(x, "requires_grad", False) for x in a[:8]):
+        return False
+    import torch
 
-
-def arguments(call: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The kernel's arguments, for the fields of a :class:`Call` but the last. Keep its arrays alive meanwhile."""
-    q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale = call
-    rel, padding = (address(rel_h), address(rel_w)), (address(pad_key), address(pad_value))
-    step = 0 if coordinates is None or len(coordinates) == 1 else 2 * q.shape[1]
-    places = (address(coordinates), step)
-    return (*q.shape, *size, *window), rows(q), rows(k), rows(v), rel, places, padding, scale
-
-
-def rows(x: Any) -> tuple[int, ...]:
-    """Address and strides in floats of image, token and head."""
-    strides = x.stride() if is_tensor(x) else tuple(s // 4 for s in x.strides)
-    return (address(x), *strides[:3])
+    return torch.is_grad_enabled()

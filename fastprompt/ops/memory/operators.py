@@ -1,95 +1,50 @@
-"""The memory read in torch: registration, shapes, gradient."""
+"""The operators of the memory read: shapes, kernel, gradient."""
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from fastprompt._later import Later
+from fastprompt.ops._arrays import dtype_name
+from fastprompt.ops._operator import Gradient, Operator
+from fastprompt.ops.encoder.call import LANES
+from fastprompt.ops.memory import call
 
-from fastprompt._runtime import current_backend
-from fastprompt.ops._library import define
-from fastprompt.ops.memory import reading as memory
-
-BLOCK = 256  # queries whose weights the gradient holds at a time
-
-
-def heads_first(x: Tensor) -> Tensor:
-    return x.transpose(1, 2)
+formulas, reference = Later("fastprompt.ops.memory.formulas"), Later("fastprompt.reference.memory")
 
 
-def _fake(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def of_read(q: Any, k: Any, v: Any, scale: float) -> Any:
     batch, queries, heads, _ = q.shape
-    return q.new_empty((batch, queries, heads, v.shape[3])), q.new_empty((batch, heads, queries))
+    return [((batch, queries, heads, v.shape[3]), q.dtype), ((batch, heads, queries), q.dtype)]
 
 
-def _cpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    if current_backend() == "reference":
-        logits = scale * heads_first(q) @ heads_first(k).transpose(2, 3)
-        out = heads_first(logits.softmax(-1) @ heads_first(v)).contiguous()
-        return out, logits.logsumexp(-1)
-    out, log_weight = _fake(q, k, v, scale)
-    q, k, v = (x.contiguous() for x in (q, k, v))
-    memory.launch(q, k, v, scale, out, log_weight)
-    return out, log_weight
+def takes(q: Any, k: Any, v: Any, scale: float) -> bool:
+    """float32, and whole vectors."""
+    return q.shape[3] % LANES == v.shape[3] % LANES == 0 and all(dtype_name(x) == "float32" for x in (q, k, v))
 
 
-def _gpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The formula in torch operators, with the weights of some queries at a time: at most 64 MB of them in float32."""
-    out, log_weight = _fake(q, k, v, scale)
-    key, value = heads_first(k), heads_first(v)
-    rows = max(1, (1 << 24) // max(1, q.shape[0] * q.shape[2] * k.shape[1]))
-    for n in range(0, q.shape[1], rows):
-        logits = scale * heads_first(q[:, n : n + rows]) @ key.transpose(2, 3)
-        out[:, n : n + rows] = heads_first(logits.softmax(-1) @ value)
-        log_weight[:, :, n : n + rows] = logits.logsumexp(-1)
-    return out, log_weight
-
-
-def _backward_fake(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _backward_blocks(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights again, from what the forward pass kept, for a block of queries at a time."""
-    key, value = heads_first(k), heads_first(v)
-    q_grad, k_grad, v_grad = torch.empty_like(q), torch.zeros_like(key), torch.zeros_like(value)
-    for n in range(0, q.shape[1], BLOCK):
-        query, g, o = (heads_first(x[:, n : n + BLOCK]) for x in (q, grad, out))
-        weight = (scale * query @ key.transpose(2, 3) - log_weight[:, :, n : n + BLOCK, None]).exp()
-        v_grad += weight.transpose(2, 3) @ g
-        logit_grad = scale * weight * (g @ value.transpose(2, 3) - (g * o).sum(-1, keepdim=True))
-        k_grad += logit_grad.transpose(2, 3) @ query
-        q_grad[:, n : n + BLOCK] = heads_first(logit_grad @ key)
-    return q_grad, heads_first(k_grad).contiguous(), heads_first(v_grad).contiguous()
-
-
-_memory_read_backward = define(
-    "memory_read_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_weight, float scale) "
-    "-> (Tensor, Tensor, Tensor)",
-    cpu=_backward_blocks,
-    fake=_backward_fake,
-    gpu=_backward_blocks,
-)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:3], *output)
     ctx.mark_non_differentiable(output[1])
     ctx.scale = inputs[3]
 
 
-def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    return (*_memory_read_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale), None)
+def backward(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
+    return (*memory_read_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale), None)
 
 
-memory_read = define(
+memory_read_backward = Operator(
+    "memory_read_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_weight, float scale) "
+    "-> (Tensor, Tensor, Tensor)",
+    out=lambda grad, q, k, v, *rest: [(x.shape, x.dtype) for x in (q, k, v)],
+    reference=reference.memory_read_backward,
+    formula=formulas.gradient,
+)
+# out, and the log of the sums of the weights (B, H, N), which the gradient reads.
+memory_read = Operator(
     "memory_read(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
-    cpu=_cpu,
-    fake=_fake,
-    gpu=_gpu,
-    backward=_backward,
-    setup_context=_setup,
+    out=of_read,
+    call=call.memory_read,
+    takes=takes,
+    reference=reference.memory_read,
+    formula=formulas.read,
+    gradient=Gradient(backward, setup),
 )

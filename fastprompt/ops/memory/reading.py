@@ -1,16 +1,15 @@
 """Many queries read a memory of many keys and values."""
 
-import math
 import numbers
 from typing import Any
 
 import numpy as np
 
-from fastprompt import _C
-from fastprompt._runtime import current_backend, get_num_threads, is_tensor
-from fastprompt.ops._arrays import address, as_array, plain_floats
+from fastprompt._runtime import is_tensor
+from fastprompt.ops._arrays import as_array, plain_floats
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.encoder.relative import widened
+from fastprompt.ops.memory.operators import memory_read
 
 __all__ = ["memory_attention"]
 
@@ -71,7 +70,7 @@ def memory_attention(
         raise ValueError("unrotated needs rotation")
     heads, depth = v.shape[2:]
     q, k, v = (plain_floats(widened(x)) for x in (q, k, v))
-    out = read(q, k, v, float(number))[..., :depth]
+    out = memory_read(q, k, v, float(number))[0][..., :depth]
     out = out.reshape(*out.shape[:2], heads * depth)
     out = out[0] if single else out
     if is_tensor(out):
@@ -130,29 +129,3 @@ def rotate(x: Any, cos: Any, sin: Any) -> Any:
     turned = np.empty_like(x)
     turned[..., 0::2], turned[..., 1::2] = -x[..., 1::2], x[..., 0::2]
     return x * cos + turned * sin
-
-
-def read(q: Any, k: Any, v: Any, scale: float) -> Any:
-    """Batched, float32, contiguous, widths of whole vectors."""
-    if is_tensor(q):
-        from fastprompt.ops.memory import operators as _torch_memory
-
-        return _torch_memory.memory_read(q, k, v, scale)[0]
-    if current_backend() == "reference":
-        from fastprompt.reference import memory as reference
-
-        return reference.memory_read(q, k, v, scale)
-    out, log_weight = (
-        np.empty((*q.shape[:3], v.shape[3]), np.float32),
-        np.empty((q.shape[0], *q.shape[2:0:-1]), np.float32),
-    )
-    launch(q, k, v, scale, out, log_weight)
-    return out
-
-
-def launch(q: Any, k: Any, v: Any, scale: float, out: Any, log_weight: Any) -> None:
-    if math.prod(out.shape) == 0:
-        return
-    sizes = (q.shape[0], q.shape[2], q.shape[1], k.shape[1], q.shape[3], v.shape[3])
-    arrays = (address(q), address(k), address(v))
-    _C.memory_read(sizes, *arrays, scale, address(out), address(log_weight), get_num_threads())

@@ -1,0 +1,119 @@
+"""The calls into csrc/encoder."""
+
+from typing import Any
+
+import numpy as np
+
+from fastprompt import _C
+from fastprompt._runtime import get_num_threads, is_tensor, matmul_precision
+from fastprompt.ops._arrays import contiguous, plain_floats
+
+LANES: int = _C.channel_unit  # the kernels take channels, and the width of a head, in multiples of it
+
+
+def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> None:
+    """``norm``: weight, bias, or nothing. All leading axes of ``x`` are tokens."""
+    norm_weight, norm_bias = map(contiguous, norm) if norm else (None, None)
+    weight, bias = map(contiguous, linear)
+    _C.normalised_linear(
+        x=by_token(contiguous(x)),
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
+        eps=eps,
+        weight=weight,
+        bias=bias,
+        out=by_token(out),
+        precision=matmul_precision(),
+        threads=get_num_threads(),
+    )
+
+
+def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> None:
+    project_weight, project_bias = map(contiguous, project)
+    norm_weight, norm_bias = map(contiguous, norm)
+    mlp1_weight, mlp1_bias, mlp2_weight, mlp2_bias = map(contiguous, mlp)
+    _C.residual_mlp(
+        x=by_token(contiguous(x)),
+        attended=by_token(contiguous(attended)),
+        project_weight=project_weight,
+        project_bias=project_bias,
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
+        eps=eps,
+        mlp1_weight=mlp1_weight,
+        mlp1_bias=mlp1_bias,
+        mlp2_weight=mlp2_weight,
+        mlp2_bias=mlp2_bias,
+        out=by_token(out),
+        precision=matmul_precision(),
+        threads=get_num_threads(),
+    )
+
+
+def by_token(x: Any) -> Any:
+    """(tokens, C)."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+def relative_attention(
+    q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, pad_key: Any, pad_value: Any, size: Any,
+    window: Any, scale: float, out: Any, log_weight: Any,
+) -> None:  # fmt: skip
+    _C.relative_attention(
+        query=floats(q),
+        key=floats(k),
+        value=floats(v),
+        rel_h=plain_floats(rel_h),
+        rel_w=plain_floats(rel_w),
+        coordinates=places(coordinates),
+        pad_key=plain_floats(pad_key),
+        pad_value=plain_floats(pad_value),
+        size=size,
+        window=window,
+        scale=scale,
+        out=out,
+        log_weight=log_weight,
+        precision=matmul_precision(),
+        threads=get_num_threads(),
+    )
+
+
+def relative_attention_backward(
+    grad: Any, q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, out: Any, log_weight: Any, size: Any,
+    scale: float, query_grad: Any, key_grad: Any, value_grad: Any, rel_h_grad: Any, rel_w_grad: Any,
+) -> None:  # fmt: skip
+    _C.relative_attention_backward(
+        grad=contiguous(grad),
+        query=floats(q),
+        key=floats(k),
+        value=floats(v),
+        rel_h=contiguous(rel_h),
+        rel_w=contiguous(rel_w),
+        coordinates=places(coordinates),
+        out=contiguous(out),
+        log_weight=contiguous(log_weight),
+        size=size,
+        scale=scale,
+        query_grad=query_grad,
+        key_grad=key_grad,
+        value_grad=value_grad,
+        rel_h_grad=rel_h_grad,
+        rel_w_grad=rel_w_grad,
+        threads=get_num_threads(),
+    )
+
+
+def floats(x: Any) -> Any:
+    """float32, contiguous in the last axis."""
+    if is_tensor(x):
+        x = x.float()
+        return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    whole = x.dtype == np.float32 and x.dtype.isnative and not any(s % 4 for s in x.strides)
+    return x if whole and (x.strides[-1] == 4 or x.shape[-1] == 1) else np.ascontiguousarray(x, np.float32)
+
+
+def places(coordinates: Any) -> Any:
+    """int32, contiguous; they lie inside a grid, so that nothing is cut off."""
+    if coordinates is None:
+        return None
+    return coordinates.int().contiguous() if is_tensor(coordinates) else np.ascontiguousarray(coordinates, np.int32)

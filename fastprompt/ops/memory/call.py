@@ -1,0 +1,19 @@
+"""The call into csrc/memory."""
+
+from typing import Any
+
+from fastprompt import _C
+from fastprompt._runtime import get_num_threads
+from fastprompt.ops._arrays import contiguous
+
+
+def memory_read(q: Any, k: Any, v: Any, scale: float, out: Any, log_weight: Any) -> None:
+    _C.memory_read(
+        query=contiguous(q),
+        key=contiguous(k),
+        value=contiguous(v),
+        scale=scale,
+        out=out,
+        log_weight=log_weight,
+        threads=get_num_threads(),
+    )

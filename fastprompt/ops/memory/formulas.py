@@ -1,0 +1,39 @@
+"""The memory read and its gradient in torch, with blocks of the weights in memory, never all."""
+
+import torch
+from torch import Tensor
+
+BLOCK = 256  # queries whose weights the gradient holds at a time
+
+
+def heads_first(x: Tensor) -> Tensor:
+    return x.transpose(1, 2)
+
+
+def read(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """With the weights of some queries at a time: at most 64 MB of them in float32."""
+    batch, queries, heads, _ = q.shape
+    out, log_weight = q.new_empty(batch, queries, heads, v.shape[3]), q.new_empty(batch, heads, queries)
+    key, value = heads_first(k), heads_first(v)
+    rows = max(1, (1 << 24) // max(1, batch * heads * k.shape[1]))
+    for n in range(0, queries, rows):
+        logits = scale * heads_first(q[:, n : n + rows]) @ key.transpose(2, 3)
+        out[:, n : n + rows] = heads_first(logits.softmax(-1) @ value)
+        log_weight[:, :, n : n + rows] = logits.logsumexp(-1)
+    return out, log_weight
+
+
+def gradient(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights again, from what the forward pass kept, for a block of queries at a time."""
+    key, value = heads_first(k), heads_first(v)
+    q_grad, k_grad, v_grad = torch.empty_like(q), torch.zeros_like(key), torch.zeros_like(value)
+    for n in range(0, q.shape[1], BLOCK):
+        query, g, o = (heads_first(x[:, n : n + BLOCK]) for x in (q, grad, out))
+        weight = (scale * query @ key.transpose(2, 3) - log_weight[:, :, n : n + BLOCK, None]).exp()
+        v_grad += weight.transpose(2, 3) @ g
+        logit_grad = scale * weight * (g @ value.transpose(2, 3) - (g * o).sum(-1, keepdim=True))
+        k_grad += logit_grad.transpose(2, 3) @ query
+        q_grad[:, n : n + BLOCK] = heads_first(logit_grad @ key)
+    return q_grad, heads_first(k_grad), heads_first(v_grad)
