@@ -78,8 +78,9 @@ def contract(name):
     import plugin_contract
     from test_export_plans import plan_of
 
-    from fastprompt.export._plans import PLANS, NoPlan
-    from fastprompt.export._plugins import check_geodesic
+    from fastprompt.export._kernels.plans import NoPlan
+    from fastprompt.export._nodes import RECORDS
+    from fastprompt.export._tensorrt.plugins import check_geodesic
 
     operator, case = name.partition(",")[0], cases.found(name)
     if operator == "GeodesicDistance":
@@ -92,7 +93,7 @@ def contract(name):
         lines = plugin_contract.geodesic(case.inputs, case.attributes)
         assert "onShapeChange 0" in lines, lines
         return []
-    if operator not in PLANS:
+    if RECORDS[operator].plan is None:
         raise RuntimeError("no plugin: function form")
     plan = plan_of(name, case.inputs, case.attributes)
     lines = plugin_contract.carried(operator, plan, case.inputs)
