@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt._runtime import get_num_threads
+from fastprompt.export.onnxruntime import library_path
 
 AXES, TEXT = 8, 512  # of csrc/export/node_abi.h
 # ONNX's numbers of the types that kernels read and write.
@@ -48,8 +49,6 @@ class Host(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    from fastprompt.export.onnxruntime import library_path
-
     found = ctypes.CDLL(library_path())
     text, pointer = ctypes.c_char_p, ctypes.c_void_p
     for name, result, arguments in (

@@ -28,9 +28,12 @@ class Record:
         torch: the operator of torch that becomes this node, its arguments by their names.
         adapt: makes the node's inputs and attributes of torch's arguments, where they differ.
         plan: ``plan(inputs, attributes, precision)``, the kernels that TensorRT's plugin carries; NoPlan says why not.
+        own_plugin: ``own_plugin(inputs, attributes)`` where the plugin has kernels of its own: NoPlan says why not.
+        plugin_types: ONNX's numbers of the types that the plugin wants its inputs to be cast to, by place.
         halves: the plugin takes float16 and bfloat16, as products do.
         quick: the plan is a single launch, which can be a quick deployable plugin.
         for_tensorrt: another body, for TensorRT.
+        kept: the attribute that says how many a TopK of the body keeps, which TensorRT limits.
     """
 
     def __init__(
@@ -47,10 +50,15 @@ class Record:
         plan: Callable[..., Any] | None = None,
         halves: bool = False,
         quick: bool = False,
+        own_plugin: Callable[..., None] | None = None,
+        plugin_types: tuple[int, ...] = (),
         for_tensorrt: Callable[..., Any] | None = None,
+        kept: str = "",
     ) -> None:
         self.name, self.body, self.weights, self.adapt = name, body, weights, adapt
-        self.plan, self.halves, self.quick, self.for_tensorrt = plan, halves, quick, for_tensorrt
+        self.plan, self.halves, self.quick = plan, halves, quick
+        self.own_plugin, self.plugin_types = own_plugin, plugin_types
+        self.for_tensorrt, self.kept = for_tensorrt, kept
         self.inputs, self.outputs = pairs(inputs), pairs(outputs)
         self.attributes = {key: KINDS[letter] for key, letter in pairs(attributes).items()}
         RECORDS[name] = self

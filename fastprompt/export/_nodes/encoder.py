@@ -109,5 +109,4 @@ def of_residual_mlp(g: Any, a: Arguments) -> Any:
 
 
 def normalised(g: Any, x: Value, a: Arguments) -> Value:
-    weight, bias = a["norm"]
-    return layer_norm(g, x, weight, bias, a["eps"])
+    return layer_norm(g, x, a["norm"][0], a["norm"][1], a["eps"]) if a["norm"] else x

@@ -2,9 +2,10 @@
 
 import itertools
 
+from fastprompt.export._kernels.plans import Tensor, need
 from fastprompt.export._nodes._body import BOOL, FLOAT, UNTIL_DONE, Graph, Value
 from fastprompt.export._nodes._pieces import not_nan
-from fastprompt.export._nodes._record import Record
+from fastprompt.export._nodes._record import Arguments, Record
 
 INF, AXES = float("inf"), [2, 3, 4]
 
@@ -158,11 +159,18 @@ def geodesic(g: Graph, image: Value, start: Value, walls: Value) -> Value:
     return g.Where(g.IsInf(inside), INF, inside - outside)
 
 
+def check_plugin(given: list[Tensor], attributes: Arguments) -> None:
+    need(attributes["method"] in ("raster", "exact"), f"method {attributes['method']!r} has no kernel for a GPU")
+    need(given[0].known(2) == 1 and len(attributes["spacing"]) == 2, "the plugin takes pictures, of depth 1")
+
+
 Record(
     "GeodesicDistance",
     "image:a start:a walls:a?5",
     "distance:f",
     "kind:s metric:s method:s iterations:i lam:f step_weight:f spacing:F v:f limit:f",
     body=geodesic,
+    own_plugin=check_plugin,
+    plugin_types=(FLOAT, FLOAT, BOOL),
     torch="geodesic_distance",
 )

@@ -97,6 +97,7 @@ Record(
     adapt=of_prune_rows,
     plan=prune_plan,
     quick=True,
+    kept="count",
 )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fastprompt.export._nodes._body import OPSET
+from fastprompt.export._nodes._translate import table
+from fastprompt.export._onnx.functions import attach, our_nodes
 
 FLAVORS = ("portable", "plugin", "inlined")
 LIMIT = 2**31 - 1  # bytes of a protobuf
@@ -138,7 +140,6 @@ def traced(model: Any, args: tuple[Any, ...], names: dict[str, Any]) -> Any:
 
     import torch
 
-    from fastprompt.export._nodes._translate import table
     from fastprompt.models import accelerate, undo
 
     before = [(module, type(module)) for module in model.modules()]
@@ -163,8 +164,6 @@ def finish(proto: Any, flavor: str) -> tuple[Any, Any]:
     import onnx
     import onnx.inliner
 
-    from fastprompt.export._onnx.functions import attach
-
     plain = onnx.ModelProto()
     plain.CopyFrom(proto)
     try:
@@ -180,8 +179,6 @@ def finish(proto: Any, flavor: str) -> tuple[Any, Any]:
 
 
 def counts(model: Any) -> dict[str, int]:
-    from fastprompt.export._onnx.functions import our_nodes
-
     found: dict[str, int] = {}
     for node in our_nodes(model.graph):
         found[node.op_type] = found.get(node.op_type, 0) + 1

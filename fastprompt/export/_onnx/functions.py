@@ -13,6 +13,12 @@ def node_attributes(node: Any) -> dict[str, Any]:
     return {a.name: plain(onnx.helper.get_attribute_value(a)) for a in node.attribute}
 
 
+def kept_by(node: Any) -> int:
+    """How many a TopK of the node's body keeps; 0: it has none."""
+    record = RECORDS.get(node.op_type)
+    return int(node_attributes(node).get(record.kept, 0)) if record else 0
+
+
 def function_of(name: str, attributes: dict[str, Any], opset: int = OPSET, *, for_tensorrt: bool = False) -> Any:
     """The FunctionProto of a node with these attributes."""
     record = RECORDS[name]

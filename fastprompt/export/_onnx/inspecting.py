@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from fastprompt.export._nodes import DOMAIN
+from fastprompt.export._onnx.functions import kept_by, our_nodes
+
 # What runs a file of a flavor, and how.
 RUNTIMES = {
     "portable": {
@@ -65,9 +68,6 @@ def inspect(path: Any) -> Inspected:
     """
     import onnx
 
-    from fastprompt.export._nodes import DOMAIN
-    from fastprompt.export._onnx.functions import our_nodes
-
     model = path if isinstance(path, onnx.ModelProto) else onnx.load(path)
     nodes: dict[str, int] = {}
     for node in our_nodes(model.graph):
@@ -89,8 +89,6 @@ def axes(value: Any) -> str:
 
 def notes_on(model: Any) -> list[str]:
     """What TensorRT and older tools stumble over."""
-    from fastprompt.export._onnx.functions import our_nodes
-
     found = []
     kinds = {node.op_type for node in model.graph.node}
     for kind, why in (
@@ -101,10 +99,10 @@ def notes_on(model: Any) -> list[str]:
         if kind in kinds:
             found.append(f"{kind}: {why}")
     for node in our_nodes(model.graph):
-        number = {a.name: a.i for a in node.attribute}.get("count", 0)
-        if node.op_type == "PruneTokens" and number > TOPK:
+        number = kept_by(node)
+        if number > TOPK:
             found.append(
-                f"PruneTokens keeps {number} tokens: TensorRT's TopK takes at most {TOPK}, its plugin does not"
+                f"{node.op_type} keeps {number} tokens: TensorRT's TopK takes at most {TOPK}, its plugin does not"
             )
     opset = {o.domain: o.version for o in model.opset_import}.get("", 0)
     if model.functions and opset < OLDEST:

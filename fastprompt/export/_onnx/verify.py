@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastprompt.export._onnx.functions import our_nodes
+from fastprompt.export.onnxruntime import register
+
 
 def compare(
     model: Any, proto: Any, args: tuple[Any, ...], checks: Any, dynamic_shapes: Any, tolerance: float
@@ -28,9 +31,6 @@ def compare(
 
 def runner(proto: Any) -> Any:
     """ONNX Runtime where it is installed, with our library where only that knows the nodes; else onnx's evaluator."""
-    from fastprompt.export import onnxruntime as ours
-    from fastprompt.export._onnx.functions import our_nodes
-
     data = proto.SerializeToString()
     unknown = {node.op_type for node in our_nodes(proto.graph)} - {f.name for f in proto.functions}
     if importlib.util.find_spec("onnxruntime"):
@@ -39,7 +39,7 @@ def runner(proto: Any) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if unknown:
-            ours.register(options)
+            register(options)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [x.name for x in session.get_inputs()]
         return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastprompt.export._onnx.precision import cast_model
+from fastprompt.export._tensorrt import model as lowering
 from fastprompt.export._tensorrt import profiles
+from fastprompt.export._tensorrt.plugins import Library
 
 TARGETS = {
     "tensorrt": ("tensorrt", "pip install tensorrt"),
@@ -108,9 +111,6 @@ def tensorrt(
     """
     import onnx as onnx_package
 
-    from fastprompt.export._tensorrt import model as lowering
-    from fastprompt.export._tensorrt.plugins import Library
-
     target = check(precision, target)
     model = onnx if isinstance(onnx, onnx_package.ModelProto) else onnx_package.load(onnx)
     names = wanted(capabilities, target, precision)
@@ -124,8 +124,6 @@ def tensorrt(
     lowered, lines = lowering.lowered(annotated, library.why_not)
     lowering.check(lowered)
     if precision in ("float16", "bfloat16"):
-        from fastprompt.export._onnx.precision import cast_model
-
         lowered = cast_model(lowered, precision, library.halves)
     job = {
         "engine": os.fspath(engine),

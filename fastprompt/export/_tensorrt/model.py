@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastprompt.export._nodes import DOMAIN
-from fastprompt.export._onnx.functions import function_of, node_attributes, our_nodes
+from fastprompt.export._onnx.functions import function_of, kept_by, node_attributes, our_nodes
 from fastprompt.export._onnx.inspecting import TOPK
 from fastprompt.export._tensorrt.profiles import Range, dynamic_axes
 
@@ -89,25 +89,24 @@ def constant(node: Any) -> Any:
 
 
 def check_pruning(model: Any, found: dict[str, Range], why_not: Callable[[Any], str | None]) -> None:
-    """ValueError: PruneTokens that keeps more tokens than there are, or than TensorRT's TopK takes."""
+    """ValueError: a node that keeps more tokens than there are, or than TensorRT's TopK takes."""
     import onnx.shape_inference
 
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {v.name: v.type.tensor_type.shape.dim for v in [*graph.value_info, *graph.input]}
     for node in our_nodes(model.graph):
-        if node.op_type != "PruneTokens":
+        count, reason = kept_by(node), why_not(node)
+        if not count:
             continue
-        count = node_attributes(node)["count"]
-        reason = why_not(node)
         if count > TOPK and reason is not None:
             raise ValueError(
-                f"onnx keeps {count} tokens in PruneTokens, and TensorRT's TopK takes at most {TOPK}: keep fewer, or "
-                f"use the plugin (function form, {reason})"
+                f"onnx keeps {count} tokens in {node.op_type}, and TensorRT's TopK takes at most {TOPK}: "
+                f"keep fewer, or use the plugin (function form, {reason})"
             )
         axis = shapes[node.input[0]][1] if len(shapes.get(node.input[0], ())) > 1 else None
         if axis is not None and axis.dim_param in found and found[axis.dim_param].smallest < count:
             raise ValueError(
-                f"profile of {axis.dim_param} must start at {count} or more, which PruneTokens keeps, got "
+                f"profile of {axis.dim_param} must start at {count} or more, which {node.op_type} keeps, got "
                 f"{found[axis.dim_param]}"
             )
 

@@ -11,7 +11,6 @@ from fastprompt.export._tensorrt.profiles import Range
 
 WITH_PTX = "1.ptx"  # version of the plugins that take their kernels from the node
 PRODUCTS = {"float32": "tf32x3", "tf32": "tf32", "float16": "ieee", "bfloat16": "ieee"}  # of float32 tensors in Triton
-FLOAT, BOOL = 1, 9
 
 
 def plugins_of(path: Any) -> set[tuple[str, str]]:
@@ -66,19 +65,19 @@ class Library:
 
         need(all(x in tensors for x in node.input), "the shapes of its inputs are unknown")
         given, attributes = [tensors[x] for x in node.input], node_attributes(node)
-        if node.op_type == "GeodesicDistance":
-            check_geodesic(given, attributes)
-            for place, to in ((0, FLOAT), (1, FLOAT), (2, BOOL)):
+        record = RECORDS[node.op_type]
+        if record.own_plugin is not None:
+            record.own_plugin(given, attributes)
+            for place, to in enumerate(record.plugin_types):
                 cast_input(model.graph, node, place, given[place], to)
             return
-        halved = self.precision in TYPES_OF_HALVES and RECORDS[node.op_type].halves
+        halved = self.precision in TYPES_OF_HALVES and record.halves
         if halved:
             half = TYPES_OF_HALVES[self.precision]
             given = [x._replace(type=half) if x.type == "f32" else x for x in given]
-        make = RECORDS[node.op_type].plan
-        if make is None:
+        if record.plan is None:
             raise NoPlan("it has no kernels")
-        plan = make(given, attributes, PRODUCTS[self.precision])
+        plan = record.plan(given, attributes, PRODUCTS[self.precision])
         for attribute in [a for a in node.attribute if a.name in (*PLUGIN, "plan", "ptx")]:
             node.attribute.remove(attribute)
         carried = PLUGIN | {"plugin_version": WITH_PTX, "plan": plan.text, "ptx": plan.ptx}
@@ -86,11 +85,6 @@ class Library:
 
 
 TYPES_OF_HALVES = {"float16": "f16", "bfloat16": "bf16"}
-
-
-def check_geodesic(given: list[Tensor], attributes: dict[str, Any]) -> None:
-    need(attributes["method"] in ("raster", "exact"), f"method {attributes['method']!r} has no kernel for a GPU")
-    need(given[0].known(2) == 1 and len(attributes["spacing"]) == 2, "the plugin takes pictures, of depth 1")
 
 
 def cast_input(graph: Any, node: Any, place: int, tensor: Tensor, to: int) -> None:
