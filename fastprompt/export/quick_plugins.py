@@ -63,9 +63,22 @@ def register(name: str, tensors: list[Tensor], attributes: dict[str, Any], preci
     """``tensorrt.plugin.op.fastprompt.<name>`` for inputs of these types and known sizes; give it to
     ``network.add_plugin(op(*tensors), aot=True)``.
 
+    Args:
+        name: "CosineScores", "PruneTokens" or "ImageToPromptAttention".
+        tensors: the inputs of the node, one :class:`Tensor` each: its type ("f32", "f16", "bf16", "i64", "bool"), its
+            sizes, the largest where they vary, and which of them are fixed.
+        attributes: of the node.
+        precision: of products of float32: "tf32x3" (as exact as float32) or "tf32".
+
     Raises:
         ImportError: there is no TensorRT with quick deployable plugins.
         NoPlan: why there is no kernel for such inputs.
+
+    Example:
+        >>> from fastprompt.export.quick_plugins import Tensor, register
+        >>> free = (False, False, True)
+        >>> inputs = [Tensor("f32", (8, 4096, 256), free), Tensor("f32", (8, 4, 256), free)]
+        >>> scores = register("CosineScores", inputs, {})  # doctest: +SKIP
     """
     make = RECORDS[name].plan if name in OPERATORS else None
     if make is None:
@@ -112,3 +125,6 @@ def sign(function: Any, parameters: list[tuple[str, Any]], result: Any) -> None:
     given = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in parameters]
     function.__signature__ = inspect.Signature(given, return_annotation=empty)
     function.__annotations__ = dict(parameters) | ({} if result is None else {"return": result})
+
+
+__all__ = ["NoPlan", "Tensor", "register"]

@@ -1,4 +1,6 @@
-"""The nodes of domain ``fastprompt``: a file for each family, whose records add themselves."""
+"""The nodes of domain ``fastprompt``: a file for each family, whose records add themselves.
+
+A new node is a record here, a row in csrc/export/<family>.cpp and cases in tests/support/export_cases.py."""
 
 import importlib
 import pkgutil
