@@ -1,11 +1,12 @@
-// SAM's mask decoder of an exported model: the transformer alone, or with the MLPs and the mask head behind it.
+// SAM's mask decoder of an exported model: the transformer alone, with the MLPs and the mask head behind it, or the
+// head.
 #include <algorithm>
 
-#include "decoder/low_rank.h"
 #include "common/parallel.h"
-#include "export/two_way.h"
 #include "decoder/head.h"
+#include "decoder/low_rank.h"
 #include "decoder/mlp.h"
+#include "export/two_way.h"
 
 namespace fastprompt {
 namespace {
@@ -232,6 +233,37 @@ class Decoder {
   bool one_vector_ = false;
 };
 
+// ---------------------------------------------------------------- the mask head alone
+
+void mask_head(Node& node) {
+  const Sizes image = node.input(0).shape, vectors = node.input(1).shape, second = node.input(6).shape;
+  need(image.size() == 4 && vectors.size() == 3 && second.size() == 4, "image is (B, C, H, W), vectors (B, K, D)");
+  MaskHead a{};
+  a.prompts = image[0], a.channels = image[1], a.height = image[2], a.width = image[3];
+  a.masks = vectors[1], a.depth = vectors[2], a.middle = second[0];
+  need(vectors[0] == a.prompts && node.input(2).shape == Sizes{a.channels, a.middle, 2, 2} &&
+           second == Sizes{a.middle, a.depth, 2, 2},
+       "weights must be (C, M, 2, 2) and (M, D, 2, 2)");
+  for (size_t n : {3, 4, 5}) need(node.input(n).count() == a.middle, "bias and LayerNorm must be (M)");
+  need(node.input(7).count() == a.depth, "the second bias must be (D)");
+  a.image = node.floats(0), a.vectors = node.floats(1);
+  a.weight1 = node.floats(2), a.bias1 = node.floats(3), a.norm_weight = node.floats(4), a.norm_bias = node.floats(5);
+  a.weight2 = node.floats(6), a.bias2 = node.floats(7);
+  a.detail1 = node.floats_or_null(8), a.detail2 = node.floats_or_null(9);
+  a.images = 1;
+  if (a.detail1 || a.detail2) {
+    const Sizes d = node.input(8).shape;
+    need(d.size() == 4 && d[0] > 0 && a.prompts % d[0] == 0, "details must be of equally many prompts each");
+    a.images = d[0];
+    need(d == Sizes{a.images, a.middle, 2 * a.height, 2 * a.width} &&
+             node.input(9).shape == Sizes{a.images, a.depth, 4 * a.height, 4 * a.width},
+         "details must be (B', M, 2 H, 2 W) and (B', D, 4 H, 4 W)");
+  }
+  a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
+  a.out = node.float_output(0, {a.prompts, a.masks, 4 * a.height, 4 * a.width});
+  if (a.prompts * a.masks * a.height * a.width > 0) mask_head(a);
+}
+
 // ---------------------------------------------------------------- shapes
 
 std::vector<Sizes> transformer_shapes(const Known& k) {
@@ -243,9 +275,15 @@ std::vector<Sizes> decoder_shapes(const Known& k) {
   return {k.axes(3, {0, 1, 2}), {k.axis(3, 0), masks, height < 0 ? -1 : 4 * height, width < 0 ? -1 : 4 * width}};
 }
 
+std::vector<Sizes> head_shapes(const Known& k) {
+  const int64_t height = k.axis(0, 2), width = k.axis(0, 3);
+  return {{k.axis(1, 0), k.axis(1, 1), height < 0 ? -1 : 4 * height, width < 0 ? -1 : 4 * width}};
+}
+
 }  // namespace
 
-const std::vector<Kernel> kDecoderKernels = {
+FASTPROMPT_NODES(decoder){
+    {"MaskHead", "TTTTTTTTTT", "T", "eps:f", mask_head, head_shapes},
     {"TwoWayTransformer", "T+", "TT", "heads:i width:i depth:i channels:i eps:f final_eps:f", transformer,
      transformer_shapes},
     {"MaskDecoder", "T+", "TT",

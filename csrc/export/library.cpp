@@ -70,6 +70,11 @@ int32_t guarded(const fastprompt_node& node, char* error, Body body) {
   }
 }
 
+const std::vector<const Kernel*>& known_kernels() {
+  static const std::vector<const Kernel*> found = all_kernels();
+  return found;
+}
+
 int32_t run(fastprompt_node& node, const Host& host) {
   HostedNode running(node, host);
   if (host.parallel) {
@@ -85,18 +90,13 @@ int32_t run(fastprompt_node& node, const Host& host) {
 }  // namespace
 
 const char* fastprompt_node_name(int32_t n) {
-  size_t rest = static_cast<size_t>(n);
-  for (const auto* kernels : kAllKernels) {
-    if (rest < kernels->size()) return (*kernels)[rest].name;
-    rest -= kernels->size();
-  }
-  return nullptr;
+  const auto& kernels = known_kernels();
+  return n >= 0 && static_cast<size_t>(n) < kernels.size() ? kernels[n]->name : nullptr;
 }
 
 fastprompt_node* fastprompt_node_new(const char* name) {
-  for (const auto* kernels : kAllKernels)
-    for (const Kernel& kernel : *kernels)
-      if (!std::strcmp(kernel.name, name)) return new fastprompt_node{&kernel, {}, {}};
+  for (const Kernel* kernel : known_kernels())
+    if (!std::strcmp(kernel->name, name)) return new fastprompt_node{kernel, {}, {}};
   return nullptr;
 }
 
@@ -117,6 +117,10 @@ void fastprompt_node_text(fastprompt_node* node, const char* name, const char* v
 }
 
 const char* fastprompt_node_attributes(const fastprompt_node* node) { return node->kernel->attributes; }
+
+const char* fastprompt_node_input_types(const fastprompt_node* node) { return node->kernel->inputs; }
+
+const char* fastprompt_node_output_types(const fastprompt_node* node) { return node->kernel->outputs; }
 
 int32_t fastprompt_node_outputs(fastprompt_node* node, const Tensor* inputs, int32_t count, Tensor* outputs,
                                 char* error) {

@@ -1,5 +1,6 @@
 #include "export/node.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace fastprompt {
@@ -149,7 +150,12 @@ void Node::finish() {
     for (size_t k = 0; k < p.values.size(); ++k) static_cast<int32_t*>(p.to)[k] = static_cast<int32_t>(p.values[k]);
 }
 
-const std::vector<const std::vector<Kernel>*> kAllKernels = {&kDecoderKernels,  &kAttentionKernels, &kMaskKernels,
-                                                             &kDistanceKernels, &kMapKernels,       &kTokenKernels};
+std::vector<const Kernel*> all_kernels() {
+  std::vector<const Kernel*> found;
+  for (const Nodes* family = Nodes::first; family; family = family->next)
+    for (const Kernel& kernel : family->rows) found.push_back(&kernel);
+  std::sort(found.begin(), found.end(), [](auto* a, auto* b) { return std::strcmp(a->name, b->name) < 0; });
+  return found;
+}
 
 }  // namespace fastprompt

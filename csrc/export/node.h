@@ -8,6 +8,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fastprompt {
@@ -111,13 +112,21 @@ struct Kernel {
   std::vector<Sizes> (*shapes)(const Known&);  // of the outputs
 };
 
+// FASTPROMPT_NODES(family) { {"Name", …}, … }; adds rows, so that there is no list of families.
+struct Nodes {
+  Nodes(std::vector<Kernel> rows) : rows(std::move(rows)), next(first) { first = this; }
+  const std::vector<Kernel> rows;
+  const Nodes* next;
+  static inline const Nodes* first = nullptr;  // constant-initialised: no order problem between files
+};
+
+#define FASTPROMPT_NODES(family) static const fastprompt::Nodes nodes_of_##family = std::vector<fastprompt::Kernel>
+
+std::vector<const Kernel*> all_kernels();  // by name
+
 // Of a letter; f32 stands for "any".
 inline Type type_of(char letter, Type floats) {
   return letter == 'T' ? floats : letter == 'i' ? Type::i64 : letter == 'u' ? Type::u8 : Type::f32;
 }
-
-extern const std::vector<Kernel> kDecoderKernels, kAttentionKernels, kMaskKernels, kDistanceKernels, kMapKernels,
-    kTokenKernels;
-extern const std::vector<const std::vector<Kernel>*> kAllKernels;
 
 }  // namespace fastprompt

@@ -55,6 +55,10 @@ FASTPROMPT_API void fastprompt_node_text(struct fastprompt_node* node, const cha
 /* Names and letters of attributes, as in "size:I scale:f": i int, f float, s text, I ints, F floats. */
 FASTPROMPT_API const char* fastprompt_node_attributes(const struct fastprompt_node* node);
 
+/* A letter for each: T one float type for all, f float32, i int64, u uint8, a any; "T+": one or more. */
+FASTPROMPT_API const char* fastprompt_node_input_types(const struct fastprompt_node* node);
+FASTPROMPT_API const char* fastprompt_node_output_types(const struct fastprompt_node* node);
+
 /* Types and shapes of the outputs, as far as those of the inputs are known; the number of outputs, or -1. */
 FASTPROMPT_API int32_t fastprompt_node_outputs(struct fastprompt_node* node, const struct fastprompt_tensor* inputs,
                                                int32_t count, struct fastprompt_tensor* outputs, char* error);

@@ -209,14 +209,12 @@ ort::Domain* make_domain() {
   auto& ops = *new std::deque<Op>;
   ort::Domain* domain = nullptr;
   check(ort::create_domain(api, "fastprompt", &domain));
-  for (const auto* kernels : kAllKernels) {
-    for (const Kernel& kernel : *kernels) {
-      const bool generic = std::string(kernel.inputs).find('T') != std::string::npos;
-      for (Type floats : kFloats) {
-        if (!generic && floats != Type::f32) continue;
-        ops.push_back(make(kernel, floats));
-        check(ort::add_to_domain(api, domain, static_cast<const void*>(static_cast<ort::CustomOp*>(&ops.back()))));
-      }
+  for (const Kernel* kernel : all_kernels()) {
+    const bool generic = std::string(kernel->inputs).find('T') != std::string::npos;
+    for (Type floats : kFloats) {
+      if (!generic && floats != Type::f32) continue;
+      ops.push_back(make(*kernel, floats));
+      check(ort::add_to_domain(api, domain, static_cast<const void*>(static_cast<ort::CustomOp*>(&ops.back()))));
     }
   }
   return domain;

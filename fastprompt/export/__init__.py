@@ -2,12 +2,22 @@
 
 from typing import Any
 
-from fastprompt.export import onnxruntime
-from fastprompt.export._inspect import Inspected, inspect
-from fastprompt.export._onnx import Exported, onnx
-from fastprompt.export._tensorrt import Built, tensorrt
+from fastprompt.export import onnxruntime, quick_plugins
+from fastprompt.export._onnx.export import Exported, onnx
+from fastprompt.export._onnx.inspecting import Inspected, inspect
+from fastprompt.export._tensorrt.engine import Built, tensorrt
 
-__all__ = ["Built", "Exported", "Inspected", "inspect", "onnx", "onnxruntime", "openvino_extension", "tensorrt"]
+__all__ = [
+    "Built",
+    "Exported",
+    "Inspected",
+    "inspect",
+    "onnx",
+    "onnxruntime",
+    "openvino_extension",
+    "quick_plugins",
+    "tensorrt",
+]
 
 
 def openvino_extension(kind: str = "auto") -> list[Any]:
@@ -37,17 +47,17 @@ def openvino_extension(kind: str = "auto") -> list[Any]:
     """
     if kind not in ("auto", "c++", "python"):
         raise ValueError(f"kind must be 'auto', 'c++' or 'python', got {kind!r}")
-    from fastprompt.export import _openvino_build
+    from fastprompt.export._openvino import build
 
     if kind != "python":
         try:
-            return [_openvino_build.extension_path()]
-        except _openvino_build.CannotBuild as error:
+            return [build.extension_path()]
+        except build.CannotBuild as error:
             if kind == "c++":
                 raise
             import warnings
 
             warnings.warn(f"fastprompt: Python operators for OpenVINO instead of C++: {error}", stacklevel=2)
-    from fastprompt.export import _openvino
+    from fastprompt.export._openvino import operators
 
-    return _openvino.extensions()
+    return operators.extensions()

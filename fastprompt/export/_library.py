@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt._runtime import get_num_threads
+from fastprompt.export.onnxruntime import library_path
 
 AXES, TEXT = 8, 512  # of csrc/export/node_abi.h
 # ONNX's numbers of the types that kernels read and write.
@@ -48,8 +49,6 @@ class Host(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    from fastprompt.export.onnxruntime import library_path
-
     found = ctypes.CDLL(library_path())
     text, pointer = ctypes.c_char_p, ctypes.c_void_p
     for name, result, arguments in (
@@ -58,6 +57,9 @@ def library() -> ctypes.CDLL:
         ("ints", None, (pointer, text, pointer, ctypes.c_int32)),
         ("floats", None, (pointer, text, pointer, ctypes.c_int32)),
         ("text", None, (pointer, text, text)),
+        ("attributes", text, (pointer,)),
+        ("input_types", text, (pointer,)),
+        ("output_types", text, (pointer,)),
         ("outputs", ctypes.c_int32, (pointer, ctypes.POINTER(Tensor), ctypes.c_int32, ctypes.POINTER(Tensor), text)),
         ("run", ctypes.c_int32, (pointer, ctypes.POINTER(Host), text)),
     ):
@@ -95,6 +97,12 @@ class Node:
             if set_to == "floats" or integers or not numbers.size:  # an empty list has no type of its own
                 given = np.ascontiguousarray(numbers, kind)
                 getattr(self._library, f"fastprompt_node_{set_to}")(self._node, key, given.ctypes.data, given.size)
+
+    def described(self) -> tuple[str, str, str]:
+        """Types of the inputs and outputs, and the attributes, in the letters of csrc/export/node_abi.h."""
+        functions = (f"fastprompt_node_{x}" for x in ("input_types", "output_types", "attributes"))
+        inputs, outputs, attributes = (getattr(self._library, f)(self._node).decode() for f in functions)
+        return inputs, outputs, attributes
 
     def outputs(self, inputs: list[tuple[Shape, int]]) -> list[tuple[list[int], int]]:
         """Shapes and numbers of the types of the outputs, for those of the inputs."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from fastprompt import _C
+
 __all__ = ["library_path", "register"]
 
 OLDEST = (1, 17)
@@ -26,9 +28,7 @@ def library_path() -> str:
 
 def folders() -> list[Path]:
     """Where what CMake builds is: an editable install keeps it apart from the Python files."""
-    import fastprompt
-
-    return [*map(Path, fastprompt.__path__), Path(str(fastprompt._C.__file__)).parent]
+    return [Path(__file__).parents[1], Path(str(_C.__file__)).parent]
 
 
 def register(session_options: Any) -> Any:

@@ -18,7 +18,8 @@ import openvino
 from test_export_matrix import openvino_extension
 
 import fastprompt as fp
-from fastprompt.export import _library, _openvino_build
+from fastprompt.export import _library
+from fastprompt.export._openvino import build as builder
 
 KINDS = ["c++", "python"]
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -97,24 +98,24 @@ def test_wrong_inputs_are_told(kind):
 
 def test_nothing_is_built_twice(monkeypatch):
     (path,) = openvino_extension("c++")
-    monkeypatch.setattr(_openvino_build, "build", lambda *a: pytest.fail("built again"))
+    monkeypatch.setattr(builder, "build", lambda *a: pytest.fail("built again"))
     assert fp.export.openvino_extension("c++") == [path]
     assert fp.export.openvino_extension() == [path]
 
 
 def test_python_stands_in_and_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(_openvino_build.shutil, "which", lambda program: None)
+    monkeypatch.setattr(builder.shutil, "which", lambda program: None)
     with pytest.raises(RuntimeError, match="there is no CMake: pip install cmake"):
         fp.export.openvino_extension("c++")
     with pytest.warns(UserWarning, match=r"Python operators for OpenVINO instead of C\+\+: there is no CMake"):
-        assert len(fp.export.openvino_extension()) == len(cases.OPERATORS)
-    monkeypatch.setattr(_openvino_build.shutil, "which", lambda program: program if program == "cmake" else None)
+        assert len(fp.export.openvino_extension()) == len(cases.RECORDS)
+    monkeypatch.setattr(builder.shutil, "which", lambda program: program if program == "cmake" else None)
     with pytest.raises(RuntimeError, match=r"there is no C\+\+ compiler"):
         fp.export.openvino_extension("c++")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(fp.export.openvino_extension("python")) == len(cases.OPERATORS)
+        assert len(fp.export.openvino_extension("python")) == len(cases.RECORDS)
     with pytest.raises(ValueError, match=r"kind must be 'auto', 'c\+\+' or 'python', got 'C'"):
         fp.export.openvino_extension("C")
 

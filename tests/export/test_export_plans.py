@@ -15,7 +15,8 @@ import export_cases as cases  # noqa: E402
 import plan_runner  # noqa: E402
 from ptx import Fault  # noqa: E402
 
-from fastprompt.export import _aot, _plans  # noqa: E402
+from fastprompt.export._kernels import aot, plans  # noqa: E402
+from fastprompt.export._nodes import RECORDS  # noqa: E402
 
 NAMES = {"float32": "f32", "bool": "bool", "int64": "i64", "float16": "f16", "uint8": "bool"}
 
@@ -26,7 +27,7 @@ def tensors(arrays, free=()):
     for n, x in enumerate(arrays):
         fixed = tuple((n, k) not in free for k in range(x.ndim))
         found.append(
-            _plans.Tensor(
+            plans.Tensor(
                 NAMES[x.dtype.name], tuple(s if f else 2 * s for s, f in zip(x.shape, fixed, strict=True)), fixed
             )
         )
@@ -44,10 +45,10 @@ FREE = {
 
 def plan_of(name, arrays, attributes, precision="ieee"):
     operator = name.partition(",")[0]
-    return _plans.PLANS[operator](tensors(arrays, FREE[operator]), attributes, precision)
+    return RECORDS[operator].plan(tensors(arrays, FREE[operator]), attributes, precision)
 
 
-@pytest.mark.parametrize("name", [n for n in cases.CASES if n.partition(",")[0] in _plans.PLANS])
+@pytest.mark.parametrize("name", [n for n in cases.CASES if RECORDS[n.partition(",")[0]].plan])
 @pytest.mark.parametrize("order", [None, "reverse"], ids=str)
 def test_a_plan_gives_what_torch_gives(name, order):
     case = cases.found(name)
@@ -85,7 +86,7 @@ def wanted(name, inputs, attributes):
     """By the body of the node, in float64 of the rounded inputs where onnx's evaluator takes it, else float32."""
     from onnx.reference import ReferenceEvaluator
 
-    from fastprompt.export._functions import function_of
+    from fastprompt.export._onnx.functions import function_of
 
     arrays = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
     evaluator = ReferenceEvaluator(function_of(name, attributes))
@@ -108,10 +109,10 @@ def test_attention_at_other_sizes(name, options):
     inputs = attention(name == "ImageToPromptAttention", **options)
     given = tensors(inputs, FREE[name])
     given = [
-        _plans.Tensor(x.type, a.shape, (True,) * a.ndim) if a.size == 1 else x
+        plans.Tensor(x.type, a.shape, (True,) * a.ndim) if a.size == 1 else x
         for x, a in zip(given, inputs, strict=True)
     ]
-    plan = _plans.PLANS[name](given, {}, "tf32x3")
+    plan = RECORDS[name].plan(given, {}, "tf32x3")
     got = plan_runner.run(plan.text, plan.ptx, inputs, check_blocks=True)[0]
     want = wanted(name, inputs, {})[0]
     np.testing.assert_allclose(got, want, rtol=0, atol=(4e-3 if got.dtype == np.float16 else 2e-5) * abs(want).max())
@@ -156,8 +157,8 @@ def test_what_has_no_plan(name, change, why):
     given = tensors(case.inputs, FREE[name])
     for place, fields in change.items():
         given[place] = given[place]._replace(**fields)
-    with pytest.raises(_plans.NoPlan, match=why):
-        _plans.PLANS[name](given, case.attributes, "ieee")
+    with pytest.raises(plans.NoPlan, match=why):
+        RECORDS[name].plan(given, case.attributes, "ieee")
 
 
 # ---------------------------------------------------------------- PTX
@@ -167,7 +168,7 @@ def test_ptx_without_what_only_triton_knows():
     from fastprompt.kernels import pruning
 
     constants = {"C": 16, "row_stride": 16, "BN": 4, "BC": 128, "PIECES": 1}
-    made = _aot.compiled(pruning.scores_kernel, "*fp32 *fp32 *fp32 i32 i32 i32! i32!", constants, warps=1)
+    made = aot.compiled(pruning.scores_kernel, "*fp32 *fp32 *fp32 i32 i32 i32! i32!", constants, warps=1)
     assert made.threads == 32
     assert "ld.global.v4" in made.ptx  # by the strides' multiples of 16
     assert "scores_kernel_param_6" in made.ptx
@@ -176,11 +177,11 @@ def test_ptx_without_what_only_triton_knows():
     assert not [word for word in (".file", ".loc", ".debug", "pruning.py") if word in made.ptx]  # no paths
     text = ".entry k(\n\t.param .u64 k_param_0,\n\t.param .u64 k_param_1\n)\n{ ld.param.u64 %r, [k_param_1]; }"
     with pytest.raises(ValueError, match="k reads k_param_1, which only Triton's own launcher gives"):
-        _aot.without_hidden_parameters(text, "k", 1)
+        aot.without_hidden_parameters(text, "k", 1)
 
 
 def sized(kind, *sizes, free=()):
-    return _plans.Tensor(kind, sizes, tuple(k not in free for k in range(len(sizes))))
+    return plans.Tensor(kind, sizes, tuple(k not in free for k in range(len(sizes))))
 
 
 def of_sam(kind):
@@ -207,8 +208,8 @@ def test_no_spills_at_the_sizes_of_sam(tmp_path, kind, precision):
     without = []
     for name, given, attributes in of_sam(kind):
         try:
-            plan = _plans.PLANS[name](given, attributes, precision)
-        except _plans.NoPlan:
+            plan = RECORDS[name].plan(given, attributes, precision)
+        except plans.NoPlan:
             without.append(name)
             continue
         for launch in plan.launches:

@@ -14,10 +14,10 @@ import plugin_contract as contract
 import plugin_host
 from test_export_plans import plan_of
 
-from fastprompt.export import _plans, _plugins
-from fastprompt.export._operators import OPERATORS
+from fastprompt.export._nodes import RECORDS
+from fastprompt.export._tensorrt import plugins
 
-CARRIED = [n for n in cases.CASES if n.partition(",")[0] in _plans.PLANS]
+CARRIED = [n for n in cases.CASES if RECORDS[n.partition(",")[0]].plan]
 
 
 def test_the_library_needs_no_tensorrt():
@@ -31,12 +31,15 @@ def test_the_library_needs_no_tensorrt():
 
 
 def test_what_the_library_holds():
-    found = _plugins.plugins_of(plugin_host.library())
-    assert found == {("GeodesicDistance", "1"), *((name, _plugins.WITH_PTX) for name in _plans.PLANS)}
+    found = plugins.plugins_of(plugin_host.library())
+    assert found == {
+        ("GeodesicDistance", "1"),
+        *((name, plugins.WITH_PTX) for name, record in RECORDS.items() if record.plan),
+    }
     with pytest.raises(ValueError, match=r"plugins must be the path of libfastprompt_tensorrt\.so, and there is no"):
-        _plugins.plugins_of("/nowhere/x.so")
+        plugins.plugins_of("/nowhere/x.so")
     with pytest.raises(ValueError, match=r"plugins must be the path of libfastprompt_tensorrt\.so, got"):
-        _plugins.plugins_of(__file__)
+        plugins.plugins_of(__file__)
 
 
 GEODESIC = {"GeodesicDistance": {}, "GeodesicDistance, signed": {"method": "raster"}}
@@ -46,7 +49,7 @@ GEODESIC = {"GeodesicDistance": {}, "GeodesicDistance, signed": {"method": "rast
 def test_geodesic_distance(name):
     case = cases.found(name)
     lines = contract.geodesic(case.inputs, case.attributes | GEODESIC[name], with_driver=False)
-    assert [n for n, _ in contract.of_kind(lines, "field")] == list(OPERATORS["GeodesicDistance"].attributes)
+    assert [n for n, _ in contract.of_kind(lines, "field")] == list(RECORDS["GeodesicDistance"].attributes)
     kind, *shape = contract.of_kind(lines, "output")[0]
     assert kind == "0"
     assert [int(n) for n in shape] == list(case.want[0].shape)
@@ -102,7 +105,7 @@ def test_a_malformed_plan_is_refused(old, new):
     plan = plan_of("CosineScores", case.inputs, {})
     assert old in plan.text
     files = [("plan", plan.text.replace(old, new, 1)), ("ptx", plan.ptx)]
-    lines = contract.ask("CosineScores", _plugins.WITH_PTX, {}, contract.described(case.inputs), files=files)
+    lines = contract.ask("CosineScores", plugins.WITH_PTX, {}, contract.described(case.inputs), files=files)
     assert lines[-1] == "refused"
 
 

@@ -16,8 +16,8 @@ import export_cases as cases
 from ptx import Kernel
 from test_export_plans import FREE, tensors
 
-from fastprompt.export import _qdp
-from fastprompt.export._plans import NoPlan
+from fastprompt.export import quick_plugins
+from fastprompt.export._kernels.plans import NoPlan
 
 
 class TensorDesc:
@@ -29,7 +29,7 @@ class TensorDesc:
 def trtp(monkeypatch):
     """The part of ``tensorrt.plugin`` that is used."""
     trt, plugin = types.ModuleType("tensorrt"), types.ModuleType("tensorrt.plugin")
-    for name in _qdp.DTYPES.values():
+    for name in quick_plugins.DTYPES.values():
         setattr(trt, name, np.dtype("uint16" if name == "bfloat16" else name))
     plugin.said, plugin.op = {}, types.SimpleNamespace(fastprompt=types.SimpleNamespace())
 
@@ -52,10 +52,12 @@ def trtp(monkeypatch):
     return plugin
 
 
-@pytest.mark.parametrize("name", _qdp.OPERATORS)
+@pytest.mark.parametrize("name", quick_plugins.OPERATORS)
 def test_the_kernel_as_tensorrt_launches_it(trtp, name):
     case = cases.found(name)
-    assert _qdp.register(name, tensors(case.inputs, FREE[name]), case.attributes, "ieee") == f"fastprompt::{name}"
+    assert (
+        quick_plugins.register(name, tensors(case.inputs, FREE[name]), case.attributes, "ieee") == f"fastprompt::{name}"
+    )
     given = [TensorDesc(x.shape, x.dtype) for x in case.inputs]
     describe, ahead = trtp.said[f"fastprompt::{name}", "register"], trtp.said[f"fastprompt::{name}", "aot"]
     signature = inspect.signature(describe)
@@ -74,7 +76,7 @@ def test_the_kernel_as_tensorrt_launches_it(trtp, name):
 
 def test_what_is_no_single_launch(trtp):
     with pytest.raises(NoPlan, match="PromptToImageAttention is no single launch"):
-        _qdp.register("PromptToImageAttention", [], {})
+        quick_plugins.register("PromptToImageAttention", [], {})
 
 
 def test_without_tensorrt(monkeypatch):
@@ -82,4 +84,4 @@ def test_without_tensorrt(monkeypatch):
     with pytest.raises(
         ImportError, match=r"quick deployable plugins need TensorRT 10\.9 or newer: pip install tensorrt"
     ):
-        _qdp.register("CosineScores", [], {})
+        quick_plugins.register("CosineScores", [], {})

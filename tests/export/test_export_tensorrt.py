@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch", reason="needs the package torch")
 import export_cases as cases  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
-from fastprompt.export import _precision, _profiles, _tensorrt, _tensorrt_model  # noqa: E402
+from fastprompt.export._onnx import precision as precisions  # noqa: E402
+from fastprompt.export._tensorrt import engine, profiles  # noqa: E402
+from fastprompt.export._tensorrt import model as lowering  # noqa: E402
 
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_libs") is None, reason="tensorrt-rtx-cu13-libs is not installed"
@@ -41,13 +43,13 @@ def small(opset=20, kind=1, axes=("batch", 4), extra=()):
 
 def test_profiles_are_made_of_the_names_of_axes():
     model = small()
-    assert _profiles.ranges(model, "batch=1:2:8") == {"batch": (1, 2, 8)}
-    assert _profiles.ranges(model, "batch=3") == {"batch": (3, 3, 3)}
-    assert _profiles.ranges(model, "") == {"batch": (1, 1, 4)}
-    assert _profiles.shapes(model, _profiles.ranges(model, "batch=1:2:8")) == {"x": [[1, 4], [2, 4], [8, 4]]}
+    assert profiles.ranges(model, "batch=1:2:8") == {"batch": (1, 2, 8)}
+    assert profiles.ranges(model, "batch=3") == {"batch": (3, 3, 3)}
+    assert profiles.ranges(model, "") == {"batch": (1, 1, 4)}
+    assert profiles.shapes(model, profiles.ranges(model, "batch=1:2:8")) == {"x": [[1, 4], [2, 4], [8, 4]]}
     unnamed = small()
     unnamed.graph.input[0].type.tensor_type.shape.dim[0].Clear()
-    assert _profiles.ranges(unnamed, "x.0=2") == {"x.0": (2, 2, 2)}
+    assert profiles.ranges(unnamed, "x.0=2") == {"x.0": (2, 2, 2)}
 
 
 @pytest.mark.parametrize(
@@ -68,14 +70,14 @@ def test_profiles_are_made_of_the_names_of_axes():
     ],
 )  # fmt: skip
 def test_wrong_use(monkeypatch, tmp_path, model, options, error, text):
-    monkeypatch.setattr(_tensorrt, "installed", lambda name: True)
+    monkeypatch.setattr(engine, "installed", lambda name: True)
     with pytest.raises(error, match=text):
         fp.export.tensorrt(model, tmp_path / "x.plan", **{"target": "tensorrt-rtx"} | options)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(_tensorrt, "installed", lambda name: False)
+    monkeypatch.setattr(engine, "installed", lambda name: False)
     with pytest.raises(
         ImportError, match="tensorrt or tensorrt-rtx is not installed: pip install tensorrt, or pip inst"
     ):
@@ -91,8 +93,8 @@ def topk(k):
 
 def test_topk_over_the_limit():
     with pytest.raises(ValueError, match="onnx has a TopK of 3841: TensorRT takes at most 3840"):
-        _tensorrt_model.check(topk(3841))
-    _tensorrt_model.check(topk(3840))
+        lowering.check(topk(3841))
+    lowering.check(topk(3840))
 
 
 def pruning(count, tokens="tokens"):
@@ -108,15 +110,15 @@ def pruning(count, tokens="tokens"):
 
 
 def test_pruning_that_tensorrt_cannot_do():
-    ranges = {"tokens": _profiles.Range(8, 16, 32), "batch": _profiles.Range(1, 1, 4)}
+    ranges = {"tokens": profiles.Range(8, 16, 32), "batch": profiles.Range(1, 1, 4)}
     none = lambda node: "no plugin library was given"  # noqa: E731
     with pytest.raises(ValueError, match=r"onnx keeps 4000 tokens in PruneTokens, .* at most 3840"):
-        _tensorrt_model.check_pruning(pruning(4000), ranges, none)
+        lowering.check_pruning(pruning(4000), ranges, none)
     with pytest.raises(
         ValueError, match="profile of tokens must start at 9 or more, which PruneTokens keeps, got 8:16:32"
     ):
-        _tensorrt_model.check_pruning(pruning(9), ranges, none)
-    _tensorrt_model.check_pruning(pruning(8), ranges, none)
+        lowering.check_pruning(pruning(9), ranges, none)
+    lowering.check_pruning(pruning(8), ranges, none)
 
 
 # ---------------------------------------------------------------- what the file becomes
@@ -125,7 +127,7 @@ def test_pruning_that_tensorrt_cannot_do():
 @pytest.mark.parametrize("flavor", ["portable", "plugin", "inlined"])
 def test_nodes_without_a_plugin_are_standard_onnx(flavor):
     model = cases.model("CosineScores", flavor)
-    made, lines = _tensorrt_model.lowered(model, lambda node: "no plugin library was given")
+    made, lines = lowering.lowered(model, lambda node: "no plugin library was given")
     assert {n.domain for n in made.graph.node} == {""}
     assert not made.functions
     assert lines == ([] if flavor == "inlined" else ["1 x CosineScores: function form, no plugin library was given"])
@@ -135,7 +137,7 @@ def test_nodes_without_a_plugin_are_standard_onnx(flavor):
 
 def test_merging_without_a_scatter_that_adds():
     model = cases.model("MergeTokens", "portable")
-    made, _ = _tensorrt_model.lowered(model, lambda node: "no plugin library was given")
+    made, _ = lowering.lowered(model, lambda node: "no plugin library was given")
     assert not [n for n in made.graph.node if n.op_type == "ScatterElements"]
     assert cases.compare("MergeTokens", run(made, cases.feeds("MergeTokens"))) < 1e-5
 
@@ -146,7 +148,7 @@ def test_a_node_without_plugin_and_form_is_named():
     with pytest.raises(
         ValueError, match="onnx has a node GeodesicDistance that has no plugin here and no form in stand"
     ):
-        _tensorrt_model.lowered(model, lambda node: "no plugin library was given")
+        lowering.lowered(model, lambda node: "no plugin library was given")
 
 
 def run(model, feeds):
@@ -167,7 +169,7 @@ def types_of(model):
 def test_products_in_half_and_the_rest_in_float32(precision, kind, tolerance):
     """A two-way transformer: attention, LayerNorm, MLP."""
     model = cases.model("TwoWayTransformer", "inlined")
-    made = _precision.cast_model(model, precision, set())
+    made = precisions.cast_model(model, precision, set())
     onnx.checker.check_model(made, full_check=True)
     found = types_of(made)
     assert {t for n, t in found if n == "MatMul"} == {kind}
@@ -187,7 +189,7 @@ def test_coordinates_stay_float32():
     )
     graph.initializer.append(onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "v"))
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    made = _precision.cast_model(model, "float16", set())
+    made = precisions.cast_model(model, "float16", set())
     assert types_of(made) >= {("MatMul", 1), ("Sin", 1), ("MatMul", 10)}
     feeds = {"at": np.full((1, 2), 1000.25, np.float32), "w": np.full((2, 4), 3.1, np.float32)}
     np.testing.assert_allclose(run(made, feeds)[0], np.sin(feeds["at"] @ feeds["w"]), atol=1e-3)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the package torch")
 import export_cases as cases  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
-from fastprompt.export import _plugins, _tensorrt  # noqa: E402
+from fastprompt.export._tensorrt import engine, plugins  # noqa: E402
 
 rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_libs") is None, reason="tensorrt-rtx-cu13-libs is not installed"
@@ -29,7 +29,7 @@ def ordinary(tmp_path, monkeypatch):
     (folder / "tensorrt.py").write_text(
         textwrap.dedent("""
         import json, os
-        from fastprompt.export._tensorrt_build import load
+        from fastprompt.export._tensorrt.build import load
         globals().update({k: v for k, v in vars(load("tensorrt-rtx")).items() if not k.startswith("__")})
         __version__ = "11.0 (a stand-in)"
         said = {"loaded": [], "serialized": [], "nodes": []}
@@ -64,7 +64,7 @@ def ordinary(tmp_path, monkeypatch):
     """)
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setattr(_tensorrt, "installed", lambda name: name == "tensorrt")
+    monkeypatch.setattr(engine, "installed", lambda name: name == "tensorrt")
 
     def build(model, **options):
         built = fp.export.tensorrt(model, tmp_path / "x.plan", target="tensorrt", **options)
@@ -129,8 +129,8 @@ def test_attention_plugins_take_half(ordinary, precision):
 
 
 def test_what_is_not_annotated_keeps_its_version(monkeypatch):
-    monkeypatch.setattr(_plugins, "plugins_of", lambda path: set())
-    library = _plugins.Library("x.so", cases.model("CosineScores", "portable"), "float32")
+    monkeypatch.setattr(plugins, "plugins_of", lambda path: set())
+    library = plugins.Library("x.so", cases.model("CosineScores", "portable"), "float32")
     node = library.annotated({}).graph.node[0]
     assert library.why_not(node) == "not found in the plugin library"
     assert {a.name: a.s for a in node.attribute}["plugin_version"] == b"1"

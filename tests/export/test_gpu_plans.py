@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import plan_runner  # noqa: E402
 
-from fastprompt.export import _plans  # noqa: E402
-from fastprompt.ops.attention import operators as _torch_attention  # noqa: E402
-from fastprompt.ops.encoder import relative_operator as _torch_relative  # noqa: E402
-from fastprompt.ops.pruning import operators as _torch_pruning  # noqa: E402
+from fastprompt.export._kernels import plans  # noqa: E402
+from fastprompt.export._nodes import RECORDS  # noqa: E402
+from fastprompt.export._nodes._translate import registered  # noqa: E402
 
+ops = registered()
 KINDS = {torch.float32: "f32", torch.float16: "f16", torch.int64: "i64", torch.bool: "bool", torch.bfloat16: "bf16"}
 gpu = [
     pytest.mark.gpu,
@@ -28,13 +28,13 @@ def draw(seed, *shape, dtype=torch.float32, scale=1.0):
 
 def cosine(dtype):
     inputs = [draw(0, 2, 133, 96, dtype=dtype), draw(1, 2, 5, 96, dtype=dtype)]
-    return "CosineScores", inputs, {}, _torch_pruning.cosine_scores(*(x.float() for x in inputs))
+    return "CosineScores", inputs, {}, ops.cosine_scores(*(x.float() for x in inputs))
 
 
 def prune(dtype):
     tokens, scores = draw(2, 2, 300, 64, dtype=dtype), draw(3, 2, 300)
     always = torch.zeros(1, 1, dtype=torch.bool)
-    wanted = _torch_pruning.prune_rows(tokens, scores, None, None, 70, 0.0)[0]
+    wanted = ops.prune_rows(tokens, scores, None, None, 70, 0.0)[0]
     return "PruneTokens", [tokens, scores, always], {"count": 70}, wanted
 
 
@@ -48,7 +48,7 @@ def to_image(dtype):
     image, position, rows = prompts(dtype)
     inputs = [image, position, rows, torch.zeros(1, 1, 1, 1, dtype=dtype), torch.tensor([7, 2, 7])]
     given = [x.float() for x in inputs[:3]]
-    return "PromptToImageAttention", inputs, {}, _torch_attention.prompt_to_image(*given, None, None, None, inputs[4])
+    return "PromptToImageAttention", inputs, {}, ops.prompt_to_image(*given, None, None, None, inputs[4])
 
 
 def to_prompt(dtype):
@@ -57,7 +57,7 @@ def to_prompt(dtype):
     inputs = [image, position, rows, bias, value, draw(9, 64, dtype=dtype), torch.tensor([7, 2, 7])]
     image, position, rows, bias, value, out = (x.float() for x in inputs[:6])
     call = (image, position, rows, bias, value, None, None, out, None, None, inputs[6], False, 0.0)
-    return "ImageToPromptAttention", inputs, {}, _torch_attention.image_to_prompt(*call)
+    return "ImageToPromptAttention", inputs, {}, ops.image_to_prompt(*call)
 
 
 def relative(dtype):
@@ -68,15 +68,15 @@ def relative(dtype):
     numbers = {"size": [19, 17], "window": [14, 14], "scale": 0.125}
     given = [x.float() for x in inputs]
     call = (*given[:5], None, *given[5:], [19, 17], [14, 14], 0.125)
-    return "RelativePositionAttention", inputs, numbers, _torch_relative._attention(*call)[0]
+    return "RelativePositionAttention", inputs, numbers, ops.relative_attention(*call)[0]
 
 
 PROBLEMS = [cosine, prune, to_image, to_prompt, relative]
 
 
 def plan_of(name, inputs, attributes):
-    given = [_plans.Tensor(KINDS[x.dtype], tuple(x.shape), (True,) * x.ndim) for x in inputs]
-    return _plans.PLANS[name](given, attributes, "tf32x3")
+    given = [plans.Tensor(KINDS[x.dtype], tuple(x.shape), (True,) * x.ndim) for x in inputs]
+    return RECORDS[name].plan(given, attributes, "tf32x3")
 
 
 class Driver:

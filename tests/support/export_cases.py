@@ -8,19 +8,11 @@ import onnx
 import onnx.inliner
 import torch
 
-from fastprompt.export._functions import attach
-from fastprompt.export._operators import DOMAIN, OPERATORS, PLUGIN
-from fastprompt.ops.attention import operators as attention
-from fastprompt.ops.decoder import operators as decoder
-from fastprompt.ops.encoder import operators as encoder
-from fastprompt.ops.geodesic import euclidean_operator as euclidean
-from fastprompt.ops.geodesic import operators as geodesic
-from fastprompt.ops.guidance import operators as guidance
-from fastprompt.ops.masks import operators as masks
-from fastprompt.ops.memory import operators as memory
-from fastprompt.ops.pooling import operators as pooling
-from fastprompt.ops.pruning import operators as pruning
+from fastprompt.export._nodes import DOMAIN, PLUGIN, RECORDS
+from fastprompt.export._nodes._translate import registered
+from fastprompt.export._onnx.functions import attach
 
+ops = registered()
 INF = float("inf")
 TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10, "float64": 11, "bfloat16": 16}
 
@@ -71,12 +63,12 @@ def prompts(projected, to_prompt):
             False,
             0.0,
         )
-        return case(attention.image_to_prompt, inputs, {}, given)
+        return case(ops.image_to_prompt, inputs, {}, given)
     bias = torch.where(draw(4, 3, 5, 7, seed=8) > 1, -INF, draw(4, 3, 5, 7, seed=9))
     weights = (first, second) if projected else ()
     inputs = (image, position, rows, *weights, bias, lengths)
     given = (image, position, rows, *(weights or (None, None)), bias, lengths)
-    return case(attention.prompt_to_image, inputs, {}, given)
+    return case(ops.prompt_to_image, inputs, {}, given)
 
 
 def transformer_weights(c=32, inner=32, mlp=48, depth=2):
@@ -94,7 +86,7 @@ def transformer():
     image, position, prompt = draw(2, 32, 5, 7, seed=90), draw(1, 32, 5, 7, seed=91), draw(4, 3, 32, seed=92)
     weights = transformer_weights()
     given = (image, position, prompt, weights, 2, 16, 2, [1e-5, 1e-6])
-    return case(decoder.two_way_transformer, (image, position, prompt, *weights), NUMBERS, given)
+    return case(ops.two_way_transformer, (image, position, prompt, *weights), NUMBERS, given)
 
 
 def mask_decoder(dense, detailed=False, tokens=5):
@@ -109,9 +101,7 @@ def mask_decoder(dense, detailed=False, tokens=5):
     given = (image, dense, position, prompt, weights, head, *detail, mlps, 2, 16, 2, 1, 2, [1e-5, 1e-6, 1e-6])
     details = detail if detailed else (none(1, 1, 1, 1),) * 2
     numbers = {**NUMBERS, "head_eps": 1e-6, "first": 1, "masks": 3, "layers": 2}
-    return case(
-        decoder.mask_decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given
-    )
+    return case(ops.mask_decoder, (image, dense, position, prompt, *weights, *head, *details, *mlps), numbers, given)
 
 
 def head(detailed):
@@ -121,7 +111,7 @@ def head(detailed):
     image, vectors = draw(4, 32, 5, 7), draw(4, 3, 8, seed=8)
     detail = (draw(2, 16, 10, 14), draw(2, 8, 20, 28)) if detailed else (None, None)
     inputs = (image, vectors, *weights, *(detail if detailed else (none(1, 1, 1, 1),) * 2))
-    return case(decoder.mask_head, inputs, {"eps": 1e-6}, (image, vectors, *weights, *detail, 1e-6))
+    return case(ops.mask_head, inputs, {"eps": 1e-6}, (image, vectors, *weights, *detail, 1e-6))
 
 
 def resize(output):
@@ -129,7 +119,7 @@ def resize(output):
     logits = draw(3, 8, 8)
     given = ([21, 34], [32, 32], [20, 30], 0.1, output, 0.5)
     packed = {} if output == "float32" else {"packed": int(output == "packed")}
-    return case(masks.resize_masks, (logits,), numbers | packed, (logits, *given))
+    return case(ops.resize_masks, (logits,), numbers | packed, (logits, *given))
 
 
 def relative_position(window):
@@ -140,7 +130,7 @@ def relative_position(window):
     pads = (draw(heads, width, seed=7), draw(heads, width, seed=8)) if window else (None, None)
     inputs = (q, k, v, *tables, *(pads if window else (none(1, 1),) * 2))
     given = (q, k, v, *tables, None, *pads, size, [window, window], 0.25)
-    found = case(encoder.relative_attention, inputs, {"size": size, "window": cell, "scale": 0.25}, given)
+    found = case(ops.relative_attention, inputs, {"size": size, "window": cell, "scale": 0.25}, given)
     return found._replace(want=found.want[:1])
 
 
@@ -155,12 +145,12 @@ def distance(
     numbers = {"kind": kind, "metric": metric, "method": method, "iterations": 2, "lam": 0.5, "step_weight": 0.5}
     numbers |= {"spacing": list(spacing), "v": v, "limit": limit}
     inputs = (image, start, none(1, 1, 1, 1, 1, dtype=torch.uint8) if wall is None else wall)
-    return case(geodesic._distance, inputs, numbers, (image, start, wall, *numbers.values()))
+    return case(ops.geodesic_distance, inputs, numbers, (image, start, wall, *numbers.values()))
 
 
 def transform():
     mask = (draw(2, 1, 4, 9, 7) > 1.8).to(torch.uint8)
-    return case(euclidean._transform, (mask,), {"spacing": [2.0, 1.0, 0.5]}, (mask, [2.0, 1.0, 0.5]))
+    return case(ops.euclidean_distance_transform, (mask,), {"spacing": [2.0, 1.0, 0.5]}, (mask, [2.0, 1.0, 0.5]))
 
 
 def clicks(code, scales=(4.0,), stretch=False, missing=INF, clip=INF, divisor=1.0):
@@ -171,7 +161,7 @@ def clicks(code, scales=(4.0,), stretch=False, missing=INF, clip=INF, divisor=1.
     numbers = {"size": [9, 11], "channels": [1, 0], "code": code, "scales": list(scales), "clip": clip}
     numbers |= {"divisor": divisor, "stretch": int(stretch), "missing": missing}
     given = (points, labels, [1, 0], [9, 11], code, list(scales), clip, divisor, stretch, missing)
-    return case(guidance._click_map, (points, labels), numbers, given)
+    return case(ops.click_map, (points, labels), numbers, given)
 
 
 def boxes(distance):
@@ -179,7 +169,7 @@ def boxes(distance):
     corners = torch.tensor([[[2.0, 1.0, 6.0, 5.0], [9.0, 8.0, 4.0, 3.0]], [[nan, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]]])
     numbers = {"size": [9, 11], "distance": int(distance), "offset": 0.5, "low": -1.0, "high": 4.0}
     given = (corners, [9, 11], distance, 0.5, -1.0, 4.0)
-    return case(guidance.box_map, (corners,), numbers, given)
+    return case(ops.box_map, (corners,), numbers, given)
 
 
 def pool(resize, align_corners=False, background=False, threshold=None, dtype=torch.float32):
@@ -188,7 +178,7 @@ def pool(resize, align_corners=False, background=False, threshold=None, dtype=to
     numbers = {"resize": resize, "align_corners": int(align_corners), "background": int(background)}
     numbers |= {"hard": int(threshold is not None), "threshold": threshold or 0.0, "eps": 1e-4, "empty": 0.25}
     given = (features, mask, resize, align_corners, background, threshold, 1e-4, 0.25)
-    return case(pooling.masked_pool, (features, mask), numbers, given)
+    return case(ops.masked_pool, (features, mask), numbers, given)
 
 
 def similar(kind, sharpest=0.0):
@@ -196,20 +186,20 @@ def similar(kind, sharpest=0.0):
     numbers = {"scale": 2.0, "eps": 1e-6, "temperature": 10.0, "sharpest": sharpest}
     if kind == 2:
         given = (features, rows, 2.0, 1e-6, 10.0, sharpest)
-        return case(pooling.similarity_argmax, (features, rows), numbers, given)
+        return case(ops.similarity_argmax, (features, rows), numbers, given)
     given = (features, rows, 2.0, 1e-6, 10.0, kind, sharpest)
-    return case(pooling.similarity_map, (features, rows), numbers | {"softmax": int(kind == 1)}, given)
+    return case(ops.similarity_map, (features, rows), numbers | {"softmax": int(kind == 1)}, given)
 
 
 def prior():
     query, support, mask = draw(2, 24, 35), draw(4, 24, 20, seed=1), torch.rand(4, 20) * (draw(4, 20, seed=2) > 0)
     mask[3] = 0
-    return case(pooling.prior, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
+    return case(ops.prior_similarity, (query, support, mask), {"eps": 1e-7}, (query, support, mask, 1e-7))
 
 
 def read():
     q, k, v = draw(2, 7, 2, 16), draw(2, 9, 2, 16, seed=1), draw(2, 9, 2, 32, seed=2)
-    return case(memory.memory_read, (q, k, v), {"scale": 0.25}, (q, k, v, 0.25))
+    return case(ops.memory_read, (q, k, v), {"scale": 0.25}, (q, k, v, 0.25))
 
 
 def prune():
@@ -217,7 +207,7 @@ def prune():
     scores[0, 3] = float("nan")
     always = torch.zeros(2, 12, dtype=torch.bool)
     always[:, 0] = True
-    return case(pruning.prune_rows, (tokens, scores, always), {"count": 5}, (tokens, scores, always, None, 5, 0.0))
+    return case(ops.prune_rows, (tokens, scores, always), {"count": 5}, (tokens, scores, always, None, 5, 0.0))
 
 
 INDEX = torch.tensor([[4, -1, 0], [2, 7, 9]])
@@ -225,19 +215,19 @@ INDEX = torch.tensor([[4, -1, 0], [2, 7, 9]])
 
 def match():
     metric = draw(2, 13, 16)
-    return case(pruning.match_tokens, (metric,), {"merged": 4, "spared": 1}, (metric, 4, 1))
+    return case(ops.match_tokens, (metric,), {"merged": 4, "spared": 1}, (metric, 4, 1))
 
 
 def merge():
     metric, tokens, size = draw(2, 13, 16), draw(2, 13, 16, seed=1), torch.rand(2, 13) + 0.5
-    kept, target = pruning.match_tokens(metric, 4, 1)
-    return case(pruning.merge_rows, (tokens, size, kept, target), {}, (tokens, size, kept, target))
+    kept, target = ops.match_tokens(metric, 4, 1)
+    return case(ops.merge_rows, (tokens, size, kept, target), {}, (tokens, size, kept, target))
 
 
 def scatter(with_base):
     base, rows = draw(2, 9, 16), draw(2, 3, 16, seed=1)
     inputs = (base if with_base else none(1, 1, 1), rows, INDEX)
-    return case(pruning.scatter_rows, inputs, {"count": 9}, (base if with_base else None, rows, INDEX, 9))
+    return case(ops.scatter_rows, inputs, {"count": 9}, (base if with_base else None, rows, INDEX, 9))
 
 
 CASES = {
@@ -284,10 +274,10 @@ CASES = {
     "PriorSimilarity": prior,
     "MemoryRead": read,
     "CosineScores": lambda: case(
-        pruning.cosine_scores, (draw(2, 12, 16), draw(2, 3, 16, seed=1)), {}, (draw(2, 12, 16), draw(2, 3, 16, seed=1))
+        ops.cosine_scores, (draw(2, 12, 16), draw(2, 3, 16, seed=1)), {}, (draw(2, 12, 16), draw(2, 3, 16, seed=1))
     ),
     "PruneTokens": prune,
-    "GatherTokens": lambda: case(pruning.gather_rows, (draw(2, 9, 16), INDEX), {}, (draw(2, 9, 16), INDEX)),
+    "GatherTokens": lambda: case(ops.gather_rows, (draw(2, 9, 16), INDEX), {}, (draw(2, 9, 16), INDEX)),
     "ScatterTokens": lambda: scatter(True),
     "ScatterTokens, zeros": lambda: scatter(False),
     "MatchTokens": match,
@@ -364,6 +354,4 @@ def compare(name, got):
     return worst
 
 
-assert {name.partition(",")[0] for name in CASES} == set(OPERATORS), set(OPERATORS) ^ {
-    n.partition(",")[0] for n in CASES
-}
+assert {name.partition(",")[0] for name in CASES} == set(RECORDS), set(RECORDS) ^ {n.partition(",")[0] for n in CASES}

@@ -78,21 +78,22 @@ def contract(name):
     import plugin_contract
     from test_export_plans import plan_of
 
-    from fastprompt.export._plans import PLANS, NoPlan
-    from fastprompt.export._plugins import check_geodesic
+    from fastprompt.export._kernels.plans import NoPlan
+    from fastprompt.export._nodes import RECORDS
 
     operator, case = name.partition(",")[0], cases.found(name)
-    if operator == "GeodesicDistance":
+    record = RECORDS[operator]
+    if record.own_plugin is not None:
         from test_export_plans import tensors
 
         try:
-            check_geodesic(tensors([case.inputs[0]]), case.attributes)
+            record.own_plugin(tensors([case.inputs[0]]), case.attributes)
         except NoPlan as why:
             raise RuntimeError(f"function form: {why}") from None
         lines = plugin_contract.geodesic(case.inputs, case.attributes)
         assert "onShapeChange 0" in lines, lines
         return []
-    if operator not in PLANS:
+    if record.plan is None:
         raise RuntimeError("no plugin: function form")
     plan = plan_of(name, case.inputs, case.attributes)
     lines = plugin_contract.carried(operator, plan, case.inputs)

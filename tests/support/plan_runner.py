@@ -1,9 +1,9 @@
-"""Executes a plan of fastprompt/export/_plans.py as csrc/export/tensorrt/launches.cpp does it, in our interpreter of PTX."""
+"""Executes a plan of fastprompt/export/_kernels/plans.py as csrc/export/tensorrt/launches.cpp does it, in our interpreter of PTX."""
 
 import numpy as np
 from ptx import Kernel
 
-from fastprompt.export._plans import SEPARATOR
+from fastprompt.export._kernels.plans import SEPARATOR
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 APPLY = {

@@ -9,8 +9,8 @@ import numpy as np
 import plugin_host
 from ptx import Kernel
 
-from fastprompt.export._plans import SEPARATOR
-from fastprompt.export._plugins import WITH_PTX
+from fastprompt.export._kernels.plans import SEPARATOR
+from fastprompt.export._tensorrt.plugins import WITH_PTX
 
 NUMBERS = {"float32": 0, "float16": 1, "int32": 3, "bool": 4, "uint8": 4, "bfloat16": 7, "int64": 8}  # of TensorRT
 DTYPES = {0: np.float32, 1: np.float16, 3: np.int32, 4: np.bool_, 7: np.uint16, 8: np.int64}

@@ -1,5 +1,5 @@
 // What a node with kernels of its own does, as text: shapes, scratch memory and launches as functions of the sizes of
-// its inputs. fastprompt/export/_plans.py writes it; a line each:
+// its inputs. fastprompt/export/_kernels/plans.py writes it; a line each:
 //
 //   inputs f32 f32 i64                types, also f16 bf16 i32 bool
 //   output f32 0.0 0.1,16,/           type, and an expression for every axis

@@ -1,0 +1,1 @@
+"""Kernels that an engine carries: PTX, and the plan of their launches."""

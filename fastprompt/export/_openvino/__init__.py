@@ -1,0 +1,1 @@
+"""Our nodes in OpenVINO: in C++, or as Python operators."""
