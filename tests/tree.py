@@ -19,6 +19,8 @@ LAYERS = (
     "fastprompt._C fastprompt._later fastprompt._text",
     "fastprompt._runtime fastprompt._gpu",
     "fastprompt.reference fastprompt.kernels",
+    "fastprompt.ops._known",
+    "fastprompt.ops._torch",
     "fastprompt.ops._operator",
     "fastprompt.ops._arrays fastprompt.ops._checks fastprompt.ops._binary",
     "fastprompt.ops",
@@ -66,7 +68,8 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in known or inner == "fastprompt._C" else str(node.module), node.lineno
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Later":
-            yield str(ast.literal_eval(node.args[0])), node.lineno
+            parts = getattr(node.args[0], "values", node.args)  # of an f-string, what is fixed
+            yield str(getattr(parts[0], "value", "")).rstrip("."), node.lineno
 
 
 def layer(name: str) -> int:

@@ -1,19 +1,17 @@
 """``Operator``: the one place that asks what kind of array came in, on which device, and for which backend."""
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastprompt._runtime import current_backend
+from fastprompt.ops._known import OPERATORS
 
 Fn = Callable[..., Any]
 Spec = tuple[Any, Any]  # shape and dtype of a result; the dtype is a name, or that of an argument
 Asked = tuple[Fn, dict[str, Any]]  # a kernel and its fields
-
-OPERATORS: dict[str, "Operator"] = {}  # by name: each adds itself
 
 
 class Gradient(NamedTuple):
@@ -79,8 +77,7 @@ class Operator:
 
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):
-            make_ready(self.name)
-            return self.overload(*args)
+            return self.torch(*args)
         if self.check is not None:
             self.check(*args)
         takes = self.takes
@@ -125,7 +122,7 @@ class Operator:
     @property
     def torch(self) -> Any:
         """torch's operator."""
-        make_ready(self.name)
+
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
@@ -162,16 +159,6 @@ class Operator:
         if type(specs) is tuple:
             return new(specs[0], dtype=torch_dtype(specs[1]))
         return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
-
-
-def make_ready(name: str) -> None:
-    if OPERATORS[name].overload is None:
-        register()
-
-
-# torch.compile may be the first to call, and cannot trace a registration: it calls this as it traces, and takes the
-# result for a constant. What torch.compiler.assume_constant_result does, without torch.
-make_ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def results(found: Any) -> Any:
@@ -212,91 +199,6 @@ def widened(x: Any) -> Any:
     if hasattr(x, "data_ptr") and x.dtype in (torch_dtype("bfloat16"), torch_dtype("float16")):
         return x.float()
     return x
-
-
-# ---------------------------------------------------------------- registration
-
-_lock, _library = threading.RLock(), None
-
-
-def register() -> None:
-    """All operators with torch, at once: about 20 ms."""
-    global _library
-    import torch
-
-    with _lock:
-        if _library is None:
-            _library = torch.library.Library("fastprompt", "FRAGMENT")
-        for operator in [o for o in OPERATORS.values() if o.overload is None]:
-            define(operator, _library)
-
-
-def define(operator: Operator, library: Any) -> None:
-    import torch
-
-    if operator.gradient == "formula":
-        gradient: Gradient | None = of_formula(operator, library)
-    else:
-        gradient = operator.gradient  # type: ignore[assignment]
-    name = library.define(operator.schema)
-    library.impl(name, operator.on_cpu, "CPU")
-    library.impl(name, on_its_device(operator), "CUDA")
-    torch.library.register_fake(f"fastprompt::{name}", operator.fake, lib=library)
-    if gradient is not None:
-        backward, setup = gradient
-        torch.library.register_autograd(f"fastprompt::{name}", backward, setup_context=setup, lib=library)
-    operator.overload = getattr(torch.ops.fastprompt, name).default
-
-
-def on_its_device(operator: Operator) -> Fn:
-    """With the device of its tensors as the current one; the current stream stays the caller's."""
-    import torch
-
-    def launch(*args: Any) -> Any:
-        device = args[operator.place].device
-        if device.index == torch.cuda.current_device():
-            return operator.on_gpu(*args)
-        with torch.cuda.device(device):
-            return operator.on_gpu(*args)
-
-    return launch
-
-
-def of_formula(operator: Operator, library: Any) -> Gradient:
-    """Differentiates the formula, behind an operator of its own."""
-    import torch
-
-    schema = ", ".join(operator.arguments)
-    tensors = sum(argument.startswith("Tensor") for argument in operator.arguments)  # they come first
-
-    def fake(grad: Any, needed: Any, *args: Any) -> Any:
-        return [x.new_empty(x.shape) for x, n in zip(args, needed, strict=False) if n]
-
-    def compute(grad: Any, needed: Any, *args: Any) -> Any:
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_() if n else x for x, n in zip(args, needed, strict=False)]
-            wanted = [x for x, n in zip(inputs, needed, strict=True) if n]
-            out = operator.formula(*inputs, *args[tensors:])  # type: ignore[misc]
-            found = torch.autograd.grad(out, wanted, grad, materialize_grads=True)
-        return [g.contiguous() for g in found]
-
-    name = library.define(f"{operator.name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]")
-    for device in ("CPU", "CUDA"):
-        library.impl(name, compute, device)
-    torch.library.register_fake(f"fastprompt::{name}", fake, lib=library)
-    overload = getattr(torch.ops.fastprompt, name).default
-
-    def setup(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.rest = inputs[tensors:]
-
-    def backward(ctx: Any, grad: Any) -> Any:
-        saved = ctx.saved_tensors
-        needed = [n and x is not None for n, x in zip(ctx.needs_input_grad[:tensors], saved, strict=True)]
-        found = iter(overload(grad.contiguous(), needed, *saved, *ctx.rest))
-        return (*(next(found) if n else None for n in needed), *[None] * len(ctx.rest))
-
-    return Gradient(backward, setup)
 
 
 __all__ = ["OPERATORS", "Gradient", "Operator"]

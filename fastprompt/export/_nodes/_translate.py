@@ -1,14 +1,12 @@
 """From torch's operators to our nodes: the table of torch.onnx.export. Called only where onnxscript is."""
 
 import functools
-import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from fastprompt.export._nodes._body import REFERENCES, Graph, Value
 from fastprompt.export._nodes._record import DOMAIN, PLUGIN, RECORDS, TRANSLATIONS, VERSION, Record
-from fastprompt.ops import _operator
 
 FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 OTHERS = [f"tensor({x})" for x in ("int64", "int32", "int8", "uint8", "bool", "int16")]
@@ -82,12 +80,6 @@ def registered() -> Any:
     """All operators of torch, ``torch.ops.fastprompt``."""
     import torch
 
-    for module in (
-        "attention.operators", "clicks.operators", "decoder.mlps", "decoder.whole", "encoder.operators",
-        "encoder.relative_operator", "guidance.operators", "masks.operators", "memory.operators", "pruning.operators",
-    ):  # fmt: skip
-        importlib.import_module(f"fastprompt.ops.{module}")
-    _operator.register()
     return torch.ops.fastprompt
 
 

@@ -1,0 +1,78 @@
+"""The operators in torch: importing this registers all of them, which takes some 20 ms."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fastprompt.ops._known import OPERATORS
+
+Fn = Callable[..., Any]
+library = torch.library.Library("fastprompt", "FRAGMENT")
+
+
+def define(operator: Any) -> None:
+    if operator.gradient == "formula":
+        gradient = of_formula(operator)
+    else:
+        gradient = operator.gradient
+    name = library.define(operator.schema)
+    library.impl(name, operator.on_cpu, "CPU")
+    library.impl(name, on_its_device(operator), "CUDA")
+    torch.library.register_fake(f"fastprompt::{name}", operator.fake, lib=library)
+    if gradient is not None:
+        backward, setup = gradient
+        torch.library.register_autograd(f"fastprompt::{name}", backward, setup_context=setup, lib=library)
+    operator.overload = getattr(torch.ops.fastprompt, name).default
+
+
+def on_its_device(operator: Any) -> Fn:
+    """With the device of its tensors as the current one; the current stream stays the caller's."""
+
+    def launch(*args: Any) -> Any:
+        device = args[operator.place].device
+        if device.index == torch.cuda.current_device():
+            return operator.on_gpu(*args)
+        with torch.cuda.device(device):
+            return operator.on_gpu(*args)
+
+    return launch
+
+
+def of_formula(operator: Any) -> tuple[Fn, Fn]:
+    """Differentiates the formula, behind an operator of its own."""
+    schema = ", ".join(operator.arguments)
+    tensors = sum(argument.startswith("Tensor") for argument in operator.arguments)  # they come first
+
+    def fake(grad: Any, needed: Any, *args: Any) -> Any:
+        return [x.new_empty(x.shape) for x, n in zip(args, needed, strict=False) if n]
+
+    def compute(grad: Any, needed: Any, *args: Any) -> Any:
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_() if n else x for x, n in zip(args, needed, strict=False)]
+            wanted = [x for x, n in zip(inputs, needed, strict=True) if n]
+            out = operator.formula(*inputs, *args[tensors:])
+            found = torch.autograd.grad(out, wanted, grad, materialize_grads=True)
+        return [g.contiguous() for g in found]
+
+    name = library.define(f"{operator.name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]")
+    for device in ("CPU", "CUDA"):
+        library.impl(name, compute, device)
+    torch.library.register_fake(f"fastprompt::{name}", fake, lib=library)
+    overload = getattr(torch.ops.fastprompt, name).default
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.rest = inputs[tensors:]
+
+    def backward(ctx: Any, grad: Any) -> Any:
+        saved = ctx.saved_tensors
+        needed = [n and x is not None for n, x in zip(ctx.needs_input_grad[:tensors], saved, strict=True)]
+        found = iter(overload(grad.contiguous(), needed, *saved, *ctx.rest))
+        return (*(next(found) if n else None for n in needed), *[None] * len(ctx.rest))
+
+    return backward, setup
+
+
+for operator in list(OPERATORS.values()):
+    define(operator)
