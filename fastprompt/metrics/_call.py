@@ -5,16 +5,17 @@ from typing import Any
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
+from fastprompt.ops._operator import Asked
 
 
-def overlap_counts(pred: Any, target: Any, threshold: float, ignore: int, out: Any) -> None:
+def overlap_counts(pred: Any, target: Any, threshold: float, ignore: int, out: Any) -> Asked:
     given = {"pred": contiguous(pred), "target": contiguous(target), "threshold": threshold, "ignore": ignore}
-    _C.overlap_counts(**given, out=out, threads=get_num_threads())
+    return _C.overlap_counts, dict(**given, out=out, threads=get_num_threads())
 
 
-def class_counts(pred: Any, target: Any, classes: int, ignore: int, out: Any) -> None:
-    _C.class_counts(pred=pred, target=target, ignore=ignore, out=out)
+def class_counts(pred: Any, target: Any, classes: int, ignore: int, out: Any) -> Asked:
+    return _C.class_counts, dict(pred=pred, target=target, ignore=ignore, out=out)
 
 
-def pair_counts(first: Any, second: Any, out: Any) -> None:
-    _C.pair_counts(first=first, second=second, out=out, threads=get_num_threads())
+def pair_counts(first: Any, second: Any, out: Any) -> Asked:
+    return _C.pair_counts, dict(first=first, second=second, out=out, threads=get_num_threads())

@@ -161,6 +161,12 @@ class Operator:
         return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
 
 
+def launch(asked: Asked) -> None:
+    """For calls that are made of others."""
+    kernel, fields = asked
+    kernel(**fields)
+
+
 def results(found: Any) -> Any:
     """Several results as a tuple, as torch wants them; a schema that ends in ``Tensor[]`` takes it for a list."""
     return tuple(found) if isinstance(found, list) else found
@@ -201,4 +207,4 @@ def widened(x: Any) -> Any:
     return x
 
 
-__all__ = ["OPERATORS", "Gradient", "Operator"]
+__all__ = ["OPERATORS", "Asked", "Gradient", "Operator", "launch"]

@@ -12,10 +12,7 @@ library = torch.library.Library("fastprompt", "FRAGMENT")
 
 
 def define(operator: Any) -> None:
-    if operator.gradient == "formula":
-        gradient = of_formula(operator)
-    else:
-        gradient = operator.gradient
+    gradient = of_formula(operator) if operator.gradient == "formula" else operator.gradient
     name = library.define(operator.schema)
     library.impl(name, operator.on_cpu, "CPU")
     library.impl(name, on_its_device(operator), "CUDA")

@@ -5,15 +5,16 @@ from typing import Any
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import plain_floats
+from fastprompt.ops._operator import Asked
 
 LANES: int = _C.prompt_unit  # the kernels take channels, and the width of a head, in multiples of it
 
 
 def prompt_to_image(
     image: Any, position: Any, query: Any, key_weight: Any, value_weight: Any, bias: Any, lengths: Any, out: Any
-) -> None:
+) -> Asked:
     """``query`` (B, H, T, C) absorbed, or (B, H, T, width) with the weights; ``out`` like it."""
-    _C.prompt_to_image(
+    return _C.prompt_to_image, dict(
         image=image,
         position=position,
         query=plain_floats(query),
@@ -29,9 +30,9 @@ def prompt_to_image(
 def image_to_prompt(
     image: Any, position: Any, key: Any, bias: Any, value: Any, query_weight: Any, out_weight: Any, out_bias: Any,
     norm_weight: Any, norm_bias: Any, lengths: Any, residual: bool, eps: float, out: Any,
-) -> None:  # fmt: skip
+) -> Asked:  # fmt: skip
     """``key`` and ``value`` (B, H, T, C) absorbed, or (B, H, T, width) with the weights."""
-    _C.image_to_prompt(
+    return _C.image_to_prompt, dict(
         image=image,
         position=position,
         key=plain_floats(key),

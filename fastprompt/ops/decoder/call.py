@@ -8,6 +8,7 @@ import numpy as np
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, is_tensor, matmul_precision
 from fastprompt.ops._arrays import contiguous
+from fastprompt.ops._operator import Asked, launch
 from fastprompt.ops.decoder.layouts import MLP, TO_IMAGE_KEY_VALUE, TO_PROMPT_QUERY, whole_tiles
 
 Arrays = Sequence[Any]
@@ -23,9 +24,9 @@ def empty(like: Any, *shape: int) -> Any:
     return like.new_empty(shape) if is_tensor(like) else np.empty(shape, like.dtype)
 
 
-def mask_head(image: Any, vectors: Any, *rest: Any) -> None:
+def mask_head(image: Any, vectors: Any, *rest: Any) -> Asked:
     *weights, detail1, detail2, eps, out = rest
-    _C.mask_head(
+    return _C.mask_head, dict(
         image=contiguous(image),
         vectors=contiguous(vectors),
         weights=plain(weights),
@@ -37,25 +38,27 @@ def mask_head(image: Any, vectors: Any, *rest: Any) -> None:
     )
 
 
-def token_mlps(tokens: Any, rows: list[int], weights: Arrays, layers: int, *outs: Any) -> None:
+def token_mlps(tokens: Any, rows: list[int], weights: Arrays, layers: int, *outs: Any) -> Asked:
     tokens, weights, threads = contiguous(tokens), plain(weights), get_num_threads()
-    _C.token_mlps(tokens=tokens, rows=rows, weights=weights, layers=layers, outs=outs, threads=threads)
+    return _C.token_mlps, dict(tokens=tokens, rows=rows, weights=weights, layers=layers, outs=outs, threads=threads)
 
 
 # ---------------------------------------------------------------- the two-way transformer
 
 
-def two_way_prepare(image: Any, position: Any, weights: Arrays, out: Any) -> None:
+def two_way_prepare(image: Any, position: Any, weights: Arrays, out: Any) -> Asked:
     """``weights``: the first layer's projections of the image: key, value, query."""
     image, position, weights = contiguous(image), contiguous(position), plain(weights)
-    _C.two_way_prepare(image=image, position=position, weights=weights, prepared=out, threads=get_num_threads())
+    return _C.two_way_prepare, dict(
+        image=image, position=position, weights=weights, prepared=out, threads=get_num_threads()
+    )
 
 
 def two_way(
     prompt: Any, prepared: Any, weights: Arrays, images: int, pixels: int, heads: int, width: int, mlp: int,
     depth: int, eps: list[float], out: Any, image_out: Any,
-) -> None:  # fmt: skip
-    _C.two_way(
+) -> Asked:  # fmt: skip
+    return _C.two_way, dict(
         prompt=contiguous(prompt),
         prepared=prepared,
         weights=plain(weights),
@@ -75,7 +78,7 @@ def two_way(
 def two_way_transformer(
     image: Any, position: Any, prompt: Any, weights: Arrays, heads: int, width: int, depth: int, eps: list[float],
     out: Any, image_out: Any,
-) -> None:  # fmt: skip
+) -> Asked:  # fmt: skip
     """Both in one."""
     images, channels, height, columns = image.shape
     first = [*weights[TO_IMAGE_KEY_VALUE], *weights[TO_PROMPT_QUERY]]
@@ -83,9 +86,9 @@ def two_way_transformer(
         raise ValueError(f"weights must be 36 of every layer and 10 behind them, got {len(weights)}")
     pixels, mlp = height * columns, weights[MLP].shape[0]
     prepared = empty(image, images * whole_tiles(pixels) * (2 * channels + 3 * first[0].shape[0]))
-    two_way_prepare(image, position, first, prepared)
+    launch(two_way_prepare(image, position, first, prepared))
     flat = image_out.reshape(*image_out.shape[:2], pixels)
-    two_way(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps, out, flat)
+    return two_way(prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps, out, flat)
 
 
 # ---------------------------------------------------------------- its low-rank form
@@ -98,8 +101,8 @@ def layout(sizes: list[int]) -> dict[str, Any]:
 
 def low_rank_prepare(
     image: Any, position: Any, weights: Arrays, up: Any, sizes: list[int], eps: list[float], out: Any
-) -> None:
-    _C.low_rank_prepare(
+) -> Asked:
+    return _C.low_rank_prepare, dict(
         image=contiguous(image),
         position=contiguous(position),
         weights=plain(weights),
@@ -114,8 +117,8 @@ def low_rank_prepare(
 def low_rank(
     prompt: Any, prepared: Any, weights: Arrays, up: Any, images: int, pixels: int, mlp: int, sizes: list[int],
     eps: list[float], out: Any, tokens: Any,
-) -> None:  # fmt: skip
-    _C.low_rank(
+) -> Asked:  # fmt: skip
+    return _C.low_rank, dict(
         prompt=contiguous(prompt),
         prepared=prepared,
         weights=plain(weights),
@@ -135,9 +138,9 @@ def low_rank(
 def low_rank_masks(
     low_rank: Any, prepared: Any, vectors: Any, weights: Arrays, detail1: Any, detail2: Any, shape: list[int],
     sizes: list[int], eps: float, out: Any,
-) -> None:  # fmt: skip
+) -> Asked:  # fmt: skip
     images, tokens, height, width = shape
-    _C.low_rank_masks(
+    return _C.low_rank_masks, dict(
         low_rank=low_rank,
         prepared=prepared,
         vectors=contiguous(vectors),
@@ -162,14 +165,14 @@ def low_rank_masks(
 def mask_decoder(
     image: Any, dense: Any, position: Any, prompt: Any, weights: Arrays, head: Arrays, detail1: Any, detail2: Any,
     mlps: Arrays, heads: int, width: int, depth: int, first: int, layers: int, eps: list[float], out: Any, masks: Any,
-) -> None:  # fmt: skip
+) -> Asked:  # fmt: skip
     """One after the other what runs in a process with torch as operators of their own."""
     repeated = lambda x, n: x.repeat_interleave(n, 0) if is_tensor(x) else np.repeat(x, n, 0)  # noqa: E731
     images, count = max(len(image), len(dense)), len(mlps) // (2 * layers)
     image = image if images == len(image) else repeated(image, images // len(image))
     summed = image + repeated(dense, images // len(dense))
     attended = empty(prompt, len(prompt), *image.shape[1:])
-    two_way_transformer(summed, position, prompt, weights, heads, width, depth, eps[:2], out, attended)
+    launch(two_way_transformer(summed, position, prompt, weights, heads, width, depth, eps[:2], out, attended))
     vectors = empty(prompt, count, len(prompt), mlps[-1].shape[0] if len(mlps) else 0)
-    token_mlps(out, list(range(first, first + count)), mlps, layers, *vectors)
-    mask_head(attended, vectors.swapaxes(0, 1), *head, detail1, detail2, eps[2], masks)
+    launch(token_mlps(out, list(range(first, first + count)), mlps, layers, *vectors))
+    return mask_head(attended, vectors.swapaxes(0, 1), *head, detail1, detail2, eps[2], masks)

@@ -7,15 +7,16 @@ import numpy as np
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, is_tensor, matmul_precision
 from fastprompt.ops._arrays import contiguous, plain_floats
+from fastprompt.ops._operator import Asked
 
 LANES: int = _C.channel_unit  # the kernels take channels, and the width of a head, in multiples of it
 
 
-def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> None:
+def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> Asked:
     """``norm``: weight, bias, or nothing. All leading axes of ``x`` are tokens."""
     norm_weight, norm_bias = map(contiguous, norm) if norm else (None, None)
     weight, bias = map(contiguous, linear)
-    _C.normalised_linear(
+    return _C.normalised_linear, dict(
         x=by_token(contiguous(x)),
         norm_weight=norm_weight,
         norm_bias=norm_bias,
@@ -28,11 +29,11 @@ def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> N
     )
 
 
-def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> None:
+def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> Asked:
     project_weight, project_bias = map(contiguous, project)
     norm_weight, norm_bias = map(contiguous, norm)
     mlp1_weight, mlp1_bias, mlp2_weight, mlp2_bias = map(contiguous, mlp)
-    _C.residual_mlp(
+    return _C.residual_mlp, dict(
         x=by_token(contiguous(x)),
         attended=by_token(contiguous(attended)),
         project_weight=project_weight,
@@ -58,8 +59,8 @@ def by_token(x: Any) -> Any:
 def relative_attention(
     q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, pad_key: Any, pad_value: Any, size: Any,
     window: Any, scale: float, out: Any, log_weight: Any,
-) -> None:  # fmt: skip
-    _C.relative_attention(
+) -> Asked:  # fmt: skip
+    return _C.relative_attention, dict(
         query=floats(q),
         key=floats(k),
         value=floats(v),
@@ -81,8 +82,8 @@ def relative_attention(
 def relative_attention_backward(
     grad: Any, q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, out: Any, log_weight: Any, size: Any,
     scale: float, query_grad: Any, key_grad: Any, value_grad: Any, rel_h_grad: Any, rel_w_grad: Any,
-) -> None:  # fmt: skip
-    _C.relative_attention_backward(
+) -> Asked:  # fmt: skip
+    return _C.relative_attention_backward, dict(
         grad=contiguous(grad),
         query=floats(q),
         key=floats(k),

@@ -7,6 +7,7 @@ import numpy as np
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
+from fastprompt.ops._operator import Asked
 from fastprompt.ops.guidance.click_sets import ENCODINGS, array, double, single, whole
 from fastprompt.ops.guidance.gaussians import vector_fields
 
@@ -25,10 +26,10 @@ def clicks(
     stretch: bool,
     missing: float,
     out: Any,  # (B, channels x scales, H, W), of contiguous images
-) -> None:
+) -> Asked:
     if not 0 <= code < len(ENCODINGS):
         raise ValueError(f"code must be 0 to {len(ENCODINGS) - 1}, got {code}")
-    _C.click_maps(
+    return _C.click_maps, dict(
         points=single(points),
         labels=whole(labels),
         of_labels=np.array(channels, np.int64),
@@ -43,25 +44,25 @@ def clicks(
     )
 
 
-def boxes(corners: Any, size: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> None:
+def boxes(corners: Any, size: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> Asked:
     given = {"corners": single(corners), "distance": distance, "offset": offset, "low": low, "high": high}
-    _C.box_maps(**given, out=out, threads=get_num_threads())
+    return _C.box_maps, dict(**given, out=out, threads=get_num_threads())
 
 
-def polygons(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool, out: Any) -> None:
+def polygons(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool, out: Any) -> Asked:
     check_finite("vertices", array(points))
     given = {"points": double(points), "first": np.array(first, np.int64), "non_zero": non_zero, "boundary": boundary}
-    _C.polygon_masks(**given, out=out, threads=get_num_threads())
+    return _C.polygon_masks, dict(**given, out=out, threads=get_num_threads())
 
 
-def scribbles(points: Any, first: Any, labels: Any, channels: Any, size: Any, radius: float, out: Any) -> None:
+def scribbles(points: Any, first: Any, labels: Any, channels: Any, size: Any, radius: float, out: Any) -> Asked:
     check_finite("strokes", array(points))
     labels = array(labels)
     channel = np.full(len(labels), -1, np.int64)  # none
     for c, label in enumerate(channels):
         channel[labels == label] = c
     given = {"points": double(points), "first": np.array(first, np.int64), "channel": channel}
-    _C.scribble_map(**given, radius=radius, out=out)
+    return _C.scribble_map, dict(**given, radius=radius, out=out)
 
 
 def check_finite(name: str, points: Any) -> None:
@@ -107,8 +108,8 @@ def check_inside(bad: int, points: Any, out: Any) -> None:
         raise ValueError(f"points must lie in the image of {width} x {height} pixels, got {x:g}, {y:g} in image {b}")
 
 
-def vectors(*args: Any) -> None:
+def vectors(*args: Any) -> Asked:
     *given, out = args
     fields = vector_fields(*map(array, given))
     height, width = fields.pop("size")
-    _C.prompt_vectors(**fields, height=height, width=width, out=out.reshape(-1, out.shape[-1]))
+    return _C.prompt_vectors, dict(**fields, height=height, width=width, out=out.reshape(-1, out.shape[-1]))

@@ -5,6 +5,7 @@ from typing import Any
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
+from fastprompt.ops._operator import Asked
 from fastprompt.ops.masks.taps import of_axes
 
 KINDS = {"float32": "logits", "bool": "bytes", "uint8": "bytes", "packed": "bits"}  # of the kernel's, for each output
@@ -13,9 +14,9 @@ KINDS = {"float32": "logits", "bool": "bytes", "uint8": "bytes", "packed": "bits
 def resize_masks(
     logits: Any, size: Any, frame: Any, crop: Any, threshold: float, output: str, offset: float,
     masks: Any, area: Any, box: Any, stability: Any,
-) -> None:  # fmt: skip
+) -> Asked:  # fmt: skip
     (rows, row_weights), (columns, column_weights) = of_axes(tuple(logits.shape[1:]), size, frame, crop)
-    _C.resize_masks(
+    return _C.resize_masks, dict(
         logits=contiguous(logits),
         rows_index=rows,
         rows_weight=row_weights,

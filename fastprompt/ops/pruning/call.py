@@ -5,6 +5,7 @@ from typing import Any
 from fastprompt import _C
 from fastprompt._runtime import get_num_threads, is_tensor
 from fastprompt.ops._arrays import contiguous
+from fastprompt.ops._operator import Asked, launch
 
 
 def in_place(x: Any) -> bool:
@@ -24,29 +25,29 @@ def maybe(x: Any) -> Any:
     return None if x is None else contiguous(x)
 
 
-def cosine_scores(tokens: Any, prompts: Any, out: Any) -> None:
+def cosine_scores(tokens: Any, prompts: Any, out: Any) -> Asked:
     tokens, prompts = whole_rows(tokens), contiguous(prompts)
-    _C.cosine_scores(tokens=tokens, prompts=prompts, out=out, threads=get_num_threads())
+    return _C.cosine_scores, dict(tokens=tokens, prompts=prompts, out=out, threads=get_num_threads())
 
 
-def gather_rows(rows: Any, index: Any, out: Any) -> None:
-    _C.gather_rows(rows=whole_rows(rows), index=contiguous(index), out=out, threads=get_num_threads())
+def gather_rows(rows: Any, index: Any, out: Any) -> Asked:
+    return _C.gather_rows, dict(rows=whole_rows(rows), index=contiguous(index), out=out, threads=get_num_threads())
 
 
-def scatter_rows(base: Any, rows: Any, index: Any, count: int, out: Any) -> None:
+def scatter_rows(base: Any, rows: Any, index: Any, count: int, out: Any) -> Asked:
     """``base`` is None for zeros, ``out`` itself to leave the other rows alone."""
     base = base if base is None or base is out else whole_rows(base)
     rows, index = whole_rows(rows), contiguous(index)
-    _C.scatter_rows(base=base, rows=rows, index=index, out=out, threads=get_num_threads())
+    return _C.scatter_rows, dict(base=base, rows=rows, index=index, out=out, threads=get_num_threads())
 
 
-def scatter_rows_in_place(base: Any, rows: Any, index: Any) -> None:
-    if is_tensor(base) and (not in_place(base) or 0 in base.stride()):  # copy_ refuses an expanded one
-        out = base.new_empty(base.shape)
-        scatter_rows(base, rows, index, base.shape[1], out)
-        base.copy_(out)
-    else:
-        scatter_rows(base, rows, index, base.shape[1], base)
+def scatter_rows_in_place(base: Any, rows: Any, index: Any) -> Asked | None:
+    if not is_tensor(base) or (in_place(base) and 0 not in base.stride()):
+        return scatter_rows(base, rows, index, base.shape[1], base)
+    out = base.new_empty(base.shape)
+    launch(scatter_rows(base, rows, index, base.shape[1], out))
+    base.copy_(out)  # which refuses an expanded one
+    return None
 
 
 def check_marks(image: int, always: Any) -> None:
@@ -72,11 +73,11 @@ def prune_rows(
     check_marks(bad, always)
 
 
-def match_tokens(metric: Any, merged: int, spared: int, kept: Any, target: Any) -> None:
+def match_tokens(metric: Any, merged: int, spared: int, kept: Any, target: Any) -> Asked:
     metric, threads = contiguous(metric), get_num_threads()
-    _C.match_tokens(metric=metric, merged=merged, spared=spared, kept=kept, target=target, threads=threads)
+    return _C.match_tokens, dict(metric=metric, merged=merged, spared=spared, kept=kept, target=target, threads=threads)
 
 
-def merge_rows(tokens: Any, size: Any, kept: Any, target: Any, out: Any) -> None:
+def merge_rows(tokens: Any, size: Any, kept: Any, target: Any, out: Any) -> Asked:
     tokens, size, kept, target = (contiguous(x) for x in (tokens, size, kept, target))
-    _C.merge_rows(tokens=tokens, size=size, kept=kept, target=target, out=out, threads=get_num_threads())
+    return _C.merge_rows, dict(tokens=tokens, size=size, kept=kept, target=target, out=out, threads=get_num_threads())
