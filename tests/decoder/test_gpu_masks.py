@@ -7,7 +7,6 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fastprompt.ops import _library  # noqa: E402
 from fastprompt.ops._operator import OPERATORS  # noqa: E402
 from fastprompt.ops.decoder import formulas as decoder  # noqa: E402
 from fastprompt.ops.masks import formulas as masks  # noqa: E402
@@ -126,11 +125,11 @@ def test_formulas_of_other_operators():
     q, k, v = normal(1, 2, 9, 2, 16), normal(2, 2, 7, 2, 16), normal(3, 2, 7, 2, 32)
     call = (q, k, v, 0.3)
     expected = _torch_memory.memory_read(*call)
-    for got, wanted in zip(_library.GPU["memory_read"](*call), expected, strict=True):
+    for got, wanted in zip(OPERATORS["memory_read"].on_gpu(*call), expected, strict=True):
         close(got, wanted)
     grad = normal(4, *expected[0].shape)
     saved = (grad, q, k, v, *expected, 0.3)
-    for got, wanted in zip(_library.GPU["memory_read_backward"](*saved), torch.ops.fastprompt.memory_read_backward(*saved), strict=True):  # fmt: skip
+    for got, wanted in zip(OPERATORS["memory_read_backward"].on_gpu(*saved), torch.ops.fastprompt.memory_read_backward(*saved), strict=True):  # fmt: skip
         close(got, wanted)
 
 

@@ -138,9 +138,6 @@ def test_a_click_outside_has_a_number():
 
 def test_through_torch():
     torch = pytest.importorskip("torch")
-    from fastprompt.ops._operator import register
-
-    register()
     ops, size = torch.ops.fastprompt, [5, 7]
     points, labels, region = torch.ones(1, 3, 2), torch.ones(1, 3, dtype=torch.int64), torch.zeros(1, 5, 7).long()
     click = [1, 0], size, 0, [4.0], math.inf, 1.0, False, math.inf

@@ -11,9 +11,7 @@ import pytest
 import fastprompt as fp
 
 torch = pytest.importorskip("torch")
-from fastprompt.ops._operator import OPERATORS, register  # noqa: E402
-
-register()
+from fastprompt.ops._operator import OPERATORS  # noqa: E402
 
 POINTS, LABELS = torch.tensor([[[3.0, 4.5], [8, 2], [-1, -1]]]), torch.tensor([[1, 0, 1]])
 REGION = torch.arange(12 * 10).view(1, 10, 12) // 17

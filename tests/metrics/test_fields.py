@@ -75,9 +75,6 @@ def test_what_must_agree():
 
 def test_through_torch():
     torch = pytest.importorskip("torch")
-    from fastprompt.ops._operator import register
-
-    register()
     ops, mask = torch.ops.fastprompt, torch.ones(2, 5, 7, dtype=torch.bool)
     none = torch.zeros(2, 0, 2, dtype=torch.int32)
     for call, error, match in (
