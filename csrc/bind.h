@@ -18,11 +18,6 @@ namespace fastprompt {
 
 namespace py = pybind11;
 
-inline const float* floats(const py::handle& address) {
-  return reinterpret_cast<const float*>(address.cast<std::uintptr_t>());
-}
-inline float* out_floats(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
-
 enum class Kind { f32, f16, bf16, u8, boolean, i32, i64, f64, u64, other };
 
 // A NumPy array or a torch tensor, as it lies; its owner is an argument of the call and lives as long as that.
@@ -32,7 +27,7 @@ struct Array {
   Kind kind = Kind::other;
   int axes = 0;
   int64_t shape[kMostAxes] = {}, stride[kMostAxes] = {};  // strides in elements
-  int64_t item = 0;  // bytes; 0: objects, or strides of broken elements
+  int64_t item = 0;                                       // bytes; 0: objects, or strides of broken elements
   bool writeable = true, on_gpu = false;
   int64_t count() const;
   bool contiguous(int from = 0) const;  // in the axes from there on
@@ -64,7 +59,7 @@ class Fields {
  public:
   Fields(const char* function, const py::kwargs& given);
 
-  int64_t size(std::string_view axis) const;           // of an axis that an array has named
+  int64_t size(std::string_view axis) const;  // of an axis that an array has named
   void sizes(std::initializer_list<std::pair<std::string_view, int64_t*>> fields) const;
   void name(std::string_view axis, int64_t size) { sizes_.emplace_back(axis, size); }
 
@@ -107,10 +102,11 @@ class Fields {
   }
   View view(const char* name, const Axes& shape);  // of a dtype of DType
   View optional_view(const char* name, const Axes& shape);
-  Array read(const char* name);                         // unchecked but for its device
-  std::vector<Array> list(const char* name);            // of contiguous float32 arrays
+  Array read(const char* name);  // unchecked but for its device
+  // Arrays of float32, copied where they are not contiguous, which results must be.
+  std::vector<Array> list(const char* name, bool results = false);
 
-  bool given(const char* name) const;                   // and not None
+  bool given(const char* name) const;  // and not None
   template <class T>
   T number(const char* name) {
     return cast<T>(name, "a number");
@@ -128,14 +124,14 @@ class Fields {
   }
   int threads();
   Precision precision();
-  void* stream();                 // and from here on arrays are on the GPU
+  void* stream();  // and from here on arrays are on the GPU
   void on_gpu() { on_gpu_ = true; }
 
   [[noreturn]] void fail(const char* name, const std::string& what) const;
   void need(bool holds, const char* name, const char* what) const {
     if (!holds) fail(name, what);
   }
-  void done() const;  // TypeError: a keyword that nobody has read
+  void done() const;  // TypeError: a keyword that nobody has read; `threads` every call has
 
   // Runs the kernel without the lock of Python, unless a result has no elements.
   template <class Kernel, class... Arguments>
@@ -190,6 +186,7 @@ class Fields {
   const char* function_;
   std::vector<Field> fields_;
   std::vector<std::pair<std::string_view, int64_t>> sizes_;
+  std::vector<py::object> copies_;
   bool nothing_ = false, on_gpu_ = false;
 };
 

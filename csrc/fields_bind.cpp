@@ -26,9 +26,9 @@ TorchType torch_type(const py::handle& x) {
     if (type.dtype == dtype.ptr()) return type;
   const std::string name = py::str(dtype);
   const std::pair<const char*, Kind> names[] = {
-      {"torch.float32", Kind::f32},  {"torch.float16", Kind::f16}, {"torch.bfloat16", Kind::bf16},
-      {"torch.uint8", Kind::u8},     {"torch.bool", Kind::boolean}, {"torch.int32", Kind::i32},
-      {"torch.int64", Kind::i64},    {"torch.float64", Kind::f64}, {"torch.uint64", Kind::u64}};
+      {"torch.float32", Kind::f32}, {"torch.float16", Kind::f16},  {"torch.bfloat16", Kind::bf16},
+      {"torch.uint8", Kind::u8},    {"torch.bool", Kind::boolean}, {"torch.int32", Kind::i32},
+      {"torch.int64", Kind::i64},   {"torch.float64", Kind::f64},  {"torch.uint64", Kind::u64}};
   Kind found = Kind::other;
   for (const auto& [text, kind] : names)
     if (name == text) found = kind;
@@ -70,8 +70,7 @@ void sizes_of(const py::object& tuple, int64_t* to, int axes) {
   for (int k = 0; k < axes; ++k) to[k] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), k));
 }
 
-// NOTE: a click passes a hundred weights; with names that are looked up as C strings, and strides as a tuple of each, to
-// read them took three times as long.
+// A click passes a hundred weights: names are interned, and strides asked for only where they are not known.
 struct Names {
   PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
   PyObject* shape = PyUnicode_InternFromString("shape");
@@ -170,7 +169,8 @@ py::handle Fields::value_of(const char* name) const {
 
 void Fields::done() const {
   for (const Field& f : fields_)
-    if (!f.used) throw py::type_error(std::string(function_) + ": there is no field " + std::string(f.name));
+    if (!f.used && f.name != "threads")
+      throw py::type_error(std::string(function_) + ": there is no field " + std::string(f.name));
 }
 
 int64_t Fields::size(std::string_view axis) const {
@@ -237,7 +237,8 @@ void Fields::match(const char* name, const Array& x, const Axes& shape) {
 }
 
 void Fields::need_kind(const char* name, const Array& x, bool holds, const char* wanted) const {
-  if (!holds) throw py::type_error(std::string(function_) + ": " + name + " must hold " + wanted + ", got " + kind_text(x.kind));
+  if (!holds)
+    throw py::type_error(std::string(function_) + ": " + name + " must hold " + wanted + ", got " + kind_text(x.kind));
 }
 
 void Fields::writeable(const char* name, const Array& x) {
@@ -251,12 +252,21 @@ View Fields::view(const char* name, const Axes& shape) {
   View v;
   v.data = x.data;
   switch (x.kind) {
-    case Kind::f32: v.dtype = DType::f32; break;
-    case Kind::f16: v.dtype = DType::f16; break;
-    case Kind::bf16: v.dtype = DType::bf16; break;
+    case Kind::f32:
+      v.dtype = DType::f32;
+      break;
+    case Kind::f16:
+      v.dtype = DType::f16;
+      break;
+    case Kind::bf16:
+      v.dtype = DType::bf16;
+      break;
     case Kind::u8:
-    case Kind::boolean: v.dtype = DType::u8; break;
-    default: need_kind(name, x, false, "float32, float16, bfloat16, uint8 or bool");
+    case Kind::boolean:
+      v.dtype = DType::u8;
+      break;
+    default:
+      need_kind(name, x, false, "float32, float16, bfloat16, uint8 or bool");
   }
   std::copy(x.stride, x.stride + 5, v.stride);
   return v;
@@ -266,15 +276,18 @@ View Fields::optional_view(const char* name, const Axes& shape) {
   return given(name) ? view(name, shape) : (mark(name), View{});
 }
 
-std::vector<Array> Fields::list(const char* name) {
+std::vector<Array> Fields::list(const char* name, bool results) {
   std::vector<Array> found;
-  const py::handle value = value_of(name);
-  const auto sequence = py::reinterpret_borrow<py::sequence>(value);
-  if (!py::isinstance<py::sequence>(value)) fail(name, "must be a sequence of arrays");
-  for (const auto& item : sequence) {
-    found.push_back(read(name, item));
-    if (found.back().kind != Kind::f32 || !found.back().contiguous())
-      fail(name, "must hold contiguous arrays of float32");
+  for (const auto& item : cast<py::sequence>(name, "a sequence of arrays")) {
+    Array x = read(name, item);
+    if (!results && !x.contiguous()) {
+      const bool tensor = py::hasattr(item, "contiguous");
+      copies_.push_back(tensor ? item.attr("contiguous")()
+                               : py::module_::import("numpy").attr("ascontiguousarray")(item));
+      x = read(name, copies_.back());
+    }
+    if (x.kind != Kind::f32 || !x.contiguous()) fail(name, "must hold contiguous arrays of float32");
+    found.push_back(x);
   }
   return found;
 }

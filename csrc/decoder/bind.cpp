@@ -64,7 +64,7 @@ FASTPROMPT_BIND(decoder) {
     const float* tokens = f.array("tokens", "prompts tokens channels");
     const int64_t prompts = f.size("prompts"), count = f.size("tokens"), channels = f.size("channels");
     const auto rows = f.number<std::vector<int64_t>>("rows");
-    const std::vector<Array> outs = f.list("outs");
+    const std::vector<Array> outs = f.list("outs", true);
     const int64_t layers = number_up_to(f, "layers", 1 << 10);
     f.need(outs.size() == rows.size(), "outs", "must hold one array for each row");
     Weights w(f, "weights");

@@ -3,14 +3,13 @@
 from typing import Any
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
 from fastprompt.ops._operator import Asked
 
 
 def overlap_counts(pred: Any, target: Any, threshold: float, ignore: int, out: Any) -> Asked:
     given = {"pred": contiguous(pred), "target": contiguous(target), "threshold": threshold, "ignore": ignore}
-    return _C.overlap_counts, dict(**given, out=out, threads=get_num_threads())
+    return _C.overlap_counts, dict(**given, out=out)
 
 
 def class_counts(pred: Any, target: Any, classes: int, ignore: int, out: Any) -> Asked:
@@ -18,4 +17,4 @@ def class_counts(pred: Any, target: Any, classes: int, ignore: int, out: Any) ->
 
 
 def pair_counts(first: Any, second: Any, out: Any) -> Asked:
-    return _C.pair_counts, dict(first=first, second=second, out=out, threads=get_num_threads())
+    return _C.pair_counts, dict(first=first, second=second, out=out)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastprompt._runtime import current_backend
+from fastprompt._runtime import current_backend, get_num_threads
 from fastprompt.ops._known import OPERATORS
 
 Fn = Callable[..., Any]
@@ -24,10 +24,12 @@ class Gradient(NamedTuple):
 class Operator:
     """A function of arrays with a kernel for every kind of device. NumPy and torch both call it.
 
+    >>> def double_kernel(*, x, out, threads):
+    ...     np.multiply(x, 2, out=out)
     >>> double = Operator(
     ...     "double(Tensor x) -> Tensor",
     ...     out=lambda x: (x.shape, "float32"),
-    ...     call=lambda x, out: (np.copyto, {"dst": out, "src": 2 * x}),
+    ...     call=lambda x, out: (double_kernel, {"x": x, "out": out}),
     ...     reference=lambda x: x + x,
     ... )
     >>> double(np.ones(2, np.float32))
@@ -39,8 +41,8 @@ class Operator:
     Args:
         schema: of torch.
         out: of the arguments: shape and dtype of the result, or a list of such.
-        call: ``call(*args, *results)``: the kernel for the CPU and its fields by name; or None, and it has filled the
-            results itself. Without ``call`` the formula is all there is.
+        call: ``call(*args, *results)``: the kernel for the CPU and its fields by name, but for ``threads``; or None,
+            and it has filled the results itself. Without ``call`` the formula is all there is.
         check: of the arguments, on the CPU, before anything is computed: raises where values are wrong that a GPU would
             have to be waited for.
         takes: of the arguments: whether the kernels take them; what they do not is the formula's (the reference's).
@@ -90,7 +92,7 @@ class Operator:
         made = [np.empty(*out)] if single else [np.empty(*spec) for spec in out]
         asked = self.call(*args, *made)  # type: ignore[misc]
         if asked is not None:
-            asked[0](**asked[1])
+            asked[0](**asked[1], threads=get_num_threads())
         return made[0] if single else made
 
     def into(self, out: Any, *args: Any) -> None:
@@ -106,7 +108,7 @@ class Operator:
         elif current_backend() == "reference" and self.reference is not None:
             np.copyto(on_host(out), on_host(self.by_reference(args)))
         elif asked := self.call(*args, out):  # type: ignore[misc]
-            asked[0](**asked[1])
+            asked[0](**asked[1], threads=get_num_threads())
 
     def by_reference(self, args: Any) -> Any:
         """``reference`` of arrays in the memory of the CPU; results of the kind, dtypes and device of the arguments."""
@@ -135,7 +137,7 @@ class Operator:
         made = self.fake(*args)
         asked = self.call(*args, *made) if isinstance(made, tuple) else self.call(*args, made)
         if asked is not None:
-            asked[0](**asked[1])
+            asked[0](**asked[1], threads=get_num_threads())
         return made
 
     def on_gpu(self, *args: Any) -> Any:
@@ -161,10 +163,10 @@ class Operator:
         return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
 
 
-def launch(asked: Asked) -> None:
-    """For calls that are made of others."""
+def launch(asked: Asked) -> Any:
+    """For calls that are made of others, or look at what a kernel returns."""
     kernel, fields = asked
-    kernel(**fields)
+    return kernel(**fields, threads=get_num_threads())
 
 
 def results(found: Any) -> Any:

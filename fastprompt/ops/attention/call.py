@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import plain_floats
 from fastprompt.ops._operator import Asked
 
@@ -15,16 +14,10 @@ def prompt_to_image(
 ) -> Asked:
     """``query`` (B, H, T, C) absorbed, or (B, H, T, width) with the weights; ``out`` like it."""
     return _C.prompt_to_image, dict(
-        image=image,
-        position=position,
-        query=plain_floats(query),
-        key_weight=key_weight,
-        value_weight=None if value_weight is None else plain_floats(value_weight.swapaxes(0, 1)),
-        bias=bias,
-        lengths=lengths,
-        out=out,
-        threads=get_num_threads(),
-    )
+        image=image, position=position, query=plain_floats(query), key_weight=key_weight,
+        value_weight=None if value_weight is None else plain_floats(value_weight.swapaxes(0, 1)), bias=bias,
+        lengths=lengths, out=out,
+    )  # fmt: skip
 
 
 def image_to_prompt(
@@ -33,19 +26,7 @@ def image_to_prompt(
 ) -> Asked:  # fmt: skip
     """``key`` and ``value`` (B, H, T, C) absorbed, or (B, H, T, width) with the weights."""
     return _C.image_to_prompt, dict(
-        image=image,
-        position=position,
-        key=plain_floats(key),
-        bias=plain_floats(bias),
-        value=plain_floats(value),
-        query_weight=query_weight,
-        out_weight=out_weight,
-        out_bias=plain_floats(out_bias),
-        norm_weight=norm_weight,
-        norm_bias=norm_bias,
-        lengths=lengths,
-        residual=residual,
-        eps=eps,
-        out=out,
-        threads=get_num_threads(),
-    )
+        image=image, position=position, key=plain_floats(key), bias=plain_floats(bias), value=plain_floats(value),
+        query_weight=query_weight, out_weight=out_weight, out_bias=plain_floats(out_bias), norm_weight=norm_weight,
+        norm_bias=norm_bias, lengths=lengths, residual=residual, eps=eps, out=out,
+    )  # fmt: skip

@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads, is_tensor, matmul_precision
+from fastprompt._runtime import is_tensor, matmul_precision
 from fastprompt.ops._arrays import contiguous
 from fastprompt.ops._operator import Asked, launch
 from fastprompt.ops.decoder.layouts import MLP, TO_IMAGE_KEY_VALUE, TO_PROMPT_QUERY, whole_tiles
 
 Arrays = Sequence[Any]
-
-
-def plain(arrays: Arrays) -> list[Any]:
-    if len(arrays) and is_tensor(arrays[0]):  # a click passes a hundred
-        return [x.contiguous() for x in arrays]
-    return [np.ascontiguousarray(x) for x in arrays]
 
 
 def empty(like: Any, *shape: int) -> Any:
@@ -27,20 +21,14 @@ def empty(like: Any, *shape: int) -> Any:
 def mask_head(image: Any, vectors: Any, *rest: Any) -> Asked:
     *weights, detail1, detail2, eps, out = rest
     return _C.mask_head, dict(
-        image=contiguous(image),
-        vectors=contiguous(vectors),
-        weights=plain(weights),
+        image=contiguous(image), vectors=contiguous(vectors), weights=weights,
         detail1=None if detail1 is None else contiguous(detail1),
-        detail2=None if detail2 is None else contiguous(detail2),
-        eps=eps,
-        out=out,
-        threads=get_num_threads(),
-    )
+        detail2=None if detail2 is None else contiguous(detail2), eps=eps, out=out,
+    )  # fmt: skip
 
 
 def token_mlps(tokens: Any, rows: list[int], weights: Arrays, layers: int, *outs: Any) -> Asked:
-    tokens, weights, threads = contiguous(tokens), plain(weights), get_num_threads()
-    return _C.token_mlps, dict(tokens=tokens, rows=rows, weights=weights, layers=layers, outs=outs, threads=threads)
+    return _C.token_mlps, dict(tokens=contiguous(tokens), rows=rows, weights=weights, layers=layers, outs=outs)
 
 
 # ---------------------------------------------------------------- the two-way transformer
@@ -48,10 +36,8 @@ def token_mlps(tokens: Any, rows: list[int], weights: Arrays, layers: int, *outs
 
 def two_way_prepare(image: Any, position: Any, weights: Arrays, out: Any) -> Asked:
     """``weights``: the first layer's projections of the image: key, value, query."""
-    image, position, weights = contiguous(image), contiguous(position), plain(weights)
-    return _C.two_way_prepare, dict(
-        image=image, position=position, weights=weights, prepared=out, threads=get_num_threads()
-    )
+    image, position = contiguous(image), contiguous(position)
+    return _C.two_way_prepare, dict(image=image, position=position, weights=weights, prepared=out)
 
 
 def two_way(
@@ -59,20 +45,9 @@ def two_way(
     depth: int, eps: list[float], out: Any, image_out: Any,
 ) -> Asked:  # fmt: skip
     return _C.two_way, dict(
-        prompt=contiguous(prompt),
-        prepared=prepared,
-        weights=plain(weights),
-        images=images,
-        pixels=pixels,
-        heads=heads,
-        head_width=width,
-        mlp=mlp,
-        layers=depth,
-        eps=eps,
-        out=out,
-        image_out=image_out,
-        threads=get_num_threads(),
-    )
+        prompt=contiguous(prompt), prepared=prepared, weights=weights, images=images, pixels=pixels,
+        heads=heads, head_width=width, mlp=mlp, layers=depth, eps=eps, out=out, image_out=image_out,
+    )  # fmt: skip
 
 
 def two_way_transformer(
@@ -103,15 +78,9 @@ def low_rank_prepare(
     image: Any, position: Any, weights: Arrays, up: Any, sizes: list[int], eps: list[float], out: Any
 ) -> Asked:
     return _C.low_rank_prepare, dict(
-        image=contiguous(image),
-        position=contiguous(position),
-        weights=plain(weights),
-        up=contiguous(up),
-        **layout(sizes),
-        eps=eps,
-        prepared=out,
-        threads=get_num_threads(),
-    )
+        image=contiguous(image), position=contiguous(position), weights=weights, up=contiguous(up),
+        **layout(sizes), eps=eps, prepared=out,
+    )  # fmt: skip
 
 
 def low_rank(
@@ -119,20 +88,9 @@ def low_rank(
     eps: list[float], out: Any, tokens: Any,
 ) -> Asked:  # fmt: skip
     return _C.low_rank, dict(
-        prompt=contiguous(prompt),
-        prepared=prepared,
-        weights=plain(weights),
-        up=contiguous(up),
-        images=images,
-        pixels=pixels,
-        mlp=mlp,
-        **layout(sizes),
-        eps=eps,
-        out=out,
-        image_out=tokens,
-        precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+        prompt=contiguous(prompt), prepared=prepared, weights=weights, up=contiguous(up), images=images,
+        pixels=pixels, mlp=mlp, **layout(sizes), eps=eps, out=out, image_out=tokens, precision=matmul_precision(),
+    )  # fmt: skip
 
 
 def low_rank_masks(
@@ -141,22 +99,11 @@ def low_rank_masks(
 ) -> Asked:  # fmt: skip
     images, tokens, height, width = shape
     return _C.low_rank_masks, dict(
-        low_rank=low_rank,
-        prepared=prepared,
-        vectors=contiguous(vectors),
-        weights=plain(weights),
+        low_rank=low_rank, prepared=prepared, vectors=contiguous(vectors), weights=weights,
         detail1=None if detail1 is None else contiguous(detail1),
-        detail2=None if detail2 is None else contiguous(detail2),
-        images=images,
-        tokens=tokens,
-        height=height,
-        width=width,
-        **layout(sizes),
-        eps=eps,
-        out=out,
-        precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+        detail2=None if detail2 is None else contiguous(detail2), images=images, tokens=tokens, height=height,
+        width=width, **layout(sizes), eps=eps, out=out, precision=matmul_precision(),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- all of it, as an exported file has it

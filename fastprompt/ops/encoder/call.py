@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads, is_tensor, matmul_precision
+from fastprompt._runtime import is_tensor, matmul_precision
 from fastprompt.ops._arrays import contiguous, plain_floats
 from fastprompt.ops._operator import Asked
 
@@ -17,16 +17,9 @@ def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> A
     norm_weight, norm_bias = map(contiguous, norm) if norm else (None, None)
     weight, bias = map(contiguous, linear)
     return _C.normalised_linear, dict(
-        x=by_token(contiguous(x)),
-        norm_weight=norm_weight,
-        norm_bias=norm_bias,
-        eps=eps,
-        weight=weight,
-        bias=bias,
-        out=by_token(out),
-        precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+        x=by_token(contiguous(x)), norm_weight=norm_weight, norm_bias=norm_bias, eps=eps, weight=weight, bias=bias,
+        out=by_token(out), precision=matmul_precision(),
+    )  # fmt: skip
 
 
 def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> Asked:
@@ -34,21 +27,11 @@ def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp
     norm_weight, norm_bias = map(contiguous, norm)
     mlp1_weight, mlp1_bias, mlp2_weight, mlp2_bias = map(contiguous, mlp)
     return _C.residual_mlp, dict(
-        x=by_token(contiguous(x)),
-        attended=by_token(contiguous(attended)),
-        project_weight=project_weight,
-        project_bias=project_bias,
-        norm_weight=norm_weight,
-        norm_bias=norm_bias,
-        eps=eps,
-        mlp1_weight=mlp1_weight,
-        mlp1_bias=mlp1_bias,
-        mlp2_weight=mlp2_weight,
-        mlp2_bias=mlp2_bias,
-        out=by_token(out),
+        x=by_token(contiguous(x)), attended=by_token(contiguous(attended)), project_weight=project_weight,
+        project_bias=project_bias, norm_weight=norm_weight, norm_bias=norm_bias, eps=eps, mlp1_weight=mlp1_weight,
+        mlp1_bias=mlp1_bias, mlp2_weight=mlp2_weight, mlp2_bias=mlp2_bias, out=by_token(out),
         precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+    )  # fmt: skip
 
 
 def by_token(x: Any) -> Any:
@@ -61,22 +44,10 @@ def relative_attention(
     window: Any, scale: float, out: Any, log_weight: Any,
 ) -> Asked:  # fmt: skip
     return _C.relative_attention, dict(
-        query=floats(q),
-        key=floats(k),
-        value=floats(v),
-        rel_h=plain_floats(rel_h),
-        rel_w=plain_floats(rel_w),
-        coordinates=places(coordinates),
-        pad_key=plain_floats(pad_key),
-        pad_value=plain_floats(pad_value),
-        size=size,
-        window=window,
-        scale=scale,
-        out=out,
-        log_weight=log_weight,
-        precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+        query=floats(q), key=floats(k), value=floats(v), rel_h=plain_floats(rel_h), rel_w=plain_floats(rel_w),
+        coordinates=places(coordinates), pad_key=plain_floats(pad_key), pad_value=plain_floats(pad_value), size=size,
+        window=window, scale=scale, out=out, log_weight=log_weight, precision=matmul_precision(),
+    )  # fmt: skip
 
 
 def relative_attention_backward(
@@ -84,24 +55,11 @@ def relative_attention_backward(
     scale: float, query_grad: Any, key_grad: Any, value_grad: Any, rel_h_grad: Any, rel_w_grad: Any,
 ) -> Asked:  # fmt: skip
     return _C.relative_attention_backward, dict(
-        grad=contiguous(grad),
-        query=floats(q),
-        key=floats(k),
-        value=floats(v),
-        rel_h=contiguous(rel_h),
-        rel_w=contiguous(rel_w),
-        coordinates=places(coordinates),
-        out=contiguous(out),
-        log_weight=contiguous(log_weight),
-        size=size,
-        scale=scale,
-        query_grad=query_grad,
-        key_grad=key_grad,
-        value_grad=value_grad,
-        rel_h_grad=rel_h_grad,
-        rel_w_grad=rel_w_grad,
-        threads=get_num_threads(),
-    )
+        grad=contiguous(grad), query=floats(q), key=floats(k), value=floats(v), rel_h=contiguous(rel_h),
+        rel_w=contiguous(rel_w), coordinates=places(coordinates), out=contiguous(out),
+        log_weight=contiguous(log_weight), size=size, scale=scale, query_grad=query_grad, key_grad=key_grad,
+        value_grad=value_grad, rel_h_grad=rel_h_grad, rel_w_grad=rel_w_grad,
+    )  # fmt: skip
 
 
 def floats(x: Any) -> Any:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
 from fastprompt.ops._operator import Asked
 
 
@@ -42,15 +41,15 @@ def fields(
 
 def distance(*args: Any) -> Asked:
     *given, out = args
-    return _C.geodesic_distance, dict(**fields(*given), out=out, threads=get_num_threads())
+    return _C.geodesic_distance, dict(**fields(*given), out=out)
 
 
 def distance_backward(grad: Any, *args: Any) -> Asked:
     *given, grad_image, grad_start = args
     grad = grad.float().contiguous()
-    results = {"grad_image": grad_image, "grad_start": grad_start, "threads": get_num_threads()}
+    results = {"grad_image": grad_image, "grad_start": grad_start}
     return _C.geodesic_distance_backward, dict(grad=grad, **fields(*given), **results)
 
 
 def euclidean(mask: Any, spacing: Any, out: Any) -> Asked:
-    return _C.euclidean_distance_transform, dict(mask=mask, spacing=tuple(spacing), out=out, threads=get_num_threads())
+    return _C.euclidean_distance_transform, dict(mask=mask, spacing=tuple(spacing), out=out)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
 from fastprompt.ops._operator import Asked
 from fastprompt.ops.guidance.click_sets import ENCODINGS, array, double, single, whole
@@ -30,29 +29,21 @@ def clicks(
     if not 0 <= code < len(ENCODINGS):
         raise ValueError(f"code must be 0 to {len(ENCODINGS) - 1}, got {code}")
     return _C.click_maps, dict(
-        points=single(points),
-        labels=whole(labels),
-        of_labels=np.array(channels, np.int64),
-        scale=np.array(scales, np.float32),
-        encoding=ENCODINGS[code],
-        clip=clip,
-        divisor=divisor,
-        missing=missing,
-        stretch=stretch,
-        out=out,
-        threads=get_num_threads(),
-    )
+        points=single(points), labels=whole(labels), of_labels=np.array(channels, np.int64),
+        scale=np.array(scales, np.float32), encoding=ENCODINGS[code], clip=clip, divisor=divisor, missing=missing,
+        stretch=stretch, out=out,
+    )  # fmt: skip
 
 
 def boxes(corners: Any, size: Any, distance: bool, offset: float, low: float, high: float, out: Any) -> Asked:
     given = {"corners": single(corners), "distance": distance, "offset": offset, "low": low, "high": high}
-    return _C.box_maps, dict(**given, out=out, threads=get_num_threads())
+    return _C.box_maps, dict(**given, out=out)
 
 
 def polygons(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool, out: Any) -> Asked:
     check_finite("vertices", array(points))
     given = {"points": double(points), "first": np.array(first, np.int64), "non_zero": non_zero, "boundary": boundary}
-    return _C.polygon_masks, dict(**given, out=out, threads=get_num_threads())
+    return _C.polygon_masks, dict(**given, out=out)
 
 
 def scribbles(points: Any, first: Any, labels: Any, channels: Any, size: Any, radius: float, out: Any) -> Asked:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads
 from fastprompt.ops._arrays import contiguous
 from fastprompt.ops._operator import Asked
 from fastprompt.ops.masks.taps import of_axes
@@ -17,17 +16,7 @@ def resize_masks(
 ) -> Asked:  # fmt: skip
     (rows, row_weights), (columns, column_weights) = of_axes(tuple(logits.shape[1:]), size, frame, crop)
     return _C.resize_masks, dict(
-        logits=contiguous(logits),
-        rows_index=rows,
-        rows_weight=row_weights,
-        columns_index=columns,
-        columns_weight=column_weights,
-        threshold=threshold,
-        offset=offset,
-        kind=KINDS[output],
-        out=masks,
-        area=area,
-        box=box,
-        stability=stability,
-        threads=get_num_threads(),
-    )
+        logits=contiguous(logits), rows_index=rows, rows_weight=row_weights, columns_index=columns,
+        columns_weight=column_weights, threshold=threshold, offset=offset, kind=KINDS[output], out=masks, area=area,
+        box=box, stability=stability,
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from typing import Any, Literal, get_args
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads, matmul_precision
+from fastprompt._runtime import matmul_precision
 from fastprompt.ops._operator import Asked
 
 Resize = Literal["features", "mask", "average"]
@@ -24,41 +24,24 @@ def masked_pool(
     out: Any,
 ) -> Asked:
     return _C.masked_pool, dict(
-        features=features,
-        mask=mask,
-        resize=RESIZES[resize],
-        align_corners=align_corners,
-        background=background,
-        hard=threshold is not None,
-        threshold=threshold or 0.0,
-        eps=eps,
-        empty=empty,
-        out=out,
-        threads=get_num_threads(),
-    )
+        features=features, mask=mask, resize=RESIZES[resize], align_corners=align_corners, background=background,
+        hard=threshold is not None, threshold=threshold or 0.0, eps=eps, empty=empty, out=out,
+    )  # fmt: skip
 
 
 def similarity(
     features: Any, rows: Any, scale: float, eps: float, temperature: float, kind: int, sharpest: float, out: Any
 ) -> Asked:
     return _C.similarity, dict(
-        features=features,
-        rows=rows,
-        scale=scale,
-        eps=eps,
-        temperature=temperature,
-        kind=KINDS[kind],
-        sharpest=sharpest,
-        out=out,
-        precision=matmul_precision(),
-        threads=get_num_threads(),
-    )
+        features=features, rows=rows, scale=scale, eps=eps, temperature=temperature, kind=KINDS[kind],
+        sharpest=sharpest, out=out, precision=matmul_precision(),
+    )  # fmt: skip
 
 
 def prior_mask(query: Any, support: Any, mask: Any, eps: float, out: Any) -> Asked:
-    how = {"precision": matmul_precision(), "threads": get_num_threads()}
+    how = {"precision": matmul_precision()}
     return _C.prior_mask, dict(query=query, support=support, mask=mask, eps=eps, out=out, **how)
 
 
 def film(x: Any, gamma: Any, beta: Any, last: bool, out: Any) -> Asked:
-    return _C.film, dict(x=x, gamma=gamma, beta=beta, last=last, out=out, threads=get_num_threads())
+    return _C.film, dict(x=x, gamma=gamma, beta=beta, last=last, out=out)

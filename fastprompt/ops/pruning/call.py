@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastprompt import _C
-from fastprompt._runtime import get_num_threads, is_tensor
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import contiguous
 from fastprompt.ops._operator import Asked, launch
 
@@ -27,18 +27,18 @@ def maybe(x: Any) -> Any:
 
 def cosine_scores(tokens: Any, prompts: Any, out: Any) -> Asked:
     tokens, prompts = whole_rows(tokens), contiguous(prompts)
-    return _C.cosine_scores, dict(tokens=tokens, prompts=prompts, out=out, threads=get_num_threads())
+    return _C.cosine_scores, dict(tokens=tokens, prompts=prompts, out=out)
 
 
 def gather_rows(rows: Any, index: Any, out: Any) -> Asked:
-    return _C.gather_rows, dict(rows=whole_rows(rows), index=contiguous(index), out=out, threads=get_num_threads())
+    return _C.gather_rows, dict(rows=whole_rows(rows), index=contiguous(index), out=out)
 
 
 def scatter_rows(base: Any, rows: Any, index: Any, count: int, out: Any) -> Asked:
     """``base`` is None for zeros, ``out`` itself to leave the other rows alone."""
     base = base if base is None or base is out else whole_rows(base)
     rows, index = whole_rows(rows), contiguous(index)
-    return _C.scatter_rows, dict(base=base, rows=rows, index=index, out=out, threads=get_num_threads())
+    return _C.scatter_rows, dict(base=base, rows=rows, index=index, out=out)
 
 
 def scatter_rows_in_place(base: Any, rows: Any, index: Any) -> Asked | None:
@@ -60,24 +60,15 @@ def check_marks(image: int, always: Any) -> None:
 def prune_rows(
     tokens: Any, scores: Any, always: Any, counts: Any, count: int, background: float, out: Any, index: Any
 ) -> None:
-    bad = _C.prune_tokens(
-        tokens=whole_rows(tokens),
-        scores=contiguous(scores),
-        always=maybe(always),
-        counts=maybe(counts),
-        background=background,
-        out=out,
-        index=index,
-        threads=get_num_threads(),
-    )
-    check_marks(bad, always)
+    fields = {"tokens": whole_rows(tokens), "scores": contiguous(scores), "background": background}
+    fields |= {"always": maybe(always), "counts": maybe(counts), "out": out, "index": index}
+    check_marks(launch((_C.prune_tokens, fields)), always)
 
 
 def match_tokens(metric: Any, merged: int, spared: int, kept: Any, target: Any) -> Asked:
-    metric, threads = contiguous(metric), get_num_threads()
-    return _C.match_tokens, dict(metric=metric, merged=merged, spared=spared, kept=kept, target=target, threads=threads)
+    return _C.match_tokens, dict(metric=contiguous(metric), merged=merged, spared=spared, kept=kept, target=target)
 
 
 def merge_rows(tokens: Any, size: Any, kept: Any, target: Any, out: Any) -> Asked:
     tokens, size, kept, target = (contiguous(x) for x in (tokens, size, kept, target))
-    return _C.merge_rows, dict(tokens=tokens, size=size, kept=kept, target=target, out=out, threads=get_num_threads())
+    return _C.merge_rows, dict(tokens=tokens, size=size, kept=kept, target=target, out=out)
