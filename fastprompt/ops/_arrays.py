@@ -1,28 +1,16 @@
-"""Arrays on their way to a kernel: (address, dtype code, strides) of NumPy arrays and torch tensors."""
+"""Arrays and tensors on their way to a kernel: dtypes and strides that it reads."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from fastprompt._runtime import is_tensor
 
-View = tuple[int, int, tuple[int, ...]]
-
-ABSENT: View = (0, 3, (0, 0, 0, 0, 0))
-_CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint8": 3, "bool": 3}
+READ = {"float32", "float16", "bfloat16", "uint8", "bool"}  # by the kernels of images
 
 
 def dtype_name(x: Any) -> str:
     return str(x.dtype).removeprefix("torch.")
-
-
-def view(x: Any) -> View:
-    """The kernel's view of a five-dimensional array of a dtype in ``_CODES``. Keep ``x`` alive while it is used."""
-    if is_tensor(x):
-        return x.data_ptr(), _CODES[dtype_name(x)], tuple(x.stride())
-    size = x.itemsize
-    return x.__array_interface__["data"][0], _CODES[x.dtype.name], tuple(s // size for s in x.strides)
 
 
 def as_array(name: str, x: Any) -> Any:
@@ -43,7 +31,7 @@ def as_array(name: str, x: Any) -> Any:
 
 def kernel_dtype(x: Any) -> Any:
     """``x`` in a dtype that the kernels read: float32, float16, bfloat16, uint8, bool as they are, others float32."""
-    if dtype_name(x) in _CODES:
+    if dtype_name(x) in READ:
         if not is_tensor(x) and not (x.dtype.isnative and x.flags.aligned):
             return in_order(x, x.dtype.newbyteorder("="))
         return x
@@ -83,15 +71,7 @@ def device_floats(x: Any) -> Any:
 
 
 def contiguous(x: Any) -> Any:
-    return x.contiguous() if is_tensor(x) else in_order(x, x.dtype)
-
-
-def address(x: Any) -> int:
-    """Of a contiguous array; 0 for None. Keep ``x`` alive while it is used."""
+    """None stays."""
     if x is None:
-        return 0
-    return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])
-
-
-def addresses(arrays: Iterable[Any]) -> tuple[int, ...]:
-    return tuple(address(x) for x in arrays)
+        return None
+    return x.contiguous() if is_tensor(x) else in_order(x, x.dtype)

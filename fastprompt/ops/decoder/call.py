@@ -22,8 +22,7 @@ def mask_head(image: Any, vectors: Any, *rest: Any) -> Asked:
     *weights, detail1, detail2, eps, out = rest
     return _C.mask_head, dict(
         image=contiguous(image), vectors=contiguous(vectors), weights=weights,
-        detail1=None if detail1 is None else contiguous(detail1),
-        detail2=None if detail2 is None else contiguous(detail2), eps=eps, out=out,
+        detail1=contiguous(detail1), detail2=contiguous(detail2), eps=eps, out=out,
     )  # fmt: skip
 
 
@@ -100,8 +99,7 @@ def low_rank_masks(
     images, tokens, height, width = shape
     return _C.low_rank_masks, dict(
         low_rank=low_rank, prepared=prepared, vectors=contiguous(vectors), weights=weights,
-        detail1=None if detail1 is None else contiguous(detail1),
-        detail2=None if detail2 is None else contiguous(detail2), images=images, tokens=tokens, height=height,
+        detail1=contiguous(detail1), detail2=contiguous(detail2), images=images, tokens=tokens, height=height,
         width=width, **layout(sizes), eps=eps, out=out, precision=matmul_precision(),
     )  # fmt: skip
 

@@ -21,10 +21,6 @@ def whole_rows(x: Any) -> Any:
     return x if in_place(x) else contiguous(x)
 
 
-def maybe(x: Any) -> Any:
-    return None if x is None else contiguous(x)
-
-
 def cosine_scores(tokens: Any, prompts: Any, out: Any) -> Asked:
     tokens, prompts = whole_rows(tokens), contiguous(prompts)
     return _C.cosine_scores, dict(tokens=tokens, prompts=prompts, out=out)
@@ -61,7 +57,7 @@ def prune_rows(
     tokens: Any, scores: Any, always: Any, counts: Any, count: int, background: float, out: Any, index: Any
 ) -> None:
     fields = {"tokens": whole_rows(tokens), "scores": contiguous(scores), "background": background}
-    fields |= {"always": maybe(always), "counts": maybe(counts), "out": out, "index": index}
+    fields |= {"always": contiguous(always), "counts": contiguous(counts), "out": out, "index": index}
     check_marks(launch((_C.prune_tokens, fields)), always)
 
 
