@@ -62,7 +62,7 @@ def current_backend() -> str:
 @contextlib.contextmanager
 def backend(name: Backend) -> Iterator[None]:
     """Force a backend inside the block: ``"cpu"``, ``"cuda"``, ``"triton"`` (compiled kernels; one that is off says
-    why), ``"reference"`` (plain NumPy or torch), ``"auto"``: that of the device where the arrays are.
+    why), ``"reference"`` (plain NumPy, for tensors as well), ``"auto"``: that of the device where the arrays are.
 
     >>> import fastprompt as fp
     >>> with fp.backend("reference"):
