@@ -73,6 +73,8 @@ class Operator:
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
         self.place = next(k for k, a in enumerate(self.arguments) if a.startswith(("Tensor ", "Tensor(")))
+        returns = rest.rpartition("-> ")[2]
+        self.pack: Fn = first if returns == "Tensor" else nothing if returns == "()" else tuple
         self.overload: Any = None
         if not arrays_only:
             OPERATORS[self.name] = self
@@ -87,13 +89,11 @@ class Operator:
             current_backend() == "reference" or (takes is not None and not takes(*args))
         ):
             return self.by_reference(args)
-        out = self.out(*args)
-        single = type(out) is tuple
-        made = [np.empty(*out)] if single else [np.empty(*spec) for spec in out]
+        made = [np.empty(*spec) for spec in self.specs(args)]
         asked = self.call(*args, *made)  # type: ignore[misc]
         if asked is not None:
             asked[0](**asked[1], threads=get_num_threads())
-        return made[0] if single else made
+        return self.pack(made)
 
     def into(self, out: Any, *args: Any) -> None:
         """Fill ``out``, memory that is there, a part of a larger map say. Not seen by torch's dispatcher."""
@@ -112,18 +112,23 @@ class Operator:
 
     def by_reference(self, args: Any) -> Any:
         """``reference`` of arrays in the memory of the CPU; results of the kind, dtypes and device of the arguments."""
-        specs, like = self.out(*args), args[self.place]
-        found = self.reference(*map(on_host, args))  # type: ignore[misc]
+        like, found = args[self.place], self.reference(*map(on_host, args))  # type: ignore[misc]
         finish = as_array if isinstance(like, np.ndarray) else functools.partial(as_tensor, like.device)
-        if type(specs) is tuple:
-            return finish(found, specs)
-        return [finish(x, spec) for x, spec in zip(found, specs, strict=True)]
+        parts = [found] if self.pack is first else found
+        return self.pack([finish(x, dtype) for x, (_, dtype) in zip(parts, self.specs(args), strict=True)])
+
+    def specs(self, args: Any) -> list[Spec]:
+        """Of all results."""
+        found = self.out(*args)
+        return [found] if self.pack is first else found
 
     # ------------------------------------------------------------ torch
 
     @property
     def torch(self) -> Any:
         """torch's operator."""
+        # The first time registers all: torch.compile can run an import, and trace no lock.
+        import fastprompt.ops._torch  # noqa: F401
 
         return self.overload
 
@@ -131,47 +136,53 @@ class Operator:
         if self.check is not None:
             self.check(*args)
         if current_backend() == "reference" and self.reference is not None:
-            return results(self.by_reference(args))
+            return self.by_reference(args)
         if self.call is None or (self.takes is not None and not self.takes(*args)):
-            return results(self.by_formula(args))
-        made = self.fake(*args)
-        asked = self.call(*args, *made) if isinstance(made, tuple) else self.call(*args, made)
+            return self.by_formula(args)
+        made = self.tensors(args)
+        asked = self.call(*args, *made)
         if asked is not None:
             asked[0](**asked[1], threads=get_num_threads())
-        return made
+        return self.pack(made)
 
     def on_gpu(self, *args: Any) -> Any:
         if current_backend() == "reference" and self.reference is not None:
-            return results(self.by_reference(args))
+            return self.by_reference(args)
         found = None if self.gpu is None else self.gpu(*args)
-        return results(self.by_formula(args)) if found is None else found
+        return self.by_formula(args) if found is None and self.pack is not nothing else found
 
     def by_formula(self, args: Any) -> Any:
         """Half precision in float32, and results in the dtypes of ``out``."""
         if self.formula is None:
             raise ValueError(f"fastprompt.{self.name} has no kernel for a GPU: move its tensors with .cpu()")
-        specs, found = self.out(*args), self.formula(*map(widened, args))
-        if type(specs) is tuple:
-            return found.to(torch_dtype(specs[1])).contiguous()
-        return [x.to(torch_dtype(spec[1])).contiguous() for x, spec in zip(found, specs, strict=True)]
+        found = self.formula(*map(widened, args))
+        parts = zip([found] if self.pack is first else found, self.specs(args), strict=True)
+        return self.pack([x.to(torch_dtype(dtype)).contiguous() for x, (_, dtype) in parts])
+
+    def tensors(self, args: Any) -> list[Any]:
+        """For the results."""
+        new = args[self.place].new_empty
+        return [new(shape, dtype=torch_dtype(dtype)) for shape, dtype in self.specs(args)]
 
     def fake(self, *args: Any) -> Any:
-        """Tensors for the results."""
-        specs, new = self.out(*args), args[self.place].new_empty
-        if type(specs) is tuple:
-            return new(specs[0], dtype=torch_dtype(specs[1]))
-        return results([new(shape, dtype=torch_dtype(dtype)) for shape, dtype in specs])
+        return self.pack(self.tensors(args))
+
+
+# How results are returned, by the end of the schema.
+
+
+def first(made: list[Any]) -> Any:
+    return made[0]
+
+
+def nothing(made: list[Any]) -> None:
+    return None
 
 
 def launch(asked: Asked) -> Any:
     """For calls that are made of others, or look at what a kernel returns."""
     kernel, fields = asked
     return kernel(**fields, threads=get_num_threads())
-
-
-def results(found: Any) -> Any:
-    """Several results as a tuple, as torch wants them; a schema that ends in ``Tensor[]`` takes it for a list."""
-    return tuple(found) if isinstance(found, list) else found
 
 
 @functools.cache
@@ -191,14 +202,14 @@ def on_host(x: Any) -> Any:
     return (x.float() if x.dtype in (torch_dtype("bfloat16"), torch_dtype("float16")) else x).numpy()
 
 
-def as_array(x: Any, spec: Spec) -> Any:
-    return np.asarray(x, spec[1])
+def as_array(x: Any, dtype: Any) -> Any:
+    return np.asarray(x, dtype)
 
 
-def as_tensor(device: Any, x: Any, spec: Spec) -> Any:
+def as_tensor(device: Any, x: Any, dtype: Any) -> Any:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(x)).to(device, torch_dtype(spec[1]))
+    return torch.from_numpy(np.ascontiguousarray(x)).to(device, torch_dtype(dtype))
 
 
 def widened(x: Any) -> Any:

@@ -152,7 +152,7 @@ def test_every_operator_is_in_the_table():
     from fastprompt.export._nodes._record import TRANSLATIONS
     from fastprompt.export._nodes._translate import registered
 
-    # Not exported: gradients; forms that share an image between calls, which the nodes have inside; in place.
+    # Not exported: gradients; forms that share an image between calls, which the nodes have inside; in place; metrics.
     parts = {
         "two_way_prepare",
         "two_way",
@@ -161,6 +161,7 @@ def test_every_operator_is_in_the_table():
         "low_rank",
         "low_rank_masks",
         "scatter_rows_",
+        "overlap_counts",
     }
     registered()
     names = [x.partition("::")[2] for x in torch._C._dispatch_get_all_op_names() if x.startswith("fastprompt::")]

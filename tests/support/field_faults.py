@@ -50,7 +50,8 @@ def faults(given, free=()):
         elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], np.ndarray):
             for k, one in enumerate(x):
                 axes = [axis for axis in range(one.ndim) if (f"{name}[{k}]", axis) not in free]
-                wrong = [*wrong_arrays(one), *((f"size {axis}", longer(one, axis)) for axis in axes)]
+                arrays = (pair for pair in wrong_arrays(one) if (name, pair[0]) != ("weights", "strides"))  # copied
+                wrong = [*arrays, *((f"size {axis}", longer(one, axis)) for axis in axes)]
                 for what, array in wrong:
                     yield f"{name}[{k}] {what}", given | {name: [*x[:k], array, *x[k + 1 :]]}, (name, "mlp", "vectors")
             yield f"{name} short", given | {name: x[:-1]}, (name,)

@@ -67,20 +67,7 @@ scatter_rows = Operator(  # zeros where there is no base
 )
 
 
-class InPlace(Operator):
-    """Writes into its first argument and returns nothing."""
-
-    def fake(self, *args: Any) -> None:
-        return None
-
-    def on_cpu(self, *args: Any) -> None:
-        self.call(*args)  # type: ignore[misc]
-
-    def on_gpu(self, *args: Any) -> None:
-        self.gpu(*args)  # type: ignore[misc]
-
-
-scatter_rows_ = InPlace(
+scatter_rows_ = Operator(
     "scatter_rows_(Tensor(a!) base, Tensor rows, Tensor index) -> ()",
     out=lambda base, rows, index: [],
     call=call.scatter_rows_in_place,
