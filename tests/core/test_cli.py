@@ -12,7 +12,7 @@ from fastprompt import segment as library
 from fastprompt.__main__ import main, parser
 from fastprompt._selftest.check import Check, difference
 from fastprompt.cli import segment as command
-from fastprompt.ops._operator import OPERATORS
+from fastprompt.ops._operator import OPERATORS, launch
 from fastprompt.segment import prompt_seeds, segment
 
 Image = pytest.importorskip("PIL.Image")
@@ -93,8 +93,9 @@ def test_doctor_passes_and_restores_settings(capsys):
 
 def test_doctor_finds_a_wrong_kernel(capsys, monkeypatch):
     def wrong(*args):
-        launch, fields = kernel(*args)
-        launch(**fields)
+        asked = kernel(*args)
+        launch(asked)
+        fields = asked[1]
         if _C.isa() == _C.best_isa() and fields["metric"] == "geodistk":
             fields["out"][..., -1] += 1
 
