@@ -132,7 +132,7 @@ bool Array::contiguous(int from) const {
 std::string Array::shape_text() const { return list_text({shape, shape + std::min(axes, kMostAxes)}); }
 
 Fields::Fields(const char* function, const py::kwargs& given) : function_(function) {
-  fields_.reserve(given.size());
+  fields_.reserve(given.size()), sizes_.reserve(8);
   for (const auto& [name, value] : given) {
     Py_ssize_t length = 0;
     const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &length);

@@ -1,5 +1,7 @@
 #include "bind.h"
 
+#include <algorithm>
+
 #include "pruning/merge.h"
 #include "pruning/rows.h"
 #include "pruning/score.h"
@@ -70,7 +72,11 @@ FASTPROMPT_BIND(pruning) {
       bad = select_tokens(a);
       if (bad < 0) gather_rows(g);
     });
-    return bad;
+    if (bad < 0) return;
+    const uint8_t* marks = a.always + bad * a.tokens;
+    const auto marked = a.tokens - std::count(marks, marks + a.tokens, uint8_t{0});
+    throw py::value_error("always_keep must mark at most the tokens that are kept, got " + std::to_string(marked) +
+                          " in image " + std::to_string(bad));
   });
   define(m, "cosine_scores", [](Fields& f) {
     CosineScores a{};

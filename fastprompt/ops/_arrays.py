@@ -1,5 +1,6 @@
 """Arrays and tensors on their way to a kernel: dtypes and strides that it reads."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ READ = {"float32", "float16", "bfloat16", "uint8", "bool"}  # by the kernels of 
 
 
 def dtype_name(x: Any) -> str:
-    return str(x.dtype).removeprefix("torch.")
+    return name_of(x.dtype)
+
+
+@functools.cache
+def name_of(dtype: Any) -> str:
+    """Once: NumPy takes 8 us to spell it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def as_array(name: str, x: Any) -> Any:

@@ -46,19 +46,12 @@ def scatter_rows_in_place(base: Any, rows: Any, index: Any) -> Asked | None:
     return None
 
 
-def check_marks(image: int, always: Any) -> None:
-    """``image``: the first one where ``always`` marks too many, or -1."""
-    if image >= 0:
-        marked = int((always[image] != 0).sum())
-        raise ValueError(f"always_keep must mark at most the tokens that are kept, got {marked} in image {image}")
-
-
 def prune_rows(
     tokens: Any, scores: Any, always: Any, counts: Any, count: int, background: float, out: Any, index: Any
-) -> None:
+) -> Asked:
     fields = {"tokens": whole_rows(tokens), "scores": contiguous(scores), "background": background}
     fields |= {"always": contiguous(always), "counts": contiguous(counts), "out": out, "index": index}
-    check_marks(launch((_C.prune_tokens, fields)), always)
+    return _C.prune_tokens, fields
 
 
 def match_tokens(metric: Any, merged: int, spared: int, kept: Any, target: Any) -> Asked:

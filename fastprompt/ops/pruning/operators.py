@@ -85,7 +85,9 @@ def of_prune(tokens: Any, scores: Any, always: Any, counts: Any, count: int, bac
 def prune_by_reference(tokens: Any, scores: Any, always: Any, counts: Any, count: int, background: float) -> Any:
     marked = np.zeros(scores.shape, bool) if always is None else always
     kept = np.full(len(scores), count) if counts is None else counts
-    call.check_marks(next((b for b, k in enumerate(kept) if marked[b].sum() > k), -1), always)
+    for image, most in enumerate(kept):
+        if (found := int(marked[image].sum())) > most:
+            raise ValueError(f"always_keep must mark at most the tokens that are kept, got {found} in image {image}")
     index = reference.select_tokens(scores, always, counts, count, background)
     return [reference.gather_rows(tokens, index), index]
 
