@@ -3,12 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastprompt import metrics
-from fastprompt._pruning import Prune, prompt
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
 from fastprompt._switches import disabled
-from fastprompt.evaluation import ClickResults, evaluate_clicks
-from fastprompt.models import accelerate, compare, report, restore
 from fastprompt.ops.attention.prompts import AttentionWeights, image_to_prompt_attention, prompt_to_image_attention
 from fastprompt.ops.attention.words import pixel_word_attention
 from fastprompt.ops.clicks.simulator import Click, next_click
@@ -53,15 +49,24 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fastprompt import export as export
+    from fastprompt import metrics as metrics
+    from fastprompt._pruning import Prune, prompt
+    from fastprompt.evaluation import ClickResults, evaluate_clicks
+    from fastprompt.models import accelerate, compare, report, restore
 
     __version__: str
 else:  # unseen by type checkers, which would take any name for known
+    # Where names are that not every process needs: a third of the time of an import.
+    _LATER = {"export": "", "metrics": "", "ClickResults": "evaluation", "evaluate_clicks": "evaluation"}
+    _LATER |= dict.fromkeys(("accelerate", "compare", "report", "restore"), "models")
+    _LATER |= dict.fromkeys(("Prune", "prompt"), "_pruning")
 
     def __getattr__(name: str) -> Any:
-        if name == "export":  # 20 ms, most of it subprocess and tempfile
-            return importlib.import_module("fastprompt.export")
         if name == "__version__":
             from importlib.metadata import version  # 10 ms that an import need not pay; pyproject.toml has the number
 
             return version("fastprompt")
-        raise AttributeError(f"module 'fastprompt' has no attribute {name!r}")
+        if name not in _LATER:
+            raise AttributeError(f"module 'fastprompt' has no attribute {name!r}")
+        module = importlib.import_module(f"fastprompt.{_LATER[name] or name}")
+        return getattr(module, name) if _LATER[name] else module

@@ -83,6 +83,7 @@ def precision():
 def registered():
     """``torch.ops.fastprompt`` is there before the first tensor: these tests ask it directly."""
     if importlib.util.find_spec("torch"):
+        import fastprompt.metrics
         import fastprompt.ops._torch  # noqa: F401
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt._runtime import current_backend, get_num_threads
-from fastprompt.ops._known import OPERATORS
+from fastprompt.ops._known import OPERATORS, add
 
 Fn = Callable[..., Any]
 Spec = tuple[Any, Any]  # shape and dtype of a result; the dtype is a name, or that of an argument
@@ -77,7 +77,7 @@ class Operator:
         self.pack: Fn = first if returns == "Tensor" else nothing if returns == "()" else tuple
         self.overload: Any = None
         if not arrays_only:
-            OPERATORS[self.name] = self
+            add(self)
 
     def __call__(self, *args: Any) -> Any:
         if not isinstance(args[self.place], np.ndarray):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fastprompt.ops._known import OPERATORS
+from fastprompt.ops._known import OPERATORS, REGISTER
 
 Fn = Callable[..., Any]
 library = torch.library.Library("fastprompt", "FRAGMENT")
@@ -73,3 +73,4 @@ def of_formula(operator: Any) -> tuple[Fn, Fn]:
 
 for operator in list(OPERATORS.values()):
     define(operator)
+REGISTER.append(define)
