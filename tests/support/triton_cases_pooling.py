@@ -8,7 +8,7 @@ from fastprompt.kernels import pooling, pruning
 from fastprompt.kernels import pooling_similarity as similarity
 from triton_cases import DEVICE, normal, plain
 
-from fastprompt.ops.pooling import prior as prior_mask
+from fastprompt.ops.pooling.call import LEVEL_EPS
 from fastprompt.ops.pooling.means import RESIZES
 from fastprompt.reference import pooling as reference_pooling
 from fastprompt.reference import pruning as reference_pruning
@@ -123,7 +123,7 @@ def check_prior(dtype, batch, shots, channels, pixels, others, share, soft):
             support[0, 0, ~live[0]] = np.nan  # is not read
         got = similarity.prior(query, support, mask, 1e-7, 1e-7, HOW).cpu().numpy()
         expected = reference_pooling.most_similar(plain(query), plain(support), plain(mask), 1e-7)
-        expected = prior_mask.to_unit(expected.astype(np.float64))
+        expected = reference_pooling.levelled(expected.astype(np.float64), LEVEL_EPS)
         spread = 1.0 if share else 1e-7
         assert np.isnan(got[:shots]).all() == broken, "the whole image"
         np.testing.assert_allclose(got, expected, rtol=0, atol=8 * PRODUCTS[dtype] * max(spread, 1e-3))
