@@ -147,6 +147,12 @@ def test_what_has_no_node(tmp_path):
         exported(Polygon(), tmp_path / "x.onnx", args=(torch.rand(1, 4, 2) * 9,))
 
 
+def test_an_export_may_come_first(fresh_python):
+    """Before any tensor, so before operators are registered with torch."""
+    code = "from fastprompt.export._nodes._translate import table; print(len(table()))"
+    assert int(fresh_python(code)) > 20
+
+
 def test_every_operator_is_in_the_table():
     """Each has a node, standard ONNX or a reason."""
     from fastprompt.export._nodes._record import TRANSLATIONS

@@ -80,6 +80,8 @@ def registered() -> Any:
     """All operators of torch, ``torch.ops.fastprompt``."""
     import torch
 
+    import fastprompt.ops._torch  # noqa: F401  registers them
+
     return torch.ops.fastprompt
 
 
