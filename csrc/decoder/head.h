@@ -2,8 +2,8 @@
 #pragma once
 #include <cstdint>
 
-#include "decoder/low_rank.h"
 #include "common/bf16.h"
+#include "decoder/low_rank.h"
 
 namespace fastprompt {
 

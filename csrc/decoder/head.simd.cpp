@@ -1,7 +1,7 @@
 #include "decoder/head.h"
 
-#include "decoder/low_rank_tile.h"
 #include "common/scratch.h"
+#include "decoder/low_rank_tile.h"
 
 namespace fastprompt {
 namespace FP_ISA {

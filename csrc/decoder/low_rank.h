@@ -7,8 +7,8 @@
 // needs) is prepared once. A prompt keeps one number d and the H T n weights W of each token, and the few rows R.
 // For SAM and seven prompt tokens that is two fifths of the products of two_way.h, with the same error in float32.
 #pragma once
-#include "decoder/two_way.h"
 #include "common/bf16.h"
+#include "decoder/two_way.h"
 
 namespace fastprompt {
 

@@ -1,5 +1,5 @@
-#include "decoder/low_rank_tile.h"
 #include "common/scratch.h"
+#include "decoder/low_rank_tile.h"
 
 namespace fastprompt {
 namespace FP_ISA {

@@ -1,7 +1,7 @@
 // The prepared numbers of a tile of image tokens, by name.
 #pragma once
-#include "decoder/low_rank.h"
 #include "attention/tile.h"
+#include "decoder/low_rank.h"
 
 namespace fastprompt {
 namespace FP_ISA {

@@ -2,9 +2,9 @@
 // weights are read once for all of them.
 #pragma once
 #include "attention/tile.h"
-#include "decoder/two_way.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "decoder/two_way.h"
 
 namespace fastprompt {
 namespace FP_ISA {

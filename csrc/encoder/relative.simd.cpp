@@ -1,6 +1,6 @@
+#include "common/scratch.h"
 #include "encoder/online_softmax.h"
 #include "encoder/relative_products.h"
-#include "common/scratch.h"
 
 namespace fastprompt {
 namespace FP_ISA {

@@ -1,5 +1,5 @@
-#include "encoder/relative_tile.h"
 #include "common/scratch.h"
+#include "encoder/relative_tile.h"
 
 namespace fastprompt {
 namespace FP_ISA {

@@ -1,7 +1,7 @@
 // What the forward and the backward pass of relative-position attention do to a block of tokens of one head.
 #pragma once
-#include "encoder/relative.h"
 #include "common/gemm.h"
+#include "encoder/relative.h"
 
 namespace fastprompt {
 namespace FP_ISA {

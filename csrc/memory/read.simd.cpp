@@ -1,7 +1,7 @@
 #include "memory/read.h"
 
-#include "encoder/online_softmax.h"
 #include "common/scratch.h"
+#include "encoder/online_softmax.h"
 
 namespace fastprompt {
 namespace FP_ISA {

@@ -32,6 +32,12 @@ WRONG = {
     "two numbers": ({"spacing": (1.0, 1.0)}, ValueError, "spacing must hold 3 numbers"),
     "result": ({"out": floats(2, 1, 1, 4, 5)}, ValueError, "out must have shape"),
     "result of bytes": ({"out": np.ones((2, 2, 1, 4, 5), np.uint8)}, TypeError, "out must hold float32"),
+    "lambda": ({"lam": -1.0}, ValueError, "lam must be between 0 and 1"),
+    "step": ({"step_weight": float("nan")}, ValueError, "step_weight must not be negative"),
+    "spacing": ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "spacing must be positive"),
+    "v": ({"v": -1.0}, ValueError, "v must not be negative"),
+    "limit": ({"limit": float("nan")}, ValueError, "limit must not be negative"),
+    "iterations": ({"iterations": -1}, ValueError, "iterations must not be negative"),
     "unknown": ({"lamb": 0.5}, TypeError, "there is no field lamb"),
 }  # fmt: skip
 
