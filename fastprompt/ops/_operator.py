@@ -157,8 +157,8 @@ class Operator:
         return made
 
     def on_gpu(self, *args: Any) -> Any:
-        if current_backend() == "reference" and self.reference is not None:
-            return self.by_reference(args)
+        if current_backend() == "reference" and (self.reference or self.formula):
+            return self.by_reference(args) if self.reference else self.by_formula(args)
         found = None if self.gpu is None else self.gpu(*args)
         return self.by_formula(args) if found is None and self.pack is not nothing else found
 

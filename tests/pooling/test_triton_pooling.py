@@ -17,7 +17,7 @@ from ptx import Fault  # noqa: E402
 from ptx.build import OnPtx, compile_launch  # noqa: E402
 
 import fastprompt as fp  # noqa: E402
-from fastprompt.ops._operator import OPERATORS  # noqa: E402
+from fastprompt.ops import _known  # noqa: E402
 
 NEVER_ON_75 = "bf16"  # sm_75 has no bfloat16
 
@@ -107,7 +107,7 @@ def test_operators(on_ptx, name, path):
     want = getattr(torch.ops.fastprompt, name)(*arguments)
     on_ptx(80)
     with fp.backend("reference" if path == "formula" else "auto"):
-        got = OPERATORS[name].on_gpu(*arguments)
+        got = _known.OPERATORS[name].on_gpu(*arguments)
     for a, b in zip(outputs(got), outputs(want), strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         torch.testing.assert_close(a, b, rtol=0, atol=0 if "rows" in name and name != "merge_rows" else 2e-5)
@@ -118,7 +118,7 @@ def test_in_place(on_ptx, path):
     on_ptx(80)
     base, rows = rand(21, 1, 35, 5), rand(22, 1, 5, 5)
     want = base.clone()
-    for out, scatter in ((base, OPERATORS["scatter_rows_"].on_gpu), (want, torch.ops.fastprompt.scatter_rows_)):
+    for out, scatter in ((base, _known.OPERATORS["scatter_rows_"].on_gpu), (want, torch.ops.fastprompt.scatter_rows_)):
         with fp.backend("reference" if path == "formula" and out is base else "auto"):
             scatter(out[:, 1:-1], rows, INDEX)
             scatter(out.transpose(1, 2)[:, :2], rows[..., :1].expand(1, 5, 35), INDEX % 3)  # not whole rows
@@ -135,7 +135,7 @@ def test_what_is_too_large_takes_the_formula(monkeypatch, name, module, limit):
     monkeypatch.setattr(module, limit, 1)  # no kernel is installed that could run here
     arguments = [x.half() if k == 0 and "prune" not in name and "merge" not in name else x
                  for k, x in enumerate(OPERATORS[name])]  # fmt: skip
-    got = OPERATORS[name].on_gpu(*arguments)
+    got = _known.OPERATORS[name].on_gpu(*arguments)
     want = getattr(torch.ops.fastprompt, name)(*[x.float() if k == 0 else x for k, x in enumerate(arguments)])
     for a, b in zip(outputs(got), outputs(want), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=3e-3)
