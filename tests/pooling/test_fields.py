@@ -43,7 +43,7 @@ WRONG = {
     "a number": ("masked_pool", POOL, {"eps": "small"}, TypeError, "eps must be a number"),
     "no threads": ("masked_pool", POOL, {"threads": 0}, ValueError, "threads must be positive"),
     "a list": ("masked_pool", POOL, {"features": [1.0]}, TypeError, "features must be an array or a tensor"),
-    "unknown": ("masked_pool", POOL, {"treshold": 0.0}, TypeError, "there is no field treshold"),
+    "unknown": ("masked_pool", POOL, {"limit": 0.0}, TypeError, "there is no field limit"),
     "channels": ("similarity", SIMILAR, {"rows": floats(1, 3, 7)}, ValueError, "rows must have shape"),
     "images of rows": ("similarity", SIMILAR, {"rows": floats(3, 3, 8)}, ValueError, "rows must be of one image or of each"),
     "argmax into floats": ("similarity", SIMILAR, {"kind": "argmax", "out": floats(2, 5)}, TypeError, "out must hold int64"),
