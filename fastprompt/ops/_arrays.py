@@ -11,13 +11,13 @@ READ = {"float32", "float16", "bfloat16", "uint8", "bool"}  # by the kernels of 
 
 
 def dtype_name(x: Any) -> str:
-    return name_of(x.dtype)
+    return str(x.dtype).removeprefix("torch.") if is_tensor(x) else numpy_name(x.dtype)
 
 
-@functools.cache
-def name_of(dtype: Any) -> str:
+@functools.cache  # not for tensors: torch.compile warns of caches that it traces
+def numpy_name(dtype: np.dtype) -> str:
     """Once: NumPy takes 8 us to spell it."""
-    return str(dtype).removeprefix("torch.")
+    return str(dtype)
 
 
 def as_array(name: str, x: Any) -> Any:
