@@ -14,7 +14,7 @@ import warnings
 from importlib.metadata import version
 
 import pytest
-from harness import computing, heading, installed, interleaved, line
+from harness import against, computing, heading, installed, interleaved, line
 
 import fastprompt as fp
 
@@ -183,12 +183,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--against", nargs="+", help="only peers whose name contains one of these")
     options = parser.parse_args()
-    if options.against:
-        PEERS = {
-            n: p
-            for n, p in PEERS.items()
-            if p[0] == "fastprompt" or any(a.lower() in n.lower() for a in options.against)
-        }
+    PEERS = against(PEERS, options.against)
     for threads in options.threads:
         for prompts in options.prompts:
             for points in options.points:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from harness import computing, heading, installed, interleaved, line
+from harness import against, computing, heading, installed, interleaved, line
 
 import fastprompt as fp
 
@@ -175,11 +175,6 @@ if __name__ == "__main__":
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--against", nargs="+", help="only peers whose name contains one of these")
     options = parser.parse_args()
-    if options.against:
-        PEERS = {
-            n: p
-            for n, p in PEERS.items()
-            if p[0] == "fastprompt" or any(a.lower() in n.lower() for a in options.against)
-        }
+    PEERS = against(PEERS, options.against)
     for threads in options.threads:
         table(threads, options.whole, options.rounds)

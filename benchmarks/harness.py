@@ -55,3 +55,9 @@ def computing(precision="highest", isa="best"):
 
 def installed(package):
     return importlib.util.find_spec(package) is not None
+
+
+def against(peers, names):
+    """Of ``{name: (package, ...)}``: our own, and those whose name contains one of ``names`` (None: all)."""
+    wanted = lambda name: names is None or any(n.lower() in name.lower() for n in names)  # noqa: E731
+    return {name: peer for name, peer in peers.items() if peer[0] == "fastprompt" or wanted(name)}

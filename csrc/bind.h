@@ -3,6 +3,7 @@
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <initializer_list>
 #include <string>
@@ -118,9 +119,9 @@ class Fields {
   }
   template <class T, size_t N>
   void numbers(const char* name, T (&to)[N]) {
-    const auto found = cast<py::sequence>(name, "a sequence of numbers");
+    const auto found = cast<std::vector<double>>(name, "a sequence of numbers");
     if (found.size() != N) fail(name, "must hold " + std::to_string(N) + " numbers");
-    for (size_t k = 0; k < N; ++k) to[k] = static_cast<T>(py::object(found[k]).cast<double>());
+    for (size_t k = 0; k < N; ++k) to[k] = static_cast<T>(found[k]);
   }
   int threads();
   Precision precision();

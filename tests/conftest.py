@@ -92,22 +92,31 @@ def rng():
     return np.random.default_rng(0)
 
 
+def started(arguments, folder, environment):
+    """A new interpreter that must end well; outside the source tree, whose ``fastprompt`` folder has no compiled module
+    and would hide the installed package."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture
 def fresh_python(tmp_path):
-    """``fresh_python(code, **environment)``: the output of a new interpreter, started outside the source tree,
-    whose ``fastprompt`` folder has no compiled module and would hide the installed package."""
+    """``fresh_python(code, **environment)``: the output of a new interpreter, which says nothing else."""
 
     def run(code, **environment):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = started(["-c", code], tmp_path, environment)
         assert done.stderr.strip() == ""
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def run_cases(tmp_path):
+    """``run_cases(file, **environment)``: what a file of tests/support prints, in a new interpreter."""
+    support = Path(__file__).with_name("support")
+    return lambda file, **environment: started([support / file], tmp_path, environment).stdout

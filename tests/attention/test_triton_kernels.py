@@ -1,9 +1,5 @@
 """The Triton kernels and their launchers: compiled PTX executed on CPU tensors, and Triton's own interpreter."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -41,13 +37,6 @@ def test_compiled_for_other_architectures(on_ptx, name, arch):
     CASES[name][0](*CASES[name][1][2 if arch == 120 else 1])
 
 
-def test_triton_interpreter(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "support/triton_cases.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{len(ALL) - 6} cases\n", "all but attention in bfloat16"
+def test_triton_interpreter(run_cases):
+    said = run_cases("triton_cases.py", TRITON_INTERPRET="1")
+    assert said == f"{len(ALL) - 6} cases\n", "all but attention in bfloat16"

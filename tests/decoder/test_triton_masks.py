@@ -1,9 +1,5 @@
 """The Triton kernels of masks: compiled PTX executed on CPU tensors, and Triton's own interpreter."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -64,14 +60,7 @@ def test_a_wrong_size_is_caught(on_ptx):
         masks.mask_head(image, torch.ones(1, 2, 4), *w, torch.ones(3), None, None, 1e-6)
 
 
-def test_triton_interpreter(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "support/triton_mask_cases.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_triton_interpreter(run_cases):
+    said = run_cases("triton_mask_cases.py", TRITON_INTERPRET="1")
     left_out = sum(name != "resize_masks" and case[0] == "bf16" for name, case in ALL)
-    assert done.stdout == f"{len(ALL) - left_out} cases\n", "all but products in bfloat16"
+    assert said == f"{len(ALL) - left_out} cases\n", "all but products in bfloat16"

@@ -29,6 +29,7 @@ WRONG = {
     ),
     "metric": ({"metric": "euclid"}, ValueError, "metric must be one of fastgeodis, geodistk, geodistk_fm, got 'euclid'"),
     "method": ({"method": 2}, TypeError, "method must be a text"),
+    "no number": ({"spacing": (1.0, "1", 1.0)}, TypeError, "spacing must be a sequence of numbers"),
     "two numbers": ({"spacing": (1.0, 1.0)}, ValueError, "spacing must hold 3 numbers"),
     "result": ({"out": floats(2, 1, 1, 4, 5)}, ValueError, "out must have shape"),
     "result of bytes": ({"out": np.ones((2, 2, 1, 4, 5), np.uint8)}, TypeError, "out must hold float32"),

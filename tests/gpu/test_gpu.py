@@ -2,9 +2,6 @@
 
 import ctypes
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from ptx.build import ROOT, nvcc
@@ -53,13 +50,6 @@ def test_launchers_without_a_gpu(rng, library, method, pixels):
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_gpu)])
-def test_triton_on_a_gpu(monkeypatch, device):
+def test_triton_on_a_gpu(run_cases, device):
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.setenv("FASTPROMPT_TEST_DEVICE", device)
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "support/triton_cases.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_cases("triton_cases.py", FASTPROMPT_TEST_DEVICE=device)

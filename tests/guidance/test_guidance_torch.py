@@ -1,8 +1,6 @@
 """The guidance operators in torch: registration, compile, export. Wrong calls of the whole family."""
 
 import math
-import subprocess
-import sys
 import types
 
 import numpy as np
@@ -58,12 +56,11 @@ def test_compile():
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
-def test_compile_may_be_the_first_call(tmp_path):
+def test_compile_may_be_the_first_call(fresh_python):
     """Operators register with torch at their first call, which torch.compile could not trace."""
     code = "import torch, fastprompt as fp; f = torch.compile(lambda p: fp.click_map(p, size=(3, 4)), fullgraph=True, "
     code += "backend='aot_eager'); assert f(torch.ones(1, 2)).shape == (1, 3, 4)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    fresh_python(code)
 
 
 def test_export():

@@ -1,10 +1,6 @@
 """The Triton kernels of pooling, similarity and pruning: compiled PTX executed on CPU tensors, through their launchers and
 through the operators, and Triton's own interpreter."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -57,13 +53,10 @@ def test_compiled_for_other_architectures(on_ptx, name, arch, case):
     cases.CASES[name][0](*case)
 
 
-def test_triton_interpreter(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    script = Path(__file__).parents[1] / "support/triton_cases_pooling.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_triton_interpreter(run_cases):
+    said = run_cases("triton_cases_pooling.py", TRITON_INTERPRET="1")
     left_out = sum(name in ("similarity", "prior") and case[:1] == ("bf16",) for name, case in cases.ALL)
-    assert done.stdout == f"{len(cases.ALL) - left_out} cases\n", "all but products of bfloat16"
+    assert said == f"{len(cases.ALL) - left_out} cases\n", "all but products of bfloat16"
 
 
 def test_a_wrong_size_is_caught(on_ptx):

@@ -1,9 +1,6 @@
 """Pruned models and the pruning kernels on a GPU; without one, that every tensor of a pruned model is on its device."""
 
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import pytest
 
@@ -79,15 +76,11 @@ def test_pruned_models(name):
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_gpu)])
-def test_triton_cases(monkeypatch, device):
+def test_triton_cases(run_cases, device):
     """The cases that the tests execute as PTX elsewhere."""
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.setenv("FASTPROMPT_TEST_DEVICE", device)
-    script = Path(__file__).parents[1] / "support/triton_cases_pooling.py"
     for products in ("tf32x3", "ieee"):
-        monkeypatch.setenv("FASTPROMPT_TEST_PRODUCTS", products)
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        run_cases("triton_cases_pooling.py", FASTPROMPT_TEST_DEVICE=device, FASTPROMPT_TEST_PRODUCTS=products)
 
 
 REAL = [(1, 4096, 768), (2, 1024, 384), (1, 8191, 64), (1, 16384, 32), (1, 20000, 16)]  # the last by the formula

@@ -3,6 +3,9 @@
 import types
 
 import numpy as np
+import pytest
+
+from fastprompt import _C
 
 
 def fields_of(monkeypatch, call, operator, *args):
@@ -74,3 +77,32 @@ def check(function, given, free=()):
         message = refused(function, wrong)
         assert message is not None, f"{function.__name__}: {label} is not refused"
         assert any(name in message for name in names), f"{label}: {message}"
+
+
+def raises(name, given, error, match, **changes):
+    """That the kernel ``name`` refuses ``given`` with these changes."""
+    with pytest.raises(error, match=f"^{name}: {match}"):
+        getattr(_C, name)(**(given | changes))
+
+
+def check_fields(name, given, returned=(None,)):
+    """That the call is right; without one of its fields, with another, or with a result to read only, it is not."""
+    assert getattr(_C, name)(**given) in returned
+    for field in given:
+        raises(name, {k: x for k, x in given.items() if k != field}, TypeError, f"{field} is missing")
+    raises(name, given, TypeError, "there is no field colour", colour=1)
+    given["out"].flags.writeable = False
+    raises(name, given, ValueError, "out must be writeable")
+
+
+def check_array(name, given, field, longer_is=".* must have shape"):
+    """That an array of other numbers, axes, strides or (``longer_is``, None: any will do) sizes is refused."""
+    x = given[field]
+    swapped = x.astype(x.dtype.newbyteorder(">")) if x.dtype.itemsize > 1 else x.astype(int)
+    for wrong in (x.astype(np.float16), swapped):
+        raises(name, given, TypeError, f"{field} must hold", **{field: wrong})
+    raises(name, given, TypeError, f"{field} must be an array", **{field: x.tolist()})
+    raises(name, given, ValueError, f"{field} must have shape", **{field: x[None]})
+    raises(name, given, ValueError, f"{field} must be contiguous", **{field: np.repeat(x, 2, -1)[..., ::2]})
+    if longer_is is not None:
+        raises(name, given, ValueError, longer_is, **{field: longer(x, 0)})
