@@ -2,6 +2,7 @@
 #include <cctype>
 
 #include "bind.h"
+#include "common/sizes.h"
 
 namespace fastprompt {
 namespace {
@@ -97,6 +98,8 @@ bool of_torch(const py::handle& x, Array& a) {
   }
   const TorchType type = torch_type(x);
   a.kind = type.kind, a.item = type.item;
+  if (reinterpret_cast<std::uintptr_t>(a.data) % static_cast<std::uintptr_t>(std::min<int64_t>(a.item, 8)))
+    a.kind = Kind::other;
   a.on_gpu = owned(PyObject_GetAttr(x.ptr(), names.is_cpu)).ptr() != Py_True;
   return true;
 }
@@ -194,6 +197,7 @@ Array Fields::read(const char* name, const py::handle& value) const {
                          py::str(py::type::handle_of(value)).cast<std::string>());
   }
   if (x.axes > Array::kMostAxes) fail(name, "must have at most 8 axes");
+  if (!has_fair_sizes(x.shape, x.axes)) fail(name, "is too large: it has shape " + x.shape_text());
   if (x.on_gpu != on_gpu_) fail(name, on_gpu_ ? "must be on the GPU" : "must be in the memory of the CPU");
   return x;
 }

@@ -13,6 +13,7 @@ maps, regions = Later("fastprompt.kernels.guidance"), Later("fastprompt.kernels.
 click_map = Operator(
     "click_map(Tensor points, Tensor labels, int[] channels, int[] size, int code, float[] scales, float clip, "
     "float divisor, bool stretch, float missing) -> Tensor",
+    axes="points real: images clicks 2, labels whole: images clicks, size: 2",
     out=lambda points, labels, channels, size, code, scales, *rest: (
         (points.shape[0], len(channels) * len(scales), *size),
         "float32",
@@ -24,6 +25,7 @@ click_map = Operator(
 
 box_map = Operator(
     "box_map(Tensor corners, int[] size, bool distance, float offset, float low, float high) -> Tensor",
+    axes="corners real: _ _ 4, size: 2",
     out=lambda corners, size, *rest: ((corners.shape[0], 1, *size), "float32"),
     call=call.boxes,
     reference=reference.box_map,
@@ -32,6 +34,7 @@ box_map = Operator(
 
 polygon_mask = Operator(
     "polygon_mask(Tensor points, int[] first, int[] size, bool non_zero, bool boundary) -> Tensor",
+    axes="points real: _ _ 2, size: 2",
     out=lambda points, first, size, *rest: ((points.shape[0], *size), "bool"),
     call=call.polygons,
     reference=reference.polygon_mask,
@@ -39,6 +42,7 @@ polygon_mask = Operator(
 
 scribble_map = Operator(
     "scribble_map(Tensor points, int[] first, Tensor labels, int[] channels, int[] size, float radius) -> Tensor",
+    axes=lambda points, first, *rest: f"points real: _ 2, labels whole: {max(len(first) - 1, 0)}, size: 2",
     out=lambda points, first, labels, channels, size, radius: ((len(channels), *size), "float32"),
     call=call.scribbles,
     reference=reference.scribble_map,
@@ -46,6 +50,7 @@ scribble_map = Operator(
 
 superpixel_map = Operator(
     "superpixel_map(Tensor region, Tensor points, Tensor labels, int[] channels, float clip) -> Tensor",
+    axes="region whole: images _ _, points real: images clicks 2, labels whole: images clicks",
     out=lambda region, points, labels, channels, clip: (
         (region.shape[0], len(channels), *region.shape[1:]),
         "float32",
@@ -57,6 +62,7 @@ superpixel_map = Operator(
 
 proposal_vote_map = Operator(
     "proposal_vote_map(Tensor member, Tensor points, Tensor labels, int[] channels) -> Tensor",
+    axes="member bytes: images _ _ _, points real: images clicks 2, labels whole: images clicks",
     out=lambda member, points, labels, channels: ((member.shape[0], len(channels), *member.shape[2:]), "float32"),
     call=call.proposals,
     reference=reference.proposal_vote_map,
@@ -76,6 +82,7 @@ def reference_vectors(points: Any, *rest: Any) -> Any:
 prompt_unified_encoding = Operator(
     "prompt_unified_encoding(Tensor points, Tensor labels, Tensor? extents, int[] size, float sigma, bool heighten, "
     "float scale, bool compat) -> Tensor",
+    axes="points real: images clicks 2, labels whole: images clicks, extents real: images clicks 2, size: 2",
     out=of_vectors,
     call=call.vectors,
     reference=reference_vectors,
