@@ -8,7 +8,7 @@ such kernel behind them: tracing, the formulas, the reference, GPUs.
 For each argument its dtypes, of which float32 is not said (a GPU reads float16 and bfloat16 besides), and its axes: a
 name is as long as where it stood first, ``2*name`` twice that, ``1|name`` may be 1 instead, ``new%name`` is a name and
 a multiple, ``_`` anything, ``...`` leading axes that agree. A list's arrays have a "/" between them; of a list of
-numbers, none below 0, there is the length: ``size: 2``.
+numbers, integers from 0 on, there is the length: ``size: 2``.
 """
 
 import functools
@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 HALVES = ("float16", "bfloat16")
 KINDS = {  # of words that stand for several dtypes
-    "float": ("float32", "float64", *HALVES),  # of formulas, and of what is converted
+    "float": ("float32", *HALVES),  # of formulas
     "bytes": ("uint8", "bool"),
     "picture": ("float32", *HALVES, "uint8", "bool"),
     "whole": ("uint8", "bool", "int8", "int16", "int32", "int64"),
 }
-KINDS["real"] = KINDS["float"] + KINDS["whole"]
+KINDS["real"] = ("float64", *KINDS["float"], *KINDS["whole"])  # of what is converted
 
 
 class Declared(NamedTuple):
@@ -54,7 +54,7 @@ def check(operator: str, text: str, given: dict[str, Any]) -> None:
         if not isinstance(x, (list, tuple)):
             check_one(told, x, dtypes, shapes[0], sizes)
         elif shapes[0][0].isdigit():
-            if len(x) != int(shapes[0][0]) or not all(n >= 0 for n in x):
+            if len(x) != int(shapes[0][0]) or any(isinstance(n, int) and n < 0 for n in x):
                 raise ValueError(f"{told} must be {shapes[0][0]} numbers, not negative, got {list(x)}")
         elif len(x) != len(shapes):
             raise ValueError(f"{told} must hold {len(shapes)} arrays, got {len(x)}")
@@ -99,7 +99,7 @@ def fits(n: Any, axis: str, sizes: dict[str, Any]) -> Any:
         each = sizes.get(of, 1)
         if isinstance(n, int) and isinstance(each, int) and n != 0 and (each == 0 or n % each):
             return False
-        return n == sizes.setdefault(name, n)
+        return name == "_" or n == sizes.setdefault(name, n)
     if "*" in axis:
         return n == math.prod(int(part) if part.isdigit() else sizes[part] for part in axis.split("*"))
     return n == (int(axis) if axis.isdigit() else sizes.setdefault(axis, n))

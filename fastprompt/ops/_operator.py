@@ -153,6 +153,9 @@ class Operator:
         text = self.axes(*args) if callable(self.axes) else self.axes
         if text:
             check(self.name, text, dict(zip(self.names, args, strict=True)))
+        for shape, _ in self.specs(args):
+            if any(isinstance(n, int) and n < 0 for n in shape):
+                raise ValueError(f"{self.name}: a result would have a negative size, shape {tuple(shape)}")
 
     def compute(self, *args: Any) -> Any:
         if self.check is not None:

@@ -169,7 +169,9 @@ def clicks(d, images, size):
 @case
 def click_map(d):
     b, h, w = sizes(d, 40)
-    options = d.randrange(4), [4.0, 9.0][: d.randint(1, 2)], d.choice((float("inf"), 6.0)), 1.0, d.random() < 0.3
+    code = d.randrange(4)
+    stretch = code in (1, 3) and d.random() < 0.3  # a stretched tanh is what rounding left of it
+    options = code, [4.0, 9.0][: d.randint(1, 2)], d.choice((float("inf"), 6.0)), 1.0, stretch
     return *clicks(d, b, (h, w)), [1, 0][: d.randint(1, 2)], [h, w], *options, d.choice((float("inf"), 1e6))
 
 
@@ -416,4 +418,19 @@ def mask_decoder(d):
     head = [d.t(*s, scale=0.3) for s in HEAD]
     mlps = [d.t(*s, scale=0.2) for s in [(16, C), (16,), (FINE, 16), (FINE,)] * 2]
     dense = d.t(d.choice((1, len(image))), C, *image.shape[2:])
-    return image, dense, position, prompt, weights(d), head, *detail(d, image), mlps, HEADS, WIDTH, DEPTH, 1, 2, [*EPS, 1e-6]
+    return (
+        image,
+        dense,
+        position,
+        prompt,
+        weights(d),
+        head,
+        *detail(d, image),
+        mlps,
+        HEADS,
+        WIDTH,
+        DEPTH,
+        1,
+        2,
+        [*EPS, 1e-6],
+    )

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import resource
 import tempfile
 import traceback
 from pathlib import Path
@@ -19,7 +21,7 @@ from fuzz.public import CALLS
 from fuzz.values import Draw, change, regular
 
 REFUSED = (ValueError, TypeError, MemoryError)
-OF_TORCH = ("allocat", "overflow", "storage", "Storage", "not enough memory", "too large", "DispatchStub")
+OF_TORCH = ("allocat", "overflow", "storage", "Storage", "not enough memory", "single memory location")
 
 
 class Find(Exception):
@@ -50,7 +52,7 @@ def differs(name, what, found, wanted):
     """Raises where results are not the same up to rounding."""
     found, wanted = (x if isinstance(x, (list, tuple)) else [x] for x in (found, wanted))
     for got, want in zip(found, wanted, strict=True):
-        got, want = (x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in (got, want))
+        got, want = (x.detach().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in (got, want))
         if got.shape != want.shape:
             raise Find(f"{name} {what}: shape {got.shape}, the reference has {want.shape}")
         got, want = got.astype(np.float64), want.astype(np.float64)
@@ -80,7 +82,7 @@ def spoiled(draw, args):
 NOT_COMPARED = {  # results of a format of their own, ties, or what rounding may decide
     "two_way", "two_way_prepare", "two_way_transformer", "low_rank", "low_rank_prepare", "low_rank_masks",
     "mask_decoder", "match_tokens", "similarity_argmax", "scatter_rows_", "geodesic_distance_backward", "merge_rows",
-    "scatter_rows", "resize_masks", "prior_similarity",
+    "scatter_rows", "resize_masks", "prior_similarity", "relative_attention_backward", "memory_read_backward",
 }  # fmt: skip
 
 
@@ -97,8 +99,10 @@ def raw(seed):
         if faked is not None and about_axes and not isinstance(faked, Exception):
             raise Find(f"{name} {what}: the fake takes what is refused: {found}")
         return "refused"
-    if isinstance(faked, Exception):
+    if isinstance(faked, Exception) and "must have shape" in str(faked):
         raise Find(f"{name} {what}: the fake refuses what runs: {faked}")
+    if isinstance(faked, Exception):
+        return "right"  # a trace does not take dtypes that a call converts
     if faked is not None and described(faked) != described(found):
         raise Find(f"{name} {what}: gives {described(found)}, its fake {described(faked)}")
     if known is not None and not isinstance(known, Exception):
@@ -134,6 +138,8 @@ def fake(name, operator, args):
 
 # ---------------------------------------------------------------- public functions
 
+COMPARED = set(fp.__all__) - {"prior_mask", "prune_tokens", "merge_tokens", "mask_to_rle"}  # levelled, ties, no kernel
+
 
 def public(seed):
     draw = Draw(f"public {seed}")
@@ -149,10 +155,12 @@ def public(seed):
         found = attempt(name, what, function, *args, **options)
         if isinstance(found, Exception):
             return "refused"
-        if name in fp.__all__ and regular(args) and regular(options):
+        if name in COMPARED and regular(args) and regular(options):
             with backend("reference"):
                 wanted = attempt(name, f"{what}, reference", function, *args, **options)
-            if not isinstance(wanted, Exception) and all(isinstance(x, (np.ndarray, torch.Tensor)) for x in (found, wanted)):
+            if not isinstance(wanted, Exception) and all(
+                isinstance(x, (np.ndarray, torch.Tensor)) for x in (found, wanted)
+            ):
                 differs(name, what, found, wanted)
     return "right"
 
@@ -177,7 +185,9 @@ def fields(seed):
     values, what = spoiled(draw, list(given.values()))
     if draw.random() < 0.05:
         keys[draw.randrange(len(keys))] = "nobody"
-    found = attempt(kernel.__name__ if hasattr(kernel, "__name__") else name, what, kernel, **dict(zip(keys, values, strict=True)))
+    found = attempt(
+        kernel.__name__ if hasattr(kernel, "__name__") else name, what, kernel, **dict(zip(keys, values, strict=True))
+    )
     return "refused" if isinstance(found, Exception) else "right"
 
 
@@ -209,7 +219,9 @@ def nodes(seed):
             way, inputs[k] = change(draw, inputs[k])
             what.append(f"{k}:{way}")
     what = " ".join(what)
-    if not all(fits_node(x) for x in attributes.values()) or not all(x.dtype.name in NAMES and x.dtype.isnative for x in inputs):
+    if not all(fits_node(x) for x in attributes.values()) or not all(
+        x.dtype.name in NAMES and x.dtype.isnative for x in inputs
+    ):
         return "refused"  # no such file can be written
     in_session = seed % 200 == 0
     found = attempt(name, what, run_session if in_session else run_node, operator, inputs, attributes)
@@ -243,7 +255,9 @@ def run_session(operator, inputs, attributes):
     from fastprompt.export._library import Node
 
     outputs = [f"out{n}" for n in range(len(Node(operator, attributes).described()[1]))]
-    made = helper.make_node(operator, names, outputs, domain="fastprompt", **{k: v for k, v in attributes.items() if v != []})
+    made = helper.make_node(
+        operator, names, outputs, domain="fastprompt", **{k: v for k, v in attributes.items() if v != []}
+    )
     given = [helper.make_tensor_value_info(n, numbers(x.dtype), x.shape) for n, x in zip(names, inputs, strict=True)]
     kinds = Node(operator, attributes).outputs([(list(x.shape), numbers(x.dtype)) for x in inputs])
     results = [helper.make_tensor_value_info(n, kind, None) for n, (_, kind) in zip(outputs, kinds, strict=True)]
@@ -307,7 +321,15 @@ def results(draw):
             until = min(at + draw.randint(0, 4), len(raw_bytes))
             raw_bytes[at:until] = draw.choice(PIECES).encode() if draw.random() < 0.7 else bytes([draw.randrange(256)])
         path.write_bytes(bytes(raw_bytes))
-        found = attempt("evaluate_clicks", repr(bytes(raw_bytes[-90:])), fp.evaluate_clicks, disks, [(None, target)] * 2, results=path, **options)
+        found = attempt(
+            "evaluate_clicks",
+            repr(bytes(raw_bytes[-90:])),
+            fp.evaluate_clicks,
+            disks,
+            [(None, target)] * 2,
+            results=path,
+            **options,
+        )
     if isinstance(found, Exception):
         return "refused"
     for curve, clicks in zip(found.curves, found.clicks, strict=True):
@@ -325,6 +347,8 @@ def prepare():
     import fastprompt.metrics
     import fastprompt.ops._torch  # noqa: F401
 
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which has a limit of its own, and terabytes of shadow
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, resource.RLIM_INFINITY))
     torch.set_num_threads(1)
     fp.set_num_threads(1)
     torch.use_deterministic_algorithms(True)  # which has torch.empty filled, too

@@ -8,11 +8,6 @@ from fastprompt import metrics
 CALLS = {}
 
 
-def call(function):
-    CALLS[function.__name__] = function
-    return function
-
-
 def of(module, name):
     """A call whose function has the name of the case."""
 
@@ -88,7 +83,7 @@ def _(d):
 
 
 def picture(d):
-    b, h, w = sizes(d)
+    _, h, w = sizes(d)
     return d.normal(d.choice((1, 3)), h, w), d.bits(2, h, w)
 
 
@@ -225,12 +220,6 @@ def _(d):
     shapes = ((16, 8, 2, 2), (8,), (8,), (8,), (8, 4, 2, 2), (4,))
     weights = fp.MaskHeadWeights(*(d.normal(*s, scale=0.2) for s in shapes))
     return [d.normal(2, 16, 3, d.randint(1, 9)), d.normal(2, 3, 4), weights], {}
-
-
-@of(fp, "memory_read")
-def _(d):
-    b, n, k = sizes(d)
-    return [d.normal(b, n, 2, 16), d.normal(b, k, 2, 16), d.normal(b, k, 2, 32)], {}
 
 
 @of(fp, "resize_masks")

@@ -69,7 +69,11 @@ class Worker:
                 _, at, what = line.split(" ", 2)
                 self.finds.append((self.door, int(at), what))
         if crash:
-            told = [line for line in text.splitlines() if any(word in line for word in ("ERROR: Add", "runtime error", "#1 ", "#2 ", "#3 ", "Fatal"))]
+            told = [
+                line
+                for line in text.splitlines()
+                if any(word in line for word in ("ERROR: Add", "runtime error", "#1 ", "#2 ", "#3 ", "Fatal"))
+            ]
             self.finds.append((self.door, seed, f"{crash} {' | '.join(told[:5])}"[:500]))
 
     def stop(self):

@@ -50,6 +50,7 @@ class Arguments:
             )
         self.heads, self.form = heads, form
         self.weights = check_weights(weights, heads, channels, channels, channels)
+        check_devices(prompt=prompt, **self.weights._asdict())
         self.inner = int(self.weights.query_weight.shape[0])
         self.scale = 1 / math.sqrt(self.inner // heads) if scale is None else float(scale)
         if form not in ("auto", "absorbed", "projected"):
@@ -84,6 +85,7 @@ class Arguments:
         channels = self.map_shape[0]
         if len(norm) != 3 or any(tuple(x.shape) != (channels,) for x in norm[:2]):
             raise ValueError(f"norm must be weight ({channels},), bias ({channels},) and eps")
+        check_devices(prompt=self.prompt, **{"norm[0]": norm[0], "norm[1]": norm[1]})
         return plain_floats(norm[0]), plain_floats(norm[1]), float(norm[2])
 
     def positioned(self) -> Any:
@@ -91,7 +93,7 @@ class Arguments:
 
     def split(self, x: Any) -> Any:
         """(B, T, D) as (B, H, T, D / H)."""
-        return x.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).swapaxes(1, 2)
 
     def by_head(self, weight: Any) -> Any:
         """(D, C) as (H, D / H, C)."""

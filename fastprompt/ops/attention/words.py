@@ -94,6 +94,7 @@ def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_m
         )
     out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
     w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
+    check_devices(image=image, **w._asdict())
     if kind not in get_args(Kind):
         raise ValueError(f"mask_kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     if on_full_mask not in ("zero", "unmask"):
@@ -133,7 +134,7 @@ def attend(
     return_logits: bool,
 ) -> tuple[Any, Any]:
     """The words' side by matrices, the pixels' side by the kernel."""
-    split = lambda y: y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2)  # noqa: E731
+    split = lambda y: y.reshape(*y.shape[:2], heads, y.shape[2] // heads).swapaxes(1, 2)  # noqa: E731
     key, value = linear(words, w.key_weight, w.key_bias), linear(words, w.value_weight, w.value_bias)
     if factor is not None:
         key, value = key * factor[..., None], value * factor[..., None]

@@ -65,6 +65,7 @@ def mask_head(
     like, image, vectors = image, as_array("image", image), as_array("vectors", vectors)
     check_devices(image=image, vectors=vectors)
     w = check_weights(weights)
+    check_devices(image=image, **w._asdict())
     pair = check_shapes(image, vectors, w, detail)
     out = operator(device_floats(image), device_floats(vectors), *w, *map(device_floats, pair), float(eps))
     if is_tensor(out):

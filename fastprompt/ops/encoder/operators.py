@@ -48,10 +48,10 @@ def of_grid(q: Any, coordinates: Any, size: Any, window: Any = (0, 0)) -> str:
         2 * (whole if window == [0, 0] or not any(window) else part) - 1
         for whole, part in zip(size, window, strict=True)
     ]
-    tokens = "tokens" if coordinates is not None else math.prod(size)
+    whole = "" if coordinates is not None else f", q float: images {math.prod(size)} heads width"
     return (
-        f"q float: images {tokens} heads width, k float: images {tokens} heads width, v float: images {tokens} heads "
-        f"width, rel_h float: {steps[0]} width, rel_w float: {steps[1]} width, coordinates whole: 1|images {tokens} 2"
+        "q float: images tokens heads width, k float: images tokens heads width, v float: images tokens heads width, "
+        f"rel_h float: {steps[0]} width, rel_w float: {steps[1]} width, coordinates whole: 1|images tokens 2{whole}"
     )
 
 
@@ -87,8 +87,9 @@ relative_attention_backward = Operator(
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     axes=lambda grad, q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale: (
-        of_grid(q, coordinates, size) + ", grad float: images _ heads width, out float: images _ heads width, "
-        "log_weight float: images heads _"
+        of_grid(q, coordinates, size)
+        + ", grad float: images tokens heads width, out float: images tokens heads width, "
+        "log_weight float: images heads tokens"
     ),
     out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
     call=call.relative_attention_backward,

@@ -3,12 +3,21 @@
 from typing import Any
 
 from fastprompt._later import Later
+from fastprompt._runtime import is_tensor
 from fastprompt.ops._operator import Operator
 from fastprompt.ops.guidance import call
 from fastprompt.ops.guidance.gaussians import vector_fields, vector_size
 
 reference = Later("fastprompt.reference.guidance")
 maps, regions = Later("fastprompt.kernels.guidance"), Later("fastprompt.kernels.guidance_regions")
+
+
+def check_real(*args: Any) -> None:
+    """What the calls convert loses nothing but digits."""
+    for x in args:
+        if is_tensor(x) and x.is_complex():
+            raise TypeError(f"tensors must hold real numbers, got {x.dtype}")
+
 
 click_map = Operator(
     "click_map(Tensor points, Tensor labels, int[] channels, int[] size, int code, float[] scales, float clip, "
@@ -19,6 +28,7 @@ click_map = Operator(
         "float32",
     ),
     call=call.clicks,
+    check=check_real,
     reference=reference.click_map,
     gpu=maps.click_map,
 )
@@ -28,6 +38,7 @@ box_map = Operator(
     axes="corners real: _ _ 4, size: 2",
     out=lambda corners, size, *rest: ((corners.shape[0], 1, *size), "float32"),
     call=call.boxes,
+    check=check_real,
     reference=reference.box_map,
     gpu=maps.box_map,
 )
@@ -37,6 +48,7 @@ polygon_mask = Operator(
     axes="points real: _ _ 2, size: 2",
     out=lambda points, first, size, *rest: ((points.shape[0], *size), "bool"),
     call=call.polygons,
+    check=check_real,
     reference=reference.polygon_mask,
 )
 
@@ -45,6 +57,7 @@ scribble_map = Operator(
     axes=lambda points, first, *rest: f"points real: _ 2, labels whole: {max(len(first) - 1, 0)}, size: 2",
     out=lambda points, first, labels, channels, size, radius: ((len(channels), *size), "float32"),
     call=call.scribbles,
+    check=check_real,
     reference=reference.scribble_map,
 )
 
@@ -56,6 +69,7 @@ superpixel_map = Operator(
         "float32",
     ),
     call=call.superpixels,
+    check=check_real,
     reference=lambda region, *rest: reference.superpixel_map(call.check_superpixels(region), *rest),
     gpu=regions.superpixel_map,
 )
@@ -65,6 +79,7 @@ proposal_vote_map = Operator(
     axes="member bytes: images _ _ _, points real: images clicks 2, labels whole: images clicks",
     out=lambda member, points, labels, channels: ((member.shape[0], len(channels), *member.shape[2:]), "float32"),
     call=call.proposals,
+    check=check_real,
     reference=reference.proposal_vote_map,
     gpu=regions.proposal_vote_map,
 )
@@ -85,5 +100,6 @@ prompt_unified_encoding = Operator(
     axes="points real: images clicks 2, labels whole: images clicks, extents real: images clicks 2, size: 2",
     out=of_vectors,
     call=call.vectors,
+    check=check_real,
     reference=reference_vectors,
 )

@@ -5,7 +5,7 @@ from typing import Any
 from fastprompt._later import Later
 from fastprompt.ops._operator import Operator
 from fastprompt.ops.pooling import call
-from fastprompt.ops.pooling.call import KINDS, LEVEL_EPS, RESIZES
+from fastprompt.ops.pooling.call import KINDS, LEVEL_EPS, RESIZES, chosen
 
 formulas, reference = Later("fastprompt.ops.pooling.formulas"), Later("fastprompt.reference.pooling")
 
@@ -14,14 +14,16 @@ masked_pool = Operator(
     "float eps, float empty) -> Tensor",
     axes=lambda features, mask, resize, *rest: (
         "features: batch channels height width, mask float32 bytes: batch _ "
-        + ("_%height _%width" if RESIZES[resize] == "average" else "_ _")
+        + ("_%height _%width" if chosen("resize", RESIZES, resize) == "average" else "_ _")
     ),
     out=lambda features, mask, resize, align_corners, background, *rest: (
         (features.shape[0], mask.shape[1] * (2 if background else 1), features.shape[1]),
         "float32",
     ),
     call=call.masked_pool,
-    reference=lambda features, mask, resize, *rest: reference.masked_pool(features, mask, RESIZES[resize], *rest),
+    reference=lambda features, mask, resize, *rest: reference.masked_pool(
+        features, mask, chosen("resize", RESIZES, resize), *rest
+    ),
     formula=formulas.masked_pool,
     gpu=formulas.masked_pool_gpu,
     gradient="formula",
@@ -33,7 +35,7 @@ similarity_map = Operator(
     axes="features: batch channels _, rows: 1|batch _ channels",
     out=lambda features, rows, *rest: ((features.shape[0], rows.shape[1], features.shape[2]), "float32"),
     call=call.similarity,
-    reference=lambda *args: reference.similarity(*args[:5], KINDS[args[5]], *args[6:]),
+    reference=lambda *args: reference.similarity(*args[:5], chosen("kind", KINDS, args[5]), *args[6:]),
     formula=formulas.similarity,
     gpu=formulas.similarity_gpu,
     gradient="formula",
