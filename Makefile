@@ -1,9 +1,15 @@
-.PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
+.PHONY: setup build test fuzz bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
+SECONDS ?= 600
 
 setup:    ; $(PYTHON) -m pip install "scikit-build-core>=0.11" "pybind11>=3.0" ninja && $(PYTHON) -m pip install --no-build-isolation -e ".[test,lint,docs]"
 build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
 test:     ; $(PYTHON) -m pytest
+# Every door under AddressSanitizer and UBSan, in a build of its own; a find is told with its seed.
+fuzz:
+	cmake -S . -B build/sanitized -G Ninja -DCMAKE_BUILD_TYPE=None -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DCMAKE_CXX_FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	cmake --build build/sanitized
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000 PYTHONPATH=tests:tests/support $(PYTHON) -m fuzz --build build/sanitized --seconds $(SECONDS)
 bench:    ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
 lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks examples && $(PYTHON) tests/tree.py
 format:   ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')

@@ -68,7 +68,7 @@ def check_one(told: str, x: Any, dtypes: tuple[str, ...], axes: tuple[str, ...],
     halves = HALVES if getattr(x, "is_cuda", False) and "float32" in dtypes else ()
     if dtypes and kind not in dtypes + halves:
         raise TypeError(f"{told} must hold {' or '.join(dtypes)}, got {kind}")
-    known = {axis: sizes[axis] for axis in axes if axis in sizes}
+    known = {axis: sizes[axis.removeprefix("1|")] for axis in axes if axis.removeprefix("1|") in sizes}
 
     def message() -> str:
         wanted = ", ".join(f"{axis} = {known[axis]}" if axis in known else axis for axis in axes)

@@ -83,15 +83,15 @@ def test_export_with_unknown_sizes():
 def test_the_fake_refuses():
     ops, rand = torch.ops.fastprompt, torch.rand
     index = lambda *shape: torch.zeros(*shape, dtype=torch.int64)  # noqa: E731
-    layer = [rand(16, 16), rand(16), rand(4, 16), rand(4)]
+    layer = lambda: [rand(16, 16), rand(16), rand(4, 16), rand(4)]  # noqa: E731
     calls = {
         "base must have shape": lambda: ops.scatter_rows_(rand(1, 4, 4), rand(1, 4, 9), index(1, 4)),
         "base must hold int64": lambda: ops.scatter_rows_(rand(8, 6, 6), index(8, 8, 6), index(8, 8)),
         "negative size": lambda: ops.scatter_rows(None, rand(1, 4, 4), index(1, 4), -1),
         "k must have shape": lambda: ops.memory_read(rand(2, 7, 2, 32), rand(1, 9, 2, 32), rand(1, 9, 2, 32), 1.0),
-        "rows must be rows of": lambda: ops.token_mlps(rand(1, 3, 16), [10**6], layer, 2),
-        "weights must hold 4 arrays for": lambda: ops.token_mlps(rand(1, 3, 16), [0], layer[:3], 2),
-        r"weights\[2\] must have": lambda: ops.token_mlps(rand(1, 3, 16), [0], [*layer[:2], rand(4, 5), rand(4)], 2),
+        "rows must be rows of": lambda: ops.token_mlps(rand(1, 3, 16), [10**6], layer(), 2),
+        "weights must hold 4 arrays for": lambda: ops.token_mlps(rand(1, 3, 16), [0], layer()[:3], 2),
+        r"weights\[2\] must have": lambda: ops.token_mlps(rand(1, 3, 16), [0], [*layer()[:2], rand(4, 5), rand(4)], 2),
         "prompts must have shape": lambda: ops.cosine_scores(rand(4, 8, 8), rand(3, 1, 8)),
         "index must hold int64": lambda: ops.gather_rows(rand(1, 4, 4), index(1, 4).int()),
         "labels must have shape": lambda: ops.click_map(
