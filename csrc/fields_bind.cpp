@@ -91,8 +91,9 @@ bool of_torch(const py::handle& x, Array& a) {
   const int axes = std::min(a.axes, Array::kMostAxes);
   sizes_of(shape, a.shape, axes);
   if (owned(PyObject_CallMethodNoArgs(x.ptr(), names.is_contiguous)).ptr() == Py_True) {
-    int64_t step = 1;
-    for (int k = axes - 1; k >= 0; --k) a.stride[k] = step, step *= std::max<int64_t>(a.shape[k], 1);
+    uint64_t step = 1;  // of an empty tensor it may wrap
+    for (int k = axes - 1; k >= 0; --k)
+      a.stride[k] = static_cast<int64_t>(step), step *= static_cast<uint64_t>(std::max<int64_t>(a.shape[k], 1));
   } else {
     sizes_of(owned(PyObject_CallMethodNoArgs(x.ptr(), names.stride)), a.stride, axes);
   }
@@ -308,7 +309,7 @@ int Fields::chosen(const char* name, std::initializer_list<std::string_view> nam
 int Fields::threads() {
   const int n = number<int>("threads");
   need(n > 0, "threads", "must be positive");
-  return n;
+  return std::min(n, 1 << 16);  // numbers are made of it
 }
 
 Precision Fields::precision() {

@@ -104,6 +104,9 @@ def run(names, *, seconds, first=0, calls=1 << 60, each=1):
     for worker in running:
         worker.stop()
     counts = {name: sum((w.counts() for w in workers if w.door == name), Counter()) for name in names}
+    for worker in workers:
+        worker.log.close()
+        worker.state.close()
     return counts, [find for worker in workers for find in worker.finds]
 
 

@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
-from fuzz import doors, run  # noqa: E402
+from fuzz import doors, run
 
 CALLS = {"raw": 1500, "public": 3000, "fields": 4000, "nodes": 4000, "files": 1500}
 FOUND = {  # by door: seeds of calls that once were wrong
-    "raw": [62, 71, 78, 99, 164, 226, 293, 466, 529, 740, 100332],
+    "raw": [62, 71, 78, 99, 164, 226, 293, 466, 529, 740, 1210, 1231, 5135, 100332],
     "public": [36, 42, 344, 1290, 1695],
-    "fields": [101000],
+    "fields": [5318, 7243, 101000],  # and under UBSan 197, 377, 422, 478
     "nodes": [7739],
     "files": [],
 }

@@ -11,8 +11,8 @@ class SamDecoder(nn.Module):
 
     Points are (x, y) pixels of the network's input. Labels: 1 foreground, 0 background, 2 and 3 the upper left and
     lower right corner of a box, -1 padding: P prompts may have points in different number, and a prompt without a box
-    needs one point of padding at its end, which the hosts add themselves. Another label is an error in ONNX Runtime, and
-    masks of NaN elsewhere.
+    needs one point of padding at its end, which the hosts add themselves. Another label is an error in ONNX Runtime,
+    and masks of NaN elsewhere.
     """
 
     position: Tensor

@@ -151,14 +151,14 @@ two_way_gpu = Operator(
 
 def of_low_rank_image(image: Any, position: Any, weights: Any, up: Any, sizes: Any, eps: Any) -> Any:
     images, _, height, width = image.shape
-    s = Sizes(*sizes)
+    s = Sizes(*sizes).checked()
     return (images * whole_tiles(height * width) * s.prepared_rows(),), "bfloat16" if s.half else "float32"
 
 
 def of_low_rank(
     prompt: Any, prepared: Any, weights: Any, up: Any, images: int, pixels: int, mlp: int, sizes: Any, eps: Any
 ) -> Any:
-    s = Sizes(*sizes)
+    s = Sizes(*sizes).checked()
     state = s.prompt_rows(prompt.shape[1]) * (s.up + whole_tiles(pixels))
     return [(prompt.shape, "float32"), ((prompt.shape[0], state), "float32")]
 

@@ -30,8 +30,8 @@ def masked_pool(
     out: Any,
 ) -> Asked:
     return _C.masked_pool, dict(
-        features=features, mask=mask, resize=chosen("resize", RESIZES, resize), align_corners=align_corners, background=background,
-        hard=threshold is not None, threshold=threshold or 0.0, eps=eps, empty=empty, out=out,
+        features=features, mask=mask, resize=chosen("resize", RESIZES, resize), align_corners=align_corners,
+        background=background, hard=threshold is not None, threshold=threshold or 0.0, eps=eps, empty=empty, out=out,
     )  # fmt: skip
 
 
