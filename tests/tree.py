@@ -19,7 +19,7 @@ LAYERS = (
     "fastprompt._C fastprompt._later fastprompt._text",
     "fastprompt._runtime fastprompt._gpu",
     "fastprompt.reference fastprompt.kernels",
-    "fastprompt.ops._known",
+    "fastprompt.ops._known fastprompt.ops._axes",
     "fastprompt.ops._torch",
     "fastprompt.ops._operator",
     "fastprompt.ops._arrays fastprompt.ops._checks fastprompt.ops._binary",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fuzz import decoder_cases  # noqa: F401  which adds its cases
 from fuzz.cases import CASES
 from fuzz.public import CALLS
 from fuzz.values import Draw, change, regular
