@@ -44,6 +44,11 @@ def parsed(text: str) -> tuple[Declared, ...]:
     return tuple(found)
 
 
+def floating(x: Any) -> str:
+    """Of formulas that take float64 too, if all is: what the others hold."""
+    return "float64" if str(x.dtype).endswith("float64") else "float"
+
+
 def check(operator: str, text: str, given: dict[str, Any]) -> None:
     """ValueError or TypeError where ``given``, arguments by name, are not as ``text`` says. None fits."""
     sizes: dict[str, Any] = {}

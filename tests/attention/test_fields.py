@@ -111,5 +111,5 @@ def test_through_torch():
     ):
         with pytest.raises(ValueError, match="must"):
             call()
-    with pytest.raises(TypeError, match="image must hold float32, got float64"):
+    with pytest.raises(TypeError, match="image must hold float32 or float16 or bfloat16, got float64"):
         to_image(image.double(), None, rows, *none, *none)

@@ -114,6 +114,8 @@ def mask_decoder(
     """One after the other what runs in a process with torch as operators of their own."""
     repeated = lambda x, n: x.repeat_interleave(n, 0) if is_tensor(x) else np.repeat(x, n, 0)  # noqa: E731
     images, count = max(len(image), len(dense)), len(mlps) // (2 * layers)
+    if not len(image) or not len(dense) or images % len(image) or images % len(dense):
+        raise ValueError(f"dense must be of all images, of each or of each prompt, got {len(dense)} for {len(image)}")
     image = image if images == len(image) else repeated(image, images // len(image))
     summed = image + repeated(dense, images // len(dense))
     attended = empty(prompt, len(prompt), *image.shape[1:])

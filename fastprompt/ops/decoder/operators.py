@@ -191,9 +191,11 @@ low_rank = Operator(
 low_rank_masks = Operator(
     "low_rank_masks(Tensor low_rank, Tensor prepared, Tensor vectors, Tensor[] weights, Tensor? detail1, "
     "Tensor? detail2, int[] shape, int[] sizes, float eps) -> Tensor",
-    axes="low_rank: prompts _, prepared float32 bfloat16: _, vectors: prompts _ depth, shape: 4, sizes: 5, "
-    "weights: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
-    "detail1: images middle _ _, detail2: images depth _ _",
+    axes=lambda low_rank, prepared, vectors, weights, detail1, detail2, shape, *rest: (
+        "low_rank: prompts _, prepared float32 bfloat16: _, vectors: prompts _ depth, shape: 4, sizes: 5, "
+        "weights: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
+        f"detail1: {max([0, *shape[:1]])} middle _ _, detail2: {max([0, *shape[:1]])} depth _ _"
+    ),
     out=of_low_rank_masks,
     call=call.low_rank_masks,
 )

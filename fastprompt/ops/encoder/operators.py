@@ -5,6 +5,7 @@ from typing import Any
 
 from fastprompt._later import Later
 from fastprompt.ops._arrays import dtype_name
+from fastprompt.ops._axes import floating
 from fastprompt.ops._operator import Gradient, Operator
 from fastprompt.ops.encoder import call
 from fastprompt.ops.encoder.call import LANES
@@ -48,10 +49,12 @@ def of_grid(q: Any, coordinates: Any, size: Any, window: Any = (0, 0)) -> str:
         2 * (whole if window == [0, 0] or not any(window) else part) - 1
         for whole, part in zip(size, window, strict=True)
     ]
-    whole = "" if coordinates is not None else f", q float: images {math.prod(size)} heads width"
+    kind = floating(q)
+    whole = "" if coordinates is not None else f", q {kind}: images {math.prod(size)} heads width"
     return (
-        "q float: images tokens heads width, k float: images tokens heads width, v float: images tokens heads width, "
-        f"rel_h float: {steps[0]} width, rel_w float: {steps[1]} width, coordinates whole: 1|images tokens 2{whole}"
+        f"q {kind}: images tokens heads width, k {kind}: images tokens heads width, "
+        f"v {kind}: images tokens heads width, "
+        f"rel_h {kind}: {steps[0]} width, rel_w {kind}: {steps[1]} width, coordinates whole: 1|images tokens 2{whole}"
     )
 
 
@@ -87,9 +90,8 @@ relative_attention_backward = Operator(
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     axes=lambda grad, q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale: (
-        of_grid(q, coordinates, size)
-        + ", grad float: images tokens heads width, out float: images tokens heads width, "
-        "log_weight float: images heads tokens"
+        of_grid(q, coordinates, size) + ", grad any: images tokens heads width, out any: images tokens heads width, "
+        "log_weight any: images heads tokens"
     ),
     out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
     call=call.relative_attention_backward,
@@ -104,7 +106,7 @@ relative_attention = Operator(
     "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
     "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
     axes=lambda q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale: (
-        of_grid(q, coordinates, size, window) + ", pad_key float: heads width, pad_value float: heads width"
+        of_grid(q, coordinates, size, window) + ", pad_key any: heads width, pad_value any: heads width"
     ),
     out=of_attention,
     call=call.relative_attention,

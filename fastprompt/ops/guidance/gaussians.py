@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt.ops._checks import check_number
+
 
 def vector_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Of the image that the vectors are of."""
+    check_number("scale", scale, 1e-6, 1e6)
     return int(size[0] * scale), int(size[1] * scale)
 
 
@@ -14,9 +17,7 @@ def vector_fields(
     points: Any, labels: Any, extents: Any, size: Any, sigma: float, heighten: bool, scale: float, compat: bool
 ) -> dict[str, Any]:
     """Of the C++ struct ``PromptVectors``, for B x N prompts in NumPy."""
-    for name, number in (("sigma", sigma), ("scale", scale)):
-        if not 0 < number <= 1e6:
-            raise ValueError(f"{name} must be positive and at most 1e6, got {number}")
+    check_number("sigma", sigma, 1e-6, 1e6)
     height, width = vector_size(size, scale)
     points, labels = points.reshape(-1, 2).astype(np.float32, copy=False), labels.reshape(-1)
     empty = ~np.isfinite(points).all(1) | (points < 0).all(1) | ((labels != 0) & (labels != 1))

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastprompt._later import Later
 from fastprompt.ops._arrays import dtype_name
+from fastprompt.ops._axes import floating
 from fastprompt.ops._operator import Gradient, Operator
 from fastprompt.ops.encoder.call import LANES
 from fastprompt.ops.memory import call
@@ -11,7 +12,10 @@ from fastprompt.ops.memory import call
 formulas, reference = Later("fastprompt.ops.memory.formulas"), Later("fastprompt.reference.memory")
 
 
-ROWS = "q float: images queries heads width, k float: images keys heads width, v float: images keys heads depth"
+def of_rows(q: Any, of_results: str = "") -> str:
+    kind = floating(q)
+    rows = f"q {kind}: images queries heads width, k {kind}: images keys heads width, v {kind}: images keys heads depth"
+    return rows + of_results.replace("=", kind)
 
 
 def of_read(q: Any, k: Any, v: Any, scale: float) -> Any:
@@ -37,8 +41,9 @@ def backward(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
 memory_read_backward = Operator(
     "memory_read_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_weight, float scale) "
     "-> (Tensor, Tensor, Tensor)",
-    axes=ROWS + ", grad float: images queries heads depth, out float: images queries heads depth, "
-    "log_weight float: images heads queries",
+    axes=lambda grad, q, *rest: of_rows(
+        q, ", grad =: images queries heads depth, out =: images queries heads depth, log_weight =: images heads queries"
+    ),
     out=lambda grad, q, k, v, *rest: [(x.shape, x.dtype) for x in (q, k, v)],
     reference=reference.memory_read_backward,
     formula=formulas.gradient,
@@ -46,7 +51,7 @@ memory_read_backward = Operator(
 # out, and the log of the sums of the weights (B, H, N), which the gradient reads.
 memory_read = Operator(
     "memory_read(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
-    axes=ROWS,
+    axes=lambda q, *rest: of_rows(q),
     out=of_read,
     call=call.memory_read,
     takes=takes,

@@ -32,7 +32,9 @@ masked_pool = Operator(
 similarity_map = Operator(
     "similarity_map(Tensor features, Tensor rows, float scale, float eps, float temperature, int kind, float sharpest) "
     "-> Tensor",
-    axes="features: batch channels _, rows: 1|batch _ channels",
+    axes=lambda features, rows, scale, eps, temperature, kind, sharpest: (
+        chosen("kind", KINDS[:2], kind) and "features: batch channels _, rows: 1|batch _ channels"
+    ),
     out=lambda features, rows, *rest: ((features.shape[0], rows.shape[1], features.shape[2]), "float32"),
     call=call.similarity,
     reference=lambda *args: reference.similarity(*args[:5], chosen("kind", KINDS, args[5]), *args[6:]),
