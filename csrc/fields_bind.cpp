@@ -309,7 +309,7 @@ int Fields::chosen(const char* name, std::initializer_list<std::string_view> nam
 int Fields::threads() {
   const int n = number<int>("threads");
   need(n > 0, "threads", "must be positive");
-  return std::min(n, 1 << 16);  // numbers are made of it
+  return std::min(n, 1024);  // more are not to be had, and numbers are made of it
 }
 
 Precision Fields::precision() {

@@ -1,4 +1,5 @@
 // Our nodes behind a plain C interface: node_abi.h.
+#include <algorithm>
 #include <cstring>
 
 #include "common/parallel.h"
@@ -32,7 +33,8 @@ void set_sizes(Tensor* x, const Sizes& sizes) {
 
 class HostedNode : public Node {
  public:
-  HostedNode(fastprompt_node& node, const Host& host) : Node(node.attributes, node.memory, host.threads), host_(host) {}
+  HostedNode(fastprompt_node& node, const Host& host)
+      : Node(node.attributes, node.memory, std::clamp(host.threads, 1, 1024)), host_(host) {}
   size_t inputs() const override { return host_.inputs; }
 
  private:

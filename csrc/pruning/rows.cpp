@@ -14,6 +14,7 @@ constexpr int64_t kPart = 128 << 10;  // bytes of the output that are worth hand
 char* row(const Rows& r, int64_t image, int64_t n) { return r.data + image * r.stride[0] + n * r.stride[1]; }
 
 void copy(char* to, const char* from, int64_t bytes) {
+  if (bytes == 0) return;  // there may be no memory
   from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
 }
 
