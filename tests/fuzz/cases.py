@@ -20,7 +20,7 @@ def masked_pool(d):
     resize = d.randrange(3)
     mask = d.t(b, 2, 2 * h, 3 * w).abs()
     mask = mask if d.random() < 0.5 else (mask > 0.5).to(d.choice((torch.bool, torch.uint8)))
-    threshold = d.choice((None, 0.5))
+    threshold = d.choice((None, 0.5)) if resize else None  # what enlarged features add up to, rounding decides
     return d.t(b, d.randint(1, 35), h, w), mask, resize, d.random() < 0.5, d.random() < 0.5, threshold, 1e-4, 0.25
 
 

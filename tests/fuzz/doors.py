@@ -86,7 +86,7 @@ def spoiled(draw, args):
 NOT_COMPARED = {  # results of a format of their own, ties, or what rounding may decide
     "two_way", "two_way_prepare", "two_way_transformer", "low_rank", "low_rank_prepare", "low_rank_masks",
     "mask_decoder", "match_tokens", "similarity_argmax", "scatter_rows_", "geodesic_distance_backward", "merge_rows",
-    "scatter_rows", "resize_masks", "prior_similarity", "relative_attention_backward", "memory_read_backward",
+    "scatter_rows", "resize_masks", "prior_similarity", "relative_attention", "relative_attention_backward", "memory_read_backward",
 }  # fmt: skip
 
 

@@ -87,3 +87,17 @@ def test_graphs():
         ops.film(x(1, 3, 4), x(2, 3), x(1, 3), False)
     with pytest.raises((IndexError, ValueError)):
         ops.masked_pool(x(2, 3, 4, 4), x(2, 2, 8, 8), 7, False, False, None, 0.0, 0.0)
+
+
+def test_a_threshold_is_of_the_features_grid():
+    """Also in the reference, and where the features are enlarged."""
+    torch = pytest.importorskip("torch")
+    from fastprompt._runtime import backend
+
+    features, mask = torch.rand(1, 3, 2, 2), torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :2], mask[..., 0, 3] = 0.4, 0.4  # together 1.6 at one pixel, and less at another
+    given = (features, mask, 0, False, False, 0.5, 0.0, 0.0)
+    got = torch.ops.fastprompt.masked_pool(*given)
+    with backend("reference"):
+        torch.testing.assert_close(got, torch.ops.fastprompt.masked_pool(*given))
+    assert got.abs().sum() > 0  # no number of the mask is over the threshold

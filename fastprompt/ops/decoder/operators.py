@@ -40,7 +40,7 @@ mask_head = Operator(
 
 def mlps(name: str, count: int, layers: int) -> str:
     """Weights of so many arrays; an MLP has two for each layer, from ``channels`` on."""
-    if layers < 1 or count % (2 * layers):
+    if layers < 1 or count % (2 * layers) or (count == 0 and name == "mlps"):
         raise ValueError(f"{name} must hold two arrays for each of {layers} layers of an MLP, got {count}")
     parts = []
     for k in range(count // 2):
@@ -216,7 +216,7 @@ mask_decoder = Operator(
     "float[] eps) -> (Tensor, Tensor)",
     axes=lambda image, dense, position, prompt, weights, head, detail1, detail2, mlps_, heads, width, depth, *rest: (
         IMAGE
-        + "dense: _ channels _ _, prompt: _ _ channels, eps: 3"
+        + "dense: _ channels 1|y 1|x, prompt: _ _ channels, eps: 3"
         + layers(depth)
         + mlps("mlps", len(mlps_), rest[1])
         + ", head: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
