@@ -2,6 +2,7 @@
 
 #include "common/bf16.h"
 #include "common/isa.h"
+#include "common/sample.h"
 
 using namespace fastprompt;
 
@@ -17,5 +18,12 @@ FASTPROMPT_BIND(common) {
     for (Isa i : {Isa::baseline, Isa::avx2, Isa::avx512})
       if (name == isa_name(i)) return set_isa(i);
     throw py::value_error("isa must be 'baseline', 'avx2' or 'avx512', got '" + name + "'");
+  });
+  // Of blocks (address, bytes) that the caller keeps alive.
+  m.def("sample", [](const std::vector<std::pair<std::uintptr_t, std::size_t>>& blocks, std::size_t lines) {
+    uint64_t found = 0;
+    for (const auto& [address, bytes] : blocks)
+      if (bytes) found = found * 31 + sample(reinterpret_cast<const void*>(address), bytes, lines);
+    return found;
   });
 }

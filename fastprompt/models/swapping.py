@@ -56,9 +56,10 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
         replaced  (the model): transformers.models.sam.modeling_sam.SamMaskDecoder
     """
     encoders = [] if prune is None else checked_encoders(model, prune)
-    for module, ours in candidates(model).values():
-        if ours.unsupported(module) is None:
-            module.__class__ = ours
+    # All are looked at before the first is replaced: what cannot be looked at leaves the model as it was.
+    known = [pair for pair in candidates(model).values() if refusal(*pair) is None]
+    for module, ours in known:
+        module.__class__ = ours
     for module, ours in encoders:
         module.__class__ = ours
         module.__dict__["_fastprompt_prune"] = prune
@@ -88,9 +89,18 @@ def report(model: Any) -> Report:
             found.pruned[name] = module.pruned()
         elif is_drop_in(type(module)):
             found.replaced[name] = full_name(host_of(type(module)))
+            if reason := refusal(module, type(module)):
+                found.skipped[name] = f"takes the host's path: {reason}"
     for name, (module, ours) in candidates(model).items():
-        found.skipped[name] = ours.unsupported(module) or "not accelerated: call fastprompt.accelerate"
+        found.skipped[name] = refusal(module, ours) or "not accelerated: call fastprompt.accelerate"
     return found
+
+
+def refusal(module: Any, ours: Any) -> str | None:
+    """Why a module cannot be replaced; None: it can."""
+    from fastprompt.nn.parts.known import why_not  # which imports torch
+
+    return "it has a forward of its own" if "forward" in module.__dict__ else why_not(module, ours)
 
 
 def checked(model: Any) -> Any:

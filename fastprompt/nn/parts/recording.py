@@ -3,15 +3,12 @@
 import sys
 from typing import Any
 
-import torch
-from torch import nn
-
-MODULE = "transformers.utils.output_capturing"
+from fastprompt.nn.parts.known import RECORDING
 
 
 def registry() -> Any:
     """What each class of models can record, by ``str(class)``: only constructors fill it. None: another version."""
-    module = sys.modules.get(MODULE)
+    module = sys.modules.get(RECORDING)
     return getattr(module, "_CAN_RECORD_REGISTRY", None)
 
 
@@ -20,23 +17,3 @@ def records_as(drop_in: Any, host: Any) -> None:
     known = registry()
     if known is not None:
         dict.__setitem__(known, str(drop_in), host._can_record_outputs)
-
-
-def attentions_are_captured() -> bool:
-    """Whether a model collects the weights from its modules' results, as ``output_attentions`` asks."""
-    module = sys.modules.get(MODULE)
-    if module is None or torch.compiler.is_compiling():
-        return False
-    collector = getattr(module, "_active_collector", None)
-    return bool(collector and "attentions" in (collector.get() or ()))
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether modules inside have hooks of the user, which would not be called. Those of transformers only record."""
-    for inner in module.modules():
-        if inner is module:
-            continue
-        hooks = (*inner._forward_hooks.values(), *inner._forward_pre_hooks.values())
-        if any(getattr(hook, "__module__", None) != MODULE for hook in hooks):
-            return True
-    return False
