@@ -34,7 +34,8 @@ def segment(
     """The object that the prompts point at.
 
     A pixel belongs to the object if its geodesic distance to the positive prompts is below that to the negative ones.
-    The geodesic symmetric filter then removes specks and holes thinner than ``theta``.
+    The geodesic symmetric filter then removes specks and holes thinner than ``theta``. It knows edges, no objects:
+    one or two clicks give poor masks of a photograph, strokes and many clicks good ones (docs/segment.md).
 
     Args:
         image: ``([C,] H, W)``; uint8 is divided by 255, other types are taken as they are, best within [0, 1].

@@ -89,6 +89,8 @@ def check_outputs(*paths: str) -> None:
             raise UserError(f"{path}: unknown kind of picture; use a name such as mask.png")
         if not folder.is_dir():
             raise UserError(f"{path}: there is no folder {folder}")
+        if Path(path).is_dir():
+            raise UserError(f"{path}: is a folder")
         if not os.access(path if Path(path).exists() else folder, os.W_OK):
             raise UserError(f"{path}: no permission to write it")
     if len({Path(path).resolve() for path in paths}) < len(paths):

@@ -7,9 +7,10 @@
   fastprompt segment photo.jpg --scribble strokes.png --overlay seen.png
 
 --model geodesic, the default: a pixel belongs to the object if its geodesic distance to the positive prompts is below
-that to the negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this
-package, was trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels, and needs
-torch (docs/tiny_click.md).
+that to the negative ones; no network, no training. It knows edges, no objects: one or two clicks give poor masks, every
+piece that looks different needs a prompt of its own, and strokes say most (docs/segment.md).
+--model tiny: a network of 0.7 M parameters that comes with this package, was trained on polygons of texture and takes
+clicks only; it sees the picture at 96 x 96 pixels, and needs torch (docs/tiny_click.md).
 Points are X,Y in pixels from the top left corner.
 """
 
@@ -139,9 +140,13 @@ def click_by_click(image: Any, clicks: list[Click], prompts: dict[str, Any], lam
     if not clicks:
         spent, mask = divided(0)
         print(f"distance {spent:.1f} ms")
+    total = 0.0
     for n, (x, y, positive) in enumerate(clicks, 1):
         spent, mask = divided(n)
-        print(f"click {n:>3}  {'+' if positive else '-'} {f'{x},{y}':<9}  {spent:7.1f} ms, distances to all prompts anew")
+        total += spent
+        print(f"click {n:>3}  {'+' if positive else '-'} {f'{x},{y}':<9}  {spent:7.1f} ms")
+    if clicks:
+        print(f"clicks   {total:.1f} ms, for each the distances to all prompts anew")
     return mask
 
 

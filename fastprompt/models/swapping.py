@@ -36,7 +36,8 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
 
     A module keeps its parameters, buffers, hooks, device and dtype: only its class changes, to a subclass of what it
     was. So state dicts, pickles and ``isinstance`` go on working. Calls that a drop-in does not cover take the host's
-    path and say so once; a model without anything to replace gives a warning. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
+    path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
+    A model in which nothing can be replaced gives a warning.
 
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
@@ -87,8 +88,8 @@ def undo(module: Any) -> None:
 
 
 def report(model: Any) -> Report:
-    """What is replaced in ``model`` now, what could not be and why, what is pruned, and which large parts stay the host's:
-    those with a tenth of the parameters or more, a rough measure of time."""
+    """What is replaced in ``model`` now, what could not be and why, what is pruned, and which large parts stay the
+    host's: those with a tenth of the parameters or more, a rough measure of time."""
     found = Report()
     for name, module in checked(model).named_modules():
         if hasattr(module, "_fastprompt_prune"):

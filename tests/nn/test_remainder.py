@@ -32,7 +32,9 @@ def test_report_names_large_parts():
 
 
 def test_the_encoder_of_sam2_remains():
-    vision = transformers.Sam2VisionConfig(backbone_config=transformers.Sam2HieraDetConfig(blocks_per_stage=[1, 1, 1, 1]))
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=transformers.Sam2HieraDetConfig(blocks_per_stage=[1, 1, 1, 1])
+    )
     model = fp.accelerate(transformers.Sam2Model(transformers.Sam2Config(vision_config=vision)))
     assert "mask_decoder" in fp.report(model).replaced
     assert list(fp.report(model).remains) == ["vision_encoder"]
@@ -47,7 +49,9 @@ def test_what_is_named_with_a_reason_is_not_named_again():
 
 
 def test_nothing_to_replace_is_said():
-    with pytest.warns(UserWarning, match=r"replaced nothing in .*Trunk: no module of it has a drop-in; .*is trunk\.") as seen:
+    with pytest.warns(
+        UserWarning, match=r"replaced nothing in .*Trunk: no module of it has a drop-in; .*is trunk\."
+    ) as seen:
         fp.accelerate(Trunk(torch.nn.ReLU()))
     assert seen[0].filename == __file__  # the line that called accelerate
 
