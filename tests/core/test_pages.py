@@ -1,6 +1,5 @@
 """Every Python block of the README and of docs/ runs as it is pasted; the blocks of a page follow each other."""
 
-import functools
 import re
 from pathlib import Path
 
@@ -30,9 +29,17 @@ def blocks(page):
 def small_sam(monkeypatch):
     """SAM with two narrow layers in its image encoder, itself otherwise: else these tests would take many minutes."""
     transformers = pytest.importorskip("transformers")
-    narrow = {"hidden_size": 32, "num_attention_heads": 2, "mlp_dim": 64}
-    vision = {"num_hidden_layers": 2, "global_attn_indexes": [1], **narrow}
-    monkeypatch.setattr(transformers, "SamConfig", functools.partial(transformers.SamConfig, vision_config=vision))
+    small = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "mlp_dim": 64,
+        "num_hidden_layers": 2,
+        "global_attn_indexes": [1],
+    }
+    whole = transformers.SamConfig
+    monkeypatch.setattr(
+        transformers, "SamConfig", lambda vision_config=small: whole(vision_config=small | vision_config)
+    )
 
 
 @pytest.mark.usefixtures("small_sam", "precision")
