@@ -1,20 +1,24 @@
 .PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
 
+# Says what is missing, instead of a traceback.
+has-%: ; @command -v $* >/dev/null || $(PYTHON) -c "import $*" 2>/dev/null || { echo "$* is not installed: run \`make setup\`, or pip install $*" >&2; exit 1; }
+
 setup:    ; $(PYTHON) -m pip install "scikit-build-core>=0.11" "pybind11>=3.0" ninja && $(PYTHON) -m pip install --no-build-isolation -e ".[test,lint,docs]"
-build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
-test:     ; $(PYTHON) -m pytest
-bench:    ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
-lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks examples && $(PYTHON) tests/tree.py
-format:   ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')
-docs:     ; pdoc --math --docformat google -o site fastprompt
-stubs:    ; pybind11-stubgen fastprompt._C -o build/stubs
+build: has-scikit_build_core has-pybind11 ; $(PYTHON) -m pip install --no-build-isolation -e .
+test: has-pytest ; $(PYTHON) -m pytest
+bench: has-pytest_benchmark ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
+lint: has-ruff has-clang-format has-mypy has-codespell ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks examples && $(PYTHON) tests/tree.py
+format: has-ruff has-clang-format ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')
+# pdoc does not ask for names that a module finds when they are asked for.
+docs: has-pdoc ; $(PYTHON) -c "import fastprompt as fp; [setattr(fp, n, getattr(fp, n)) for n in fp.__all__]; from pdoc.__main__ import cli; cli()" --math --docformat google -o site fastprompt
+stubs: has-pybind11-stubgen ; pybind11-stubgen fastprompt._C -o build/stubs
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
-peers:    ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
-gpu-table: ; $(PYTHON) tests/support/gpu_resources.py --write
-gpu-roofline: ; $(PYTHON) benchmarks/gpu/roofline.py --write
+peers: has-torch ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
+gpu-table: has-torch has-triton ; $(PYTHON) tests/support/gpu_resources.py --write
+gpu-roofline: has-numpy ; $(PYTHON) benchmarks/gpu/roofline.py --write
 # On a machine with a GPU and nvcc: builds, runs every GPU test, then the latency suite; commit docs/gpu_*.
-gpu-report:
+gpu-report: has-scikit_build_core has-pybind11 has-torch
 	$(PYTHON) -m pip install --no-build-isolation --no-deps -e . -C cmake.define.FASTPROMPT_CUDA=ON
 	$(PYTHON) -m pytest -m gpu
 	$(PYTHON) benchmarks/gpu/report.py --json docs/gpu_results.json && $(PYTHON) benchmarks/gpu/roofline.py --write

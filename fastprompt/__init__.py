@@ -1,7 +1,14 @@
 """Fast, exact kernels for promptable image segmentation. Start with ``python -m fastprompt info``."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+if importlib.util.find_spec("fastprompt._C") is None:  # the source tree hides the installed package
+    raise ImportError(
+        f"{__path__[0]} is fastprompt's source, without what is compiled: start Python in another folder, or install "
+        "it in place with `pip install -e .`"
+    )
 
 from fastprompt._runtime import backend, get_num_threads, set_num_threads
 from fastprompt._switches import disabled

@@ -31,7 +31,7 @@ void clicks(Node& node) {
   a.stretch = o.ints.at("stretch") != 0, a.threads = node.threads;
   a.image_stride = a.channels * a.scales * a.height * a.width;
   a.out = node.float_output(0, {a.images, a.channels * a.scales, a.height, a.width});
-  if (a.images * a.image_stride) click_maps(a);
+  if (a.images && a.image_stride) click_maps(a);
 }
 
 Shapes click_shapes(const Known& k) {
@@ -50,7 +50,7 @@ void boxes(Node& node) {
   a.offset = numbers.at("offset"), a.low = numbers.at("low"), a.high = numbers.at("high");
   a.image_stride = a.height * a.width, a.threads = node.threads;
   a.out = node.float_output(0, {a.images, 1, a.height, a.width});
-  if (a.images * a.image_stride) box_maps(a);
+  if (a.images && a.image_stride) box_maps(a);
 }
 
 Shapes box_shapes(const Known& k) {

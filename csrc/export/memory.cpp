@@ -18,7 +18,7 @@ void memory(Node& node) {
   a.query = node.floats(0), a.key = node.floats(1), a.value = node.floats(2);
   a.scale = node.attributes.floats.at("scale"), a.threads = node.threads;
   a.out = node.float_output(0, {q[0], q[1], q[2], v[3]}), a.log_weight = node.float_output(1, {q[0], q[2], q[1]});
-  if (a.images * a.queries * a.heads) memory_read(a);
+  if (a.images && a.queries && a.heads) memory_read(a);
 }
 
 Shapes memory_shapes(const Known& k) {

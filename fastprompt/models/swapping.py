@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastprompt._drop_ins import full_name, host_of, is_drop_in, original
 from fastprompt._pruning import Prune, Pruned
 from fastprompt.models.hosts import PRUNABLE, drop_in, pruned_encoder
+from fastprompt.models.remainder import remainder, warn_of_nothing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,12 +21,14 @@ class Report:
     replaced: dict[str, str] = field(default_factory=dict)  # name of the module: class of the host
     skipped: dict[str, str] = field(default_factory=dict)  # name of the module: reason
     pruned: dict[str, Pruned] = field(default_factory=dict)  # name of the encoder: how much of it
+    remains: dict[str, str] = field(default_factory=dict)  # name of a large part with nothing of these: what, how large
 
     def __str__(self) -> str:
         lines = [f"replaced  {name or '(the model)'}: {host}" for name, host in self.replaced.items()]
         lines += [f"skipped   {name or '(the model)'}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"pruned    {name or '(the model)'}: {how}" for name, how in self.pruned.items()]
-        return "\n".join(lines) or "nothing to replace: no module has a drop-in"
+        lines = lines or ["nothing to replace: no module has a drop-in"]
+        return "\n".join([*lines, *(f"remains   {name}: {what}, as it was" for name, what in self.remains.items())])
 
 
 def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
@@ -34,6 +37,7 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     A module keeps its parameters, buffers, hooks, device and dtype: only its class changes, to a subclass of what it
     was. So state dicts, pickles and ``isinstance`` go on working. Calls that a drop-in does not cover take the host's
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
+    A model in which nothing can be replaced gives a warning.
 
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
@@ -63,6 +67,9 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     for module, ours in encoders:
         module.__class__ = ours
         module.__dict__["_fastprompt_prune"] = prune
+    done = report(model)
+    if not done.replaced and not done.pruned:
+        warn_of_nothing(model, done.skipped, done.remains)
     return model
 
 
@@ -82,7 +89,8 @@ def undo(module: Any) -> None:
 
 
 def report(model: Any) -> Report:
-    """What is replaced in ``model`` now, what could not be and why, and what is pruned."""
+    """What is replaced in ``model`` now, what could not be and why, what is pruned, and which large parts stay the
+    host's: those with a tenth of the parameters or more, a rough measure of time."""
     found = Report()
     for name, module in checked(model).named_modules():
         if hasattr(module, "_fastprompt_prune"):
@@ -93,6 +101,8 @@ def report(model: Any) -> Report:
                 found.skipped[name] = f"takes the host's path: {reason}"
     for name, (module, ours) in candidates(model).items():
         found.skipped[name] = refusal(module, ours) or "not accelerated: call fastprompt.accelerate"
+    known = (*found.replaced, *found.skipped, *found.pruned)
+    found.remains = remainder(model, {id(model.get_submodule(name)) for name in known})
     return found
 
 

@@ -1,6 +1,7 @@
 """What all operators share: a light import, threads that follow the process, fork."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,25 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert np.array_equal(fp.geodesic_distance(image, seeds), expected)
 """)
+
+
+def test_the_source_tree_without_what_is_compiled_is_named(fresh_python, tmp_path):
+    """Python started in the source tree finds that first."""
+    (tmp_path / "fastprompt").mkdir()
+    (tmp_path / "fastprompt" / "__init__.py").write_text(
+        Path(__file__).parents[2].joinpath("fastprompt/__init__.py").read_text()
+    )
+    said = fresh_python("""
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if f.__module__.startswith("_frozen")]  # those of editable installs go first
+try:
+    import fastprompt
+except ImportError as error:
+    print(error)
+""")
+    assert said.startswith(
+        f"{tmp_path / 'fastprompt'} is fastprompt's source, without what is compiled: start Python in"
+    )
 
 
 def test_the_interpreter_runs_on_during_a_call():
