@@ -46,7 +46,7 @@ def unknown(module: nn.Module) -> str | None:
 
 
 def when_traced(module: nn.Module) -> str | None:
-    return look(module).reason
+    return why_not(module, type(module))
 
 
 # torch.compile calls it while it traces, and takes what it says for a constant; another module in the place of one that
@@ -86,9 +86,14 @@ def strange(root: nn.Module) -> str | None:
         if module is not root and (what := touched(module)):
             return f"{place} has {what}"
         for key, x in (*module._parameters.items(), *module._buffers.items()):
-            if x is not None and type(x) not in PLAIN:
+            if x is not None and not is_plain(x):
                 return f"{f'{name}.{key}'.lstrip('.')} is a {type(x).__name__}"
     return None
+
+
+def is_plain(x: Tensor) -> bool:
+    stands_in = torch.compiler.is_compiling() and type(x).__module__.startswith("torch._subclasses.")
+    return type(x) in PLAIN or stands_in  # torch.export traces with tensors without numbers
 
 
 def touched(module: nn.Module) -> str | None:
