@@ -142,7 +142,8 @@ def test_iou_is_of_the_foreground_and_of_masks_not_labels():
 def test_eps(rng):
     pred, target = random_pair(rng, 9, 9)
     assert metrics.iou(pred, target, eps=1e-6) == (pred & target).sum() / ((pred | target).sum() + 1e-6)
-    assert metrics.iou(NONE, NONE, eps=1e-6) == 0.0
+    for empty, value in (("one", 1.0), ("zero", 0.0), ("nan", math.nan)):  # eps makes no number of nothing
+        np.testing.assert_equal(metrics.iou(NONE, NONE, eps=1e-6, empty=empty), value)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0)], ids=str)

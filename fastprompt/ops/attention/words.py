@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
-from fastprompt.ops._checks import check_devices
+from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
+from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.attention.operators import image_to_prompt
 from fastprompt.ops.attention.weights import AttentionWeights, check_weights, linear, zeros
 
@@ -74,15 +75,16 @@ def pixel_word_attention(
     Source: Yang et al., LAVT, 2022; Wu et al., RefSegformer, 2024; Wang et al., CRIS, 2022; Liu et al., ReLA, 2023;
     Zhou et al., ZegCLIP, 2023. Formulas only.
     """
-    like, image, words = image, as_array("image", image), as_array("words", words)
+    image, words = as_array("image", image), as_array("words", words)
+    query_norm = None if query_norm is None else check_number("query_norm", query_norm, 0.0, math.inf)
+    scale = None if scale is None else check_number("scale", scale, -math.inf, math.inf)
     w = check(image, words, weights, heads, mask_kind, on_full_mask)
     x, sentence = plain_floats(image), plain_floats(words)
     added, factor = masks(sentence, mask, mask_kind, bias)
-    number = (len(w.query_weight) // heads) ** -0.5 if scale is None else float(scale)
+    number = (len(w.query_weight) // heads) ** -0.5 if scale is None else scale
     unmask = on_full_mask == "unmask"
     out, logits = attend(x, sentence, w, heads, added, factor, unmask, number, query_norm, return_logits)
-    name = like.dtype if is_tensor(out) else np.asarray(like).dtype
-    out = out.to(name) if is_tensor(out) else out.astype(name if name.kind == "f" else np.float32, copy=False)
+    out = in_dtype_of(out, image)
     return (out, logits) if return_logits else out
 
 
@@ -94,10 +96,8 @@ def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_m
         )
     out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
     w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
-    if kind not in get_args(Kind):
-        raise ValueError(f"mask_kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-    if on_full_mask not in ("zero", "unmask"):
-        raise ValueError(f"on_full_mask must be 'zero' or 'unmask', got {on_full_mask!r}")
+    choice("mask_kind", kind, get_args(Kind))
+    choice("on_full_mask", on_full_mask, ("zero", "unmask"))
     return w
 
 

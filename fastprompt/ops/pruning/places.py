@@ -77,5 +77,7 @@ def length(x: Any, y: Any) -> Any:
 def nearest(distance: Any, missing: Any) -> Any:
     """(B, P, N), (B, P) to (B, N): minus the smallest of those that are there, 0 where none is."""
     lib = library(distance)
+    if distance.shape[1] == 0:  # which has no smallest
+        return distance.sum(1)
     least = lib.amin(lib.where(missing[..., None], float("inf"), distance), 1)
     return -lib.where(missing.all(1)[:, None], 0, least)
