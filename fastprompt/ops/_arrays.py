@@ -108,21 +108,17 @@ def integers(name: str, x: Any, other: int) -> Any:
     kind = dtype_name(x)
     if "float" not in kind:
         return x
-    if not is_tensor(x):
-        fits = (np.rint(x) == x) & (np.abs(x) < LARGEST)
-        wrong = x[~fits]
-        number = x.astype(np.int64) if wrong.size == 0 else None
-    else:
+    x = x.double() if is_tensor(x) else x.astype(np.float64)
+    fits = (x.round() == x) & (abs(x) < LARGEST)
+    if is_tensor(x):
         import torch
 
-        fits = (x.round() == x) & (x.abs() < LARGEST)
         if not x.is_cpu or torch.compiler.is_compiling():
             return x.where(fits, other).long()
-        wrong = x[~fits]
-        number = x.long()
+    wrong = x[~fits]
     if len(wrong):
         raise ValueError(f"{name} must hold integers, got {float(wrong[0]):g} of {kind}")
-    return number
+    return x.long() if is_tensor(x) else x.astype(np.int64)
 
 
 def in_dtype_of(out: Any, like: Any) -> Any:

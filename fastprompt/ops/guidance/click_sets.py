@@ -170,6 +170,8 @@ def check_encoding(
     encoding: str, size: tuple[int, int], radius: Any, sigma: Any, sigma_unit: Any, clip: Any, normalize: Any
 ) -> Encoding:
     choice("encoding", encoding, ENCODINGS)
+    choice("normalize", normalize, (*get_args(Normalization), None))
+    choice("sigma_unit", sigma_unit, (*get_args(SigmaUnit), None))
     takes = {"radius": ("disk", "tanh"), "sigma": ("gaussian",), "sigma_unit": ("gaussian",), "clip": ("euclidean",)}
     takes["normalize"] = ("euclidean", "gaussian")
     given = {"radius": radius, "sigma": sigma, "sigma_unit": sigma_unit, "clip": clip, "normalize": normalize}
@@ -183,7 +185,6 @@ def check_encoding(
         )
     if encoding == "tanh":
         return Encoding(code, tuple(2 / r for r in check_positive("radius", 260.0 if radius is None else radius)))
-    choice("normalize", normalize, (*get_args(Normalization), None))
     stretch = normalize == "minmax"
     if encoding == "gaussian":
         if normalize == "clip":
@@ -200,7 +201,6 @@ def check_encoding(
 
 
 def gaussian_factors(sigma: Any, unit: str, size: tuple[int, int]) -> tuple[float, ...]:
-    choice("sigma_unit", unit, get_args(SigmaUnit))
     widths = check_positive("sigma", sigma)
     if unit == "fwhm":
         return tuple(4 * math.log(2) / w**2 for w in widths)
