@@ -202,11 +202,11 @@ def point_matching(
         values = (scores.detach().float() if dtype_name(scores) == "bfloat16" else scores.detach()).numpy()
     else:
         values = scores
-    flat = values.reshape(math.prod(lead), -1)
+    flat = values.reshape(math.prod(lead), math.prod(scores.shape[-2:]))
     if flat.dtype.kind == "f":
         flat = np.where(np.isnan(flat), -np.inf, flat)
     at = flat.argmax(1)
-    hit = np.asarray(inside).reshape(len(flat), -1)[np.arange(len(flat)), at] != 0
+    hit = np.asarray(inside).reshape(flat.shape)[np.arange(len(flat)), at] != 0
     return like(is_tensor(scores), hit.reshape(lead))
 
 

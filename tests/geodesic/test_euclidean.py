@@ -185,6 +185,11 @@ def test_dims():
     assert np.isposinf(transform(seeds)[1:]).all()  # three images
     for settings in ({"dims": 3}, {"spacing": (1, 1, 1)}):
         assert transform(seeds, **settings)[2, 0, 0] == 2
+    volumes = np.stack([[seeds], [seeds[::-1]]])  # five axes are volumes, as in geodesic_distance
+    found = transform(volumes)
+    np.testing.assert_array_equal(found, fp.geodesic_distance(np.zeros(volumes.shape), volumes, lam=0) * 0 + found)
+    np.testing.assert_array_equal(found, transform(volumes, dims=3))
+    assert np.isposinf(transform(volumes, dims=2)[0, 0, 1:]).all()
 
 
 def test_writes_nothing_else(isa, monkeypatch):

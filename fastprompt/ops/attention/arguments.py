@@ -45,6 +45,8 @@ class Arguments:
         images, self.map_shape = self.image.shape[0], tuple(self.image.shape[1:])
         if self.image.shape[1] != channels:
             raise ValueError(f"image must have the prompt's {channels} channels, got {self.image.shape[1]}")
+        if channels == 0:
+            raise ValueError(f"prompt must have channels, got shape {tuple(prompt.shape)}")
         if tokens == 0 or images == 0 or batch % max(images, 1):
             raise ValueError(
                 f"prompt must hold tokens for a multiple of the {images} images, got {tuple(prompt.shape)}"
@@ -84,7 +86,7 @@ class Arguments:
             return None, None, 0.0
         channels = self.map_shape[0]
         if not isinstance(norm, (tuple, list)) or len(norm) != 3:
-            raise ValueError(f"norm must be weight ({channels},), bias ({channels},) and eps, got {norm!r}")
+            raise ValueError(f"norm must be weight ({channels},), bias ({channels},) and eps, got {type(norm).__name__}")
         both = [as_array(f"norm[{k}]", x) for k, x in enumerate(norm[:2])]
         check_devices(prompt=self.prompt, **{f"norm[{k}]": x for k, x in enumerate(both)})
         for k, x in enumerate(both):
@@ -97,7 +99,7 @@ class Arguments:
 
     def split(self, x: Any) -> Any:
         """(B, T, D) as (B, H, T, D / H)."""
-        return x.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).swapaxes(1, 2)
 
     def by_head(self, weight: Any) -> Any:
         """(D, C) as (H, D / H, C)."""
@@ -117,7 +119,7 @@ class Arguments:
         """(B, 1, T, 1): 1 for the prompt tokens that see an image token at all."""
         if self.bias is None:
             return 1
-        seen = (self.bias.reshape(*self.prompt.shape[:2], -1) > -math.inf).any(-1)[:, None, :, None]
+        seen = (self.bias > -math.inf).any(-1).any(-1)[:, None, :, None]
         return seen.to(self.prompt.dtype) if is_tensor(seen) else seen.astype(np.float32)
 
     def exists(self) -> Any:

@@ -74,6 +74,8 @@ def check_weights(weights: Any) -> MaskHeadWeights:
         raise TypeError(f"weights must be MaskHeadWeights, got {type(weights).__name__}")
     w = MaskHeadWeights(*(device_floats(as_array("weights", x)) for x in weights))
     channels, middle, depth = (*w.conv1_weight.shape, 0, 0)[0], *(*w.conv2_weight.shape, 0, 0)[:2]
+    if 0 in (channels, middle):
+        raise ValueError(f"weights must have channels, got conv1_weight of shape {tuple(w.conv1_weight.shape)}")
     wanted = ((channels, middle, 2, 2), (middle,), (middle,), (middle,), (middle, depth, 2, 2), (depth,))
     for name, x, size in zip(w._fields, w, wanted, strict=True):
         if tuple(x.shape) != size:
@@ -91,7 +93,8 @@ def check_shapes(image: Any, vectors: Any, w: MaskHeadWeights, detail: Any) -> t
     if detail is None:
         return None, None
     if not isinstance(detail, (tuple, list)) or len(detail) != 2:
-        raise ValueError(f"detail must be two feature maps, got {detail!r}")
+        given = len(detail) if isinstance(detail, (tuple, list)) else type(detail).__name__
+        raise ValueError(f"detail must be two feature maps, got {given}")
     first, second = (as_array(f"detail[{k}]", x) for k, x in enumerate(detail))
     check_devices(image=image, **{"detail[0]": first, "detail[1]": second})
     for k, (x, rows, scale) in enumerate(((first, middle, 2), (second, depth, 4))):

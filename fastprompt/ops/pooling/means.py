@@ -172,7 +172,7 @@ def plain_mask(mask: Any) -> Any:
 
 def with_centre(mask: Any) -> Any:
     """Masks without a set pixel get the 14 x 14 in the middle."""
-    nothing = ~(mask != 0).reshape(*mask.shape[:2], -1).any(-1)
+    nothing = ~(mask != 0).any(-1).any(-1)
     if not is_tensor(mask) and not nothing.any():
         return mask
     y, x = (n // 2 for n in mask.shape[-2:])
