@@ -1,6 +1,7 @@
 """The NoC protocol: against the published loop, and what happens when it is stopped."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -296,7 +297,7 @@ def test_other_files_are_refused(tmp_path, line, text):
 def test_results_are_not_believed(tmp_path, change, said):
     file = tmp_path / "r"
     fp.evaluate_clicks(disks, samples(2), results=file)
-    first, line, last = file.read_text().splitlines()
+    first, _, last = file.read_text().splitlines()
     right = {"sample": 0, "iou": [0.5], "clicks": [[1, 2, 1]]}
     file.write_text("\n".join((first, json.dumps(right), last)) + "\n")
     assert fp.evaluate_clicks(disks, samples(2), results=file).curves[0].tolist() == [0.5]

@@ -160,6 +160,26 @@ def test_wrong_call_of_the_others(function, options, error, message):
         function(IMAGE, SEEDS, **options)
 
 
+def test_volumes_that_could_be_channels():
+    seeds = np.zeros(VOLUME.shape, bool)
+    seeds[0, 0, 0] = True
+    for image, starts in ((VOLUME, seeds), (VOLUME[None], seeds), (VOLUME[None], seeds[None])):
+        with pytest.warns(UserWarning, match="taken for 4 channels and seeds for 4 sets: say dims=2, or dims=3"):
+            flat = fp.geodesic_distance(image, starts)
+        np.testing.assert_array_equal(flat, fp.geodesic_distance(image, starts, dims=2))
+        with pytest.warns(UserWarning, match="say dims=2, or dims=3"):
+            fp.signed_geodesic_distance(image, starts)
+    for image, starts, options in (  # nobody doubts these
+        (VOLUME, seeds, {"dims": 2}),
+        (VOLUME, seeds, {"spacing": (1, 1, 1)}),
+        (VOLUME, seeds, {"spacing": (1, 1)}),
+        (VOLUME, seeds[0], {}),
+        (VOLUME[:3], seeds[:3], {}),  # a picture and a seed set for each of its colours
+        (VOLUME[None, None], seeds[None, None], {}),
+    ):
+        fp.geodesic_distance(image, starts, **options)
+
+
 # ---------------------------------------------------------------- defined results
 
 

@@ -85,6 +85,28 @@ def test_memory_changes_nothing(name, layout):
     same(call(**changed), wanted)
 
 
+def test_nothing_is_written_into_a_copy():
+    tokens = np.arange(24.0).reshape(1, 6, 4)
+    kept, restore = fp.prune_tokens(tokens, np.arange(6.0)[None], count=2)
+    with pytest.raises(ValueError, match="base must be aligned and in the order of bytes of the machine"):
+        restore(-kept, swapped(tokens), inplace=True)
+    kept, restore = fp.prune_tokens(swapped(tokens), np.arange(6.0)[None], count=2)
+    with pytest.raises(ValueError, match="base must be aligned and in the order of bytes of the machine"):
+        restore(-kept, inplace=True)
+    own = tokens.copy()
+    kept, restore = fp.prune_tokens(own, np.arange(6.0)[None], count=2)
+    assert restore(-kept, inplace=True) is own
+    assert own[0, 5, 3] == -23
+
+
+@pytest.mark.parametrize("name", ["prompt_to_image_attention", "image_to_prompt_attention"])
+def test_integers_give_floats(name):
+    """Of a result in the dtype of integers, nothing but their whole part would be left."""
+    call = CALLS[name]
+    whole = {a: np.rint(call.arrays[a]) for a in ("prompt", "image")}
+    same(call(**{a: x.astype(np.int64) for a, x in whole.items()}), call(**whole))
+
+
 def test_floats_of_any_order_are_no_masks():
     soft = np.linspace(0, 1, 20).reshape(4, 5)
     for kind in (">f2", ">f4", ">f8", "<f4"):

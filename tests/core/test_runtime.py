@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastprompt as fp
+from fastprompt import _cores
 
 
 def test_import_has_no_side_effect(fresh_python):
@@ -63,7 +64,11 @@ QUOTAS = {  # files of cgroups, cores of 64
     "v2, seen from inside": ({"own": "0::/../../x", "cpu.max": "100000 100000"}, 1),
     "v1": ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
     "v1, of a group": (
-        {"own": "4:cpu,cpuacct:/d", "cpu,cpuacct/d/cpu.cfs_quota_us": "50000", "cpu,cpuacct/d/cpu.cfs_period_us": "10000"},
+        {
+            "own": "4:cpu,cpuacct:/d",
+            "cpu,cpuacct/d/cpu.cfs_quota_us": "50000",
+            "cpu,cpuacct/d/cpu.cfs_period_us": "10000",
+        },
         5,
     ),
     "v1, no limit": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),

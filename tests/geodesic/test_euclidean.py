@@ -186,9 +186,7 @@ def test_dims():
     for settings in ({"dims": 3}, {"spacing": (1, 1, 1)}):
         assert transform(seeds, **settings)[2, 0, 0] == 2
     volumes = np.stack([[seeds], [seeds[::-1]]])  # five axes are volumes, as in geodesic_distance
-    found = transform(volumes)
-    np.testing.assert_array_equal(found, fp.geodesic_distance(np.zeros(volumes.shape), volumes, lam=0) * 0 + found)
-    np.testing.assert_array_equal(found, transform(volumes, dims=3))
+    np.testing.assert_array_equal(transform(volumes), transform(volumes, dims=3))
     assert np.isposinf(transform(volumes, dims=2)[0, 0, 1:]).all()
 
 

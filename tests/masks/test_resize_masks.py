@@ -143,7 +143,6 @@ def test_wrong_rle(name):
         fp.rle_to_mask(rle)
 
 
-
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_equals_torch(rng, case):
     h, w, size, frame, crop = case

@@ -155,7 +155,8 @@ def test_no_place_at_all_gives_nothing(rng, kind):
         for name, last in (("points", 2), ("boxes", 4)):
             none = {name: kind(np.zeros((batch, 0, last)))}
             found = fp.token_scores(tokens, **none, grid=(2, 3))
-            assert (found == 0).all() and tuple(found.shape) == (2, 6)
+            assert tuple(found.shape) == (2, 6)
+            assert (found == 0).all()
             both, alone = (fp.token_scores(tokens, mask=mask, grid=(2, 3), **given) for given in (none, {}))
             assert (both == alone).all()
 

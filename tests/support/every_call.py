@@ -90,8 +90,8 @@ def calls() -> dict[str, Call]:
     padding = {"padding__0": ("HD", normal(2, 16)), "padding__1": ("HD", normal(2, 16))}
     grid = {"q": ("BNHD", normal(1, 5, 2, 16))} | {k: ("BNHD", normal(1, 5, 2, 16)) for k in "kv"}
     places = np.array([[0, 0], [0, 2], [1, 1], [2, 0], [2, 2]])
-    memory = {"q": ("BNHD", normal(2, 4, 1, 8)), "k": ("BMHD", normal(2, 9, 1, 8)), "v": ("BMHE", normal(2, 9, 1, 5))}
-    turning = {"rotation__0": ("ND", normal(4, 8)), "rotation__1": ("ND", normal(4, 8))}
+    memory = {"q": ("BTHD", normal(2, 4, 1, 8)), "k": ("BMHD", normal(2, 9, 1, 8)), "v": ("BMHE", normal(2, 9, 1, 5))}
+    turning = {"rotation__0": ("TD", normal(4, 8)), "rotation__1": ("TD", normal(4, 8))}
     strokes = {"strokes__0": ("N.", points), "strokes__1": ("M.", points[:2] + 3)}
     fourier = {"matrix": (".C", normal(2, 4)), "boxes": ("M.", corners), **clicks}
     fourier |= {"embeddings": ("..", normal(4, 8)), "not_a_point": (".", normal(8))}

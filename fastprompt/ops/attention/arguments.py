@@ -86,7 +86,9 @@ class Arguments:
             return None, None, 0.0
         channels = self.map_shape[0]
         if not isinstance(norm, (tuple, list)) or len(norm) != 3:
-            raise ValueError(f"norm must be weight ({channels},), bias ({channels},) and eps, got {type(norm).__name__}")
+            raise ValueError(
+                f"norm must be weight ({channels},), bias ({channels},) and eps, got {type(norm).__name__}"
+            )
         both = [as_array(f"norm[{k}]", x) for k, x in enumerate(norm[:2])]
         check_devices(prompt=self.prompt, **{f"norm[{k}]": x for k, x in enumerate(both)})
         for k, x in enumerate(both):
