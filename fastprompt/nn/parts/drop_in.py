@@ -28,6 +28,8 @@ class DropIn(nn.Module):
         for name, value in unused.items():
             if value is not None and value is not False:
                 reason = f"{name} is given"
+        if any(callable(getattr(type(m), "weight", None)) for m in self.modules()):  # quantised behind `accelerate`
+            reason = "its layers are quantised"
         own = parameters(self)
         dtypes = {x.dtype for x in (*given, *own)}
         kinds = {x.device.type for x in (*given, *own)}
