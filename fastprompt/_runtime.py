@@ -3,10 +3,14 @@
 import contextlib
 import contextvars
 import functools
+import numbers
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
+
+from fastprompt._choices import choice
+from fastprompt._cores import cores
 
 Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
 BACKENDS = get_args(Backend)
@@ -24,23 +28,24 @@ def set_num_threads(threads: int | None) -> None:
     >>> fp.set_num_threads(None)
     """
     global _threads
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, numbers.Integral) or threads < 1):
         raise ValueError(f"threads must be a positive int or None, got {threads!r}")
-    _threads = threads
+    _threads = None if threads is None else int(threads)
 
 
 def get_num_threads() -> int:
     """Threads that an operator uses now: what ``set_num_threads`` said, else ``torch.get_num_threads()`` where torch is
-    loaded, else ``OMP_NUM_THREADS``, else the cores that this process may run on."""
+    loaded, else ``OMP_NUM_THREADS``, else the cores that this process may run on: those of its affinity, or fewer where
+    its container has a quota."""
     if _threads is not None:
         return _threads
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
         return int(torch.get_num_threads())
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list: a number for each level
+    if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def matmul_precision() -> int:
@@ -83,8 +88,7 @@ def backend(name: Backend) -> Iterator[None]:
 
 
 def _known(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    choice("backend", name, BACKENDS)
     if name in ("cuda", "triton"):
         from fastprompt import _gpu
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops.geodesic.distances import geodesic_distance, geodesic_symmetric_filter
 
 __all__ = ["clean", "divide", "prompt_seeds", "segment"]
@@ -78,7 +79,7 @@ def clean(image: Any, mask: Any, seeds: Any, *, lam: float = LAM, theta: float =
 
 
 def normalised(image: Any) -> Any:
-    image = np.asarray(image)
+    image = np.asarray(as_array("image", image))
     if image.ndim not in (2, 3):
         raise ValueError(f"image must be ([C,] H, W), got shape {image.shape}")
     if image.dtype != np.uint8:
@@ -111,7 +112,7 @@ def prompt_seeds(
     if scribbles is not None:
         if np.shape(scribbles) != seeds.shape:
             raise ValueError(f"scribbles must have shape {seeds.shape}, got {np.shape(scribbles)}")
-        seeds |= np.asarray(scribbles) != 0
+        seeds |= np.asarray(as_array("scribbles", scribbles)) != 0
     for side, (name, points) in enumerate((("positive", positive), ("negative", negative))):
         for point in points:
             seeds[(side, *pixel(name, point, size))] = True

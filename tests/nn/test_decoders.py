@@ -122,6 +122,19 @@ def test_the_path_of_the_host(name):
         assert all(torch.equal(x, y) for x, y in zip(decoder(**arguments), want, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", ["Sam", "Sam2"])
+def test_layers_that_are_quantised_afterwards(name):
+    """Their weights are packed, and the host alone knows how."""
+    decoder = torch.ao.quantization.quantize_dynamic(fp.accelerate(changed(name)), {torch.nn.Linear})
+    arguments = host(name).arguments("point", 2)
+    got = decoder(**arguments)
+    with fp.disabled():
+        want = decoder(**arguments)
+    for x, y in zip(got, want, strict=True):
+        same(x, y)
+
+
 def test_the_table_is_complete():
     """Every class of the table is tested here, where its package is; the image encoders are elsewhere."""
     from fastprompt._drop_ins import full_name

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fastprompt._choices import choice
 from fastprompt.export._nodes._body import OPSET
 from fastprompt.export._nodes._translate import table
 from fastprompt.export._onnx.functions import attach, our_nodes
@@ -107,10 +108,8 @@ def onnx(
 
 
 def check(model: Any, flavor: str, part: str) -> None:
-    if flavor not in FLAVORS:
-        raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {flavor!r}")
-    if part not in ("decoder", "encoder"):
-        raise ValueError(f"part must be 'decoder' or 'encoder', got {part!r}")
+    choice("flavor", flavor, FLAVORS)
+    choice("part", part, ("decoder", "encoder"))
     if not hasattr(model, "named_modules"):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for package in ("onnx", "onnxscript"):

@@ -70,7 +70,7 @@ def prompt_to_image_attention(
         core = core @ n.by_head(w.value_weight).swapaxes(1, 2)
     if w.value_bias is not None:
         core = core + w.value_bias.reshape(heads, 1, -1) * n.sees()
-    out = linear(core.swapaxes(1, 2).reshape(*n.prompt.shape[:2], -1), w.out_weight, w.out_bias)
+    out = linear(core.swapaxes(1, 2).reshape(*n.prompt.shape[:2], n.inner), w.out_weight, w.out_bias)
     return n.result(out if lengths is None else out * n.exists(), prompt)
 
 

@@ -1,6 +1,7 @@
 """The operators of pruning and merging: shapes, kernels, gradients. An index that names no row is allowed: a row of
 zeros comes from there, and none goes there."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -130,10 +131,19 @@ match_tokens = Operator(
     reference=lambda metric, merged, spared: reference.match_tokens(metric.astype(np.float64), merged, spared),
     formula=formulas.match_tokens,
 )
+
+
+def check_merge(tokens: Any, size: Any, kept: Any, target: Any) -> None:
+    wrong = size[~((size > 0) & (size < math.inf))]
+    if len(wrong):
+        raise ValueError(f"size must be positive and finite, got {float(wrong[0]):g}")
+
+
 merge_rows = Operator(
     "merge_rows(Tensor tokens, Tensor size, Tensor kept, Tensor target) -> Tensor",
     out=lambda tokens, size, kept, target: ((*kept.shape, tokens.shape[2]), "float32"),
     call=call.merge_rows,
+    check=check_merge,
     reference=lambda *arrays: reference.merge_rows(*arrays)[0],
     formula=formulas.merge_rows,
     gpu=formulas.merge_rows_gpu,
