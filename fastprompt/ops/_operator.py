@@ -142,7 +142,7 @@ class Operator:
         if current_backend() == "reference" and self.reference is not None:
             return self.by_reference(args)
         if self.call is None or (self.takes is not None and not self.takes(*args)):
-            return self.by_formula(args)
+            return self.by_formula(*args)
         if self.pack is first:  # 2 us less
             shape, dtype = self.out(*args)
             made = args[self.place].new_empty(shape, dtype=torch_dtype(dtype))
@@ -158,11 +158,11 @@ class Operator:
 
     def on_gpu(self, *args: Any) -> Any:
         if current_backend() == "reference" and (self.reference or self.formula):
-            return self.by_reference(args) if self.reference else self.by_formula(args)
+            return self.by_reference(args) if self.reference else self.by_formula(*args)
         found = None if self.gpu is None else self.gpu(*args)
-        return self.by_formula(args) if found is None and self.pack is not nothing else found
+        return self.by_formula(*args) if found is None and self.pack is not nothing else found
 
-    def by_formula(self, args: Any) -> Any:
+    def by_formula(self, *args: Any) -> Any:
         """Half precision in float32, and results in the dtypes of ``out``."""
         if self.formula is None:
             raise ValueError(f"fastprompt.{self.name} has no kernel for a GPU: move its tensors with .cpu()")

@@ -51,6 +51,7 @@ def of_attention(q: Any, *rest: Any) -> Any:
 def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     q, k, v, rel_h, rel_w, coordinates, _, _, size, window, scale = inputs
     ctx.save_for_backward(q, k, v, rel_h, rel_w, coordinates, *output)
+    ctx.mark_non_differentiable(output[1])
     ctx.settings = size, scale
     if window[0] and any(x is not None and x.requires_grad for x in inputs[:8]):
         raise NotImplementedError("relative_attention has a gradient without windows: see by_windows")
@@ -72,6 +73,7 @@ relative_attention_backward = Operator(
     reference=reference.relative_attention_backward,
     formula=formulas.gradient,
     gpu=formulas.gradient_gpu,
+    gradient="formula",
 )
 # out, and the log of the sums of the weights (B, heads, N), which the gradient reads.
 relative_attention = Operator(
