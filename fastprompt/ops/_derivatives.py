@@ -14,9 +14,11 @@ from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 Fn = Callable[..., Any]
+# Of torch, without a public name.
 below_autograd: Any = torch._C._after_autograd_keyset  # type: ignore[attr-defined]
 requires_grad: Fn = torch._C._any_requires_grad  # type: ignore[attr-defined]
 interpreter: Fn = torch._C._functorch.peek_interpreter_stack  # of torch.func; None outside
+is_batched: Fn = torch._C._functorch.is_legacy_batchedtensor  # by is_grads_batched
 
 
 def kernel(overload: Any, formula: Fn | None, gradient: tuple[Fn, Fn] | None) -> Fn:
@@ -51,6 +53,19 @@ def kernel(overload: Any, formula: Fn | None, gradient: tuple[Fn, Fn] | None) ->
     return autograd
 
 
+def in_place(overload: Any) -> Fn:
+    """The same, of an operator that writes into its first argument, which has no derivatives."""
+
+    def autograd(keyset: Any, *args: Any) -> Any:
+        if (torch.is_grad_enabled() and requires_grad(*args)) or (is_transformed() and has_tangents(args)):
+            raise NotImplementedError(f"fastprompt.{overload._opname} writes in place and has no derivatives")
+        if not args[0].is_inference():
+            torch.autograd.graph.increment_version(args[0])
+        return overload.redispatch(keyset & below_autograd, *args)
+
+    return autograd
+
+
 def is_transformed() -> bool:
     """Whether there is a level of forward mode, or a transformation of torch.func."""
     return forward_ad._current_level >= 0 or interpreter() is not None
@@ -62,8 +77,10 @@ def has_tangents(args: Any) -> bool:
 
 
 def is_followed(grads: Any) -> bool:
-    """Whether a step back is one of several."""
-    return torch.is_grad_enabled() or interpreter() is not None or (is_transformed() and has_tangents(grads))
+    """Whether a step back is one of several, one after another or at once."""
+    if torch.is_grad_enabled() or interpreter() is not None:
+        return True
+    return any(is_batched(x) for x in grads) or (is_transformed() and has_tangents(grads))
 
 
 def refusing(name: str) -> Fn:
@@ -93,4 +110,4 @@ def gradient_of(formula: Fn, args: Sequence[Any], needed: Sequence[bool], grads:
         return torch.autograd.grad(outs, wanted, weights, create_graph=again, materialize_grads=True)
 
 
-__all__ = ["gradient_of", "is_followed", "is_transformed", "kernel"]
+__all__ = ["gradient_of", "in_place", "is_followed", "is_transformed", "kernel"]

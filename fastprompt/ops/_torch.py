@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fastprompt.ops._derivatives import gradient_of, is_followed, kernel
+from fastprompt.ops._derivatives import gradient_of, in_place, is_followed, kernel
 from fastprompt.ops._known import OPERATORS, REGISTER
 
 Fn = Callable[..., Any]
@@ -18,10 +18,10 @@ def define(operator: Any) -> None:
     library.impl(name, operator.on_cpu, "CPU")
     library.impl(name, on_its_device(operator), "CUDA")
     torch.library.register_fake(f"fastprompt::{name}", operator.fake, lib=library)
-    operator.overload = getattr(torch.ops.fastprompt, name).default
-    if not operator.overload._schema.is_mutable:  # what writes in place has no derivative
-        formula = None if operator.formula is None else operator.by_formula
-        library.impl(name, kernel(operator.overload, formula, gradient), "Autograd", with_keyset=True)
+    operator.overload = overload = getattr(torch.ops.fastprompt, name).default
+    formula = None if operator.formula is None else operator.by_formula
+    autograd = in_place(overload) if overload._schema.is_mutable else kernel(overload, formula, gradient)
+    library.impl(name, autograd, "Autograd", with_keyset=True)
 
 
 def on_its_device(operator: Any) -> Fn:
