@@ -17,7 +17,7 @@ Fn = Callable[..., Any]
 # Of torch, without a public name.
 below_autograd: Any = torch._C._after_autograd_keyset  # type: ignore[attr-defined]
 requires_grad: Fn = torch._C._any_requires_grad  # type: ignore[attr-defined]
-interpreter: Fn = torch._C._functorch.peek_interpreter_stack  # of torch.func; None outside
+in_torch_func: Fn = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
 is_batched: Fn = torch._C._functorch.is_legacy_batchedtensor  # by is_grads_batched
 
 
@@ -68,7 +68,7 @@ def in_place(overload: Any) -> Fn:
 
 def is_transformed() -> bool:
     """Whether there is a level of forward mode, or a transformation of torch.func."""
-    return forward_ad._current_level >= 0 or interpreter() is not None
+    return forward_ad._current_level >= 0 or in_torch_func()
 
 
 def has_tangents(args: Any) -> bool:
@@ -78,7 +78,7 @@ def has_tangents(args: Any) -> bool:
 
 def is_followed(grads: Any) -> bool:
     """Whether a step back is one of several, one after another or at once."""
-    if torch.is_grad_enabled() or interpreter() is not None:
+    if torch.is_grad_enabled() or in_torch_func():
         return True
     return any(is_batched(x) for x in grads) or (is_transformed() and has_tangents(grads))
 

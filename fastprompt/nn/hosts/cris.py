@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.signature import another_class
+from fastprompt.nn.parts.transforms import transformed
 from fastprompt.ops.memory.reading import memory_attention
 
 host: Any = importlib.import_module("model.layers")
@@ -48,7 +49,7 @@ class TransformerDecoderLayer(host.TransformerDecoderLayer):
 
     def forward(self, vis: Tensor, txt: Tensor, vis_pos: Any, txt_pos: Any, pad_mask: Any) -> Any:
         plain = vis.dtype == torch.float32 and vis.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if is_disabled() or not plain or (self.training and self.self_attn.dropout):
+        if is_disabled() or transformed(vis, txt) or not plain or (self.training and self.self_attn.dropout):
             return super().forward(vis, txt, vis_pos, txt_pos, pad_mask)
         seen = self.norm1(vis)
         vis = vis + self.dropout1(self.self_attn_norm(own_attention(self.self_attn, placed(seen, vis_pos), seen)))

@@ -10,6 +10,7 @@ from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import parameters
 from fastprompt.nn.parts.image_cache import version
 from fastprompt.nn.parts.recording import records_as, registry
+from fastprompt.nn.parts.transforms import transformed
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -25,7 +26,7 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         return None if registry() is not None else "this version of transformers records outputs in another way"
 
     def forward(self, pixel_values: Tensor | None, interpolate_pos_encoding: bool | None = True, **kwargs: Any) -> Any:
-        if pixel_values is None or pixel_values.ndim != 4 or len(pixel_values) == 0 or self._takes_the_hosts_path():
+        if pixel_values is None or self._takes_the_hosts_path(pixel_values):
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         first, picture = distinct(pixel_values)
         pixels = pixel_values if len(first) == len(pixel_values) else pixel_values[first]
@@ -45,10 +46,10 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         # A new object each time: its fields are the caller's to replace.
         return type(found)(**{name: nested(x, lambda x: repeated(x, picture)) for name, x in found.items()})
 
-    def _takes_the_hosts_path(self) -> bool:
-        if is_disabled() or torch.compiler.is_compiling() or self.training:
+    def _takes_the_hosts_path(self, pixel_values: Tensor) -> bool:
+        if is_disabled() or torch.compiler.is_compiling() or self.training or transformed(pixel_values):
             return True
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if pixel_values.ndim != 4 or len(pixel_values) == 0:
             return True
         return torch.is_grad_enabled() and any(p.requires_grad for p in parameters(self))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.signature import another_class
+from fastprompt.nn.parts.transforms import transformed
 from fastprompt.ops.attention.prompts import prompt_to_image_attention
 from fastprompt.ops.attention.weights import AttentionWeights
 
@@ -38,7 +39,7 @@ class Attention(host.Attention):
         return another_class(module, names, type(module).forward, ["xq", "xk", "xv"])
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
-        if is_disabled() or not self._pays(xq, xk, xv):
+        if is_disabled() or transformed(xq, xk, xv) or not self._pays(xq, xk, xv):
             return super().forward(xq, xk, xv)
         patches = xk.transpose(1, 2)
         layers = (self.q, self.k, self.v, self.proj)

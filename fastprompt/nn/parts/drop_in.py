@@ -10,6 +10,7 @@ from fastprompt._gpu import triton_reason
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import Float32, host_dtype, parameters
 from fastprompt.nn.parts.host_path import say_once
+from fastprompt.nn.parts.transforms import transformed
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ class DropIn(nn.Module):
     def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
         """Whether this call takes the host's path; the reason is said once."""
         given = [x for x in tensors if x is not None]
-        reason = None
+        reason = transformed(*given)
         if is_disabled():
             return True
         for name, value in unused.items():

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 from fastprompt._switches import is_disabled
+from fastprompt.nn.parts.transforms import transformed
 
 
 def falls_back(module: Any, reason: str | None) -> bool:
     """Whether a call takes the host's path; the reason is said once."""
     if is_disabled():
         return True
+    reason = reason or transformed()
     if reason:
         say_once(f"fastprompt: {type(module).__name__} takes the host's path: {reason}")
     return reason is not None

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.drop_in import DropIn
 from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
+from fastprompt.nn.parts.transforms import transformed
 
 
 class Kept(NamedTuple):
@@ -57,7 +58,7 @@ class Positions(DropIn):
         gradient = torch.is_grad_enabled() and matrix.requires_grad
         # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
         unknown = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
-        if gradient or torch.compiler.is_compiling() or unknown or is_disabled():
+        if gradient or torch.compiler.is_compiling() or unknown or is_disabled() or transformed(matrix, grid):
             return make()
         kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
         return kept.get(matrix, size, grid, make)

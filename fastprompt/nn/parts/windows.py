@@ -19,6 +19,7 @@ from fastprompt.nn.parts.pruned import (
     scores,
 )
 from fastprompt.nn.parts.relative import RelativeAttention
+from fastprompt.nn.parts.transforms import transformed
 from fastprompt.ops.encoder.relative import relative_position_attention
 from fastprompt.ops.pruning.operators import gather_rows, scatter_rows
 from fastprompt.ops.pruning.selection import prune_tokens
@@ -63,7 +64,7 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int, de
 def layer_rows(layer: Any, rows: Tensor, kept: Kept) -> Tensor:
     """One layer of a host, for rows (T, C): all that is done with the tokens that are left."""
     attend = in_windows if layer.window_size else among_all
-    if isinstance(layer, EncoderLayer) and layer.refusal(rows) is None and not is_disabled():
+    if isinstance(layer, EncoderLayer) and layer.refusal(rows) is None and not (is_disabled() or transformed(rows)):
         return layer.finish(rows, attend(layer.attn, layer.queries_keys_values(rows), kept))
     norm1, norm2 = (getattr(layer, f"layer_norm{n}", None) or getattr(layer, f"norm{n}") for n in (1, 2))
     heads = getattr(layer.attn, "num_attention_heads", None) or layer.attn.num_heads
