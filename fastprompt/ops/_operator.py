@@ -50,6 +50,7 @@ class Operator:
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
         gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula. With :meth:`into`
             it is called with ``out=``.
+        flops: of the arguments: what ``torch.utils.flop_counter`` counts, where there is no formula to be counted.
         gradient: "formula", a :class:`Gradient`, or None: the results have none.
         arrays_only: it is called with NumPy arrays alone, and torch never hears of it.
     """
@@ -66,10 +67,12 @@ class Operator:
         formula: Fn | None = None,
         gpu: Fn | None = None,
         gradient: Gradient | str | None = None,
+        flops: Fn | None = None,
         arrays_only: bool = False,
     ) -> None:
         self.schema, self.out, self.call, self.check, self.takes = schema, out, call, check, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
+        self.flops = flops
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
         self.place = next(k for k, a in enumerate(self.arguments) if a.startswith(("Tensor ", "Tensor(")))

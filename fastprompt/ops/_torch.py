@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fastprompt.ops._derivatives import gradient_of, in_place, is_followed, kernel
+from fastprompt.ops._flops import counted
 from fastprompt.ops._known import OPERATORS, REGISTER
 
 Fn = Callable[..., Any]
@@ -22,6 +23,7 @@ def define(operator: Any) -> None:
     formula = None if operator.formula is None else operator.by_formula
     autograd = in_place(overload) if overload._schema.is_mutable else kernel(overload, formula, gradient)
     library.impl(name, autograd, "Autograd", with_keyset=True)
+    counted(overload, operator.flops, operator.formula)
 
 
 def on_its_device(operator: Any) -> Fn:
@@ -73,6 +75,7 @@ def backward_operator(operator: Any) -> Any:
     torch.library.register_fake(f"fastprompt::{name}", fake, lib=library)
     overload = getattr(torch.ops.fastprompt, name).default
     library.impl(name, kernel(overload, None, None), "Autograd", with_keyset=True)
+    counted(overload, None, compute)
     return overload
 
 

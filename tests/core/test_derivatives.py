@@ -11,12 +11,11 @@ from functorch.compile import make_boxed_func  # noqa: E402
 from torch._dynamo.backends.common import aot_autograd  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 
-import fastprompt.ops._torch  # noqa: E402, F401
+import fastprompt.ops._torch  # noqa: E402
 from fastprompt.ops.decoder.operators import token_mlps  # noqa: E402
 from fastprompt.ops.encoder.operators import relative_attention  # noqa: E402
 from fastprompt.ops.memory.operators import memory_read  # noqa: E402
 from fastprompt.ops.pruning.operators import gather_rows, scatter_rows_  # noqa: E402
-
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own rules of forward mode
 
@@ -162,7 +161,10 @@ def test_constants_in_transformed_functions():
 
 def test_an_operator_without_a_gradient_says_so():
     tokens, weights = uniform(1, 2, 16), [uniform(16, 16), uniform(16)]
-    for given in (tokens.clone().requires_grad_(), weights), (tokens, [weights[0].clone().requires_grad_(), weights[1]]):
+    for given in (
+        (tokens.clone().requires_grad_(), weights),
+        (tokens, [weights[0].clone().requires_grad_(), weights[1]]),
+    ):
         (out,) = token_mlps(given[0], [0], given[1], 1)
         with pytest.raises(NotImplementedError, match=r"token_mlps has no gradient: detach"):
             out.sum().backward()

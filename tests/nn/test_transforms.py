@@ -8,7 +8,7 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from decoders import BUILDERS, host  # noqa: E402
+from decoders import host  # noqa: E402
 from hosts import PROMPTS, embedding, fast, model, no_grad, randomised, sam  # noqa: E402, F401
 from test_encoder_hosts import HOSTS  # noqa: E402
 from test_relative_position_hosts import first  # noqa: E402
@@ -59,14 +59,15 @@ def ways(ask, x):
         with forward_ad.dual_level():
             yield tuple(forward_ad.unpack_dual(ask(forward_ad.make_dual(x, torch.cos(x)))))
         yield (torch.func.vmap(ask)(torch.stack([x, x.flip(-1)])),)
-    traced = torch.jit.trace(ask, (x,), check_trace=False)
-    yield traced(x), traced(x.flip(-1))
+    with torch.jit.optimized_execution(False):
+        traced = torch.jit.trace(ask, (x,), check_trace=False)
+        yield traced(x), traced(x.flip(-1))
     with FlopCounterMode(display=False) as counter:
         ask(x)
     yield (torch.tensor(counter.get_total_flops()),)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ["Sam", "SamHQ", "sam2 features"])
 def test_decoders(name):
     decoder, arguments = copy.deepcopy(fp.restore(host(name).decoder)).requires_grad_(False), host(name).arguments()
     arguments = {key: x.detach() if isinstance(x, torch.Tensor) else x for key, x in arguments.items()}

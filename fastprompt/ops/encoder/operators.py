@@ -1,5 +1,6 @@
 """The operators of encoder layers: shapes, kernels, gradient."""
 
+from math import prod
 from typing import Any
 
 from fastprompt._later import Later
@@ -10,12 +11,19 @@ from fastprompt.ops.encoder.call import LANES
 
 formulas, reference = Later("fastprompt.ops.encoder.formulas"), Later("fastprompt.reference.encoder")
 
+
+def of_linear(x: Any, weight: Any) -> int:
+    """Floating-point operations for all rows of x."""
+    return int(2 * prod(x.shape[:-1]) * prod(weight.shape))
+
+
 # linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias. No gradient.
 normalised_linear = Operator(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
     out=lambda x, norm, eps, linear: ((*x.shape[:-1], linear[0].shape[0]), x.dtype),
     call=call.normalised_linear,
     reference=reference.normalised_linear,
+    flops=lambda x, norm, eps, linear: of_linear(x, linear[0]),
 )
 # y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
 residual_mlp = Operator(
@@ -23,6 +31,7 @@ residual_mlp = Operator(
     out=lambda x, *rest: (x.shape, x.dtype),
     call=call.residual_mlp,
     reference=reference.residual_mlp,
+    flops=lambda x, attended, project, norm, eps, mlp: sum(of_linear(x, w) for w in (project[0], mlp[0], mlp[2])),
 )
 
 
