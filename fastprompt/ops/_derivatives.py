@@ -15,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 Fn = Callable[..., Any]
 # Of torch, without a public name.
-below_autograd: Any = torch._C._after_autograd_keyset  # type: ignore[attr-defined]
-requires_grad: Fn = torch._C._any_requires_grad  # type: ignore[attr-defined]
-in_torch_func: Fn = torch._C._are_functorch_transforms_active  # type: ignore[attr-defined]
+below_autograd: Any = torch._C._after_autograd_keyset
+requires_grad: Fn = torch._C._any_requires_grad
+in_torch_func: Fn = torch._C._are_functorch_transforms_active
 is_batched: Fn = torch._C._functorch.is_legacy_batchedtensor  # by is_grads_batched
 
 

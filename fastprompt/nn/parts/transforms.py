@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-modes: Any = torch._C._len_torch_dispatch_stack  # type: ignore[attr-defined]
+modes: Any = torch._C._len_torch_dispatch_stack
 
 
 def transformed(*tensors: Any) -> str | None:
     """Why a call is one of those; None: it is not, or a compiler traces it, which takes our operators as they are."""
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if torch._C._are_functorch_transforms_active():
         return "torch.func transforms it"
     if torch.compiler.is_compiling():
         return None
