@@ -6,6 +6,7 @@ import functools
 import numbers
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -15,8 +16,24 @@ from fastprompt._cores import cores
 Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
 BACKENDS = get_args(Backend)
 
+
+class Anywhere:
+    """Whether any thread is inside of a kind of block. torch.compile traces no ContextVar; of a plain attribute it
+    remembers what it saw, and compiles again when that has changed."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._count, self._lock = count, threading.Lock()
+        self.on = count > 0
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._count += count
+            self.on = self._count > 0
+
+
 _threads: int | None = None
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastprompt_backend", default=None)
+REFERENCE = Anywhere(os.environ.get("FASTPROMPT_BACKEND") == "reference")
 
 
 def set_num_threads(threads: int | None) -> None:
@@ -80,10 +97,13 @@ def backend(name: Backend) -> Iterator[None]:
     >>> with fp.backend("reference"):
     ...     d = fp.geodesic_distance([[0.0, 1.0]], [[1, 0]])
     """
-    token = _backend.set(_known(name))
+    before = _backend.get() or os.environ.get("FASTPROMPT_BACKEND")
+    token, change = _backend.set(_known(name)), (name == "reference") - (before == "reference")
+    REFERENCE.add(change)
     try:
         yield
     finally:
+        REFERENCE.add(-change)
         _backend.reset(token)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fastprompt._choices import choice
+from fastprompt._switches import exporting
 from fastprompt.export._nodes._body import OPSET
 from fastprompt.export._nodes._translate import table
 from fastprompt.export._onnx.functions import attach, our_nodes
@@ -144,7 +145,7 @@ def traced(model: Any, args: tuple[Any, ...], names: dict[str, Any]) -> Any:
     before = [(module, type(module)) for module in model.modules()]
     accelerate(model)
     try:
-        with warnings.catch_warnings():
+        with exporting(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.onnx: an axis named twice, a deprecation
             options: dict[str, Any] = {"opset_version": OPSET, "external_data": False, **names}
             program = torch.onnx.export(

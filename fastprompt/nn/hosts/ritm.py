@@ -46,7 +46,7 @@ class Accelerated(nn.Module):
 
     def refusal(self, points: Tensor) -> str | None:
         """Why a call is not covered; None: it is."""
-        if why := unknown(self):
+        if why := unknown(self, points):
             return why
         if getattr(self, "cpu_mode", False):
             return "cpu_mode is on"

@@ -9,7 +9,7 @@ from transformers.models.clipseg import modeling_clipseg as host
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
-from fastprompt.nn.parts.known import Look, look, unknown
+from fastprompt.nn.parts.known import Look, look, own_parameters, unknown
 from fastprompt.nn.parts.recording import records_as, registry
 
 
@@ -26,7 +26,7 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         return None if registry() is not None else "this version of transformers records outputs in another way"
 
     def forward(self, pixel_values: Tensor | None, interpolate_pos_encoding: bool | None = True, **kwargs: Any) -> Any:
-        if pixel_values is None or pixel_values.ndim != 4 or len(pixel_values) == 0 or self._takes_the_hosts_path():
+        if pixel_values is None or self._takes_the_hosts_path(pixel_values):
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         first, picture = distinct(pixel_values)
         pixels = pixel_values if len(first) == len(pixel_values) else pixel_values[first]
@@ -45,14 +45,14 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         # A new object each time: its fields are the caller's to replace.
         return type(found)(**{name: nested(x, lambda x: repeated(x, picture)) for name, x in found.items()})
 
-    def _takes_the_hosts_path(self) -> bool:
+    def _takes_the_hosts_path(self, pixel_values: Tensor) -> bool:
         if is_disabled() or torch.compiler.is_compiling() or self.training:
             return True
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if pixel_values.ndim != 4 or len(pixel_values) == 0:
             return True
-        if torch.is_grad_enabled() and any(p.requires_grad for p in look(self).parameters):
+        if falls_back(self, unknown(self, pixel_values)):
             return True
-        return falls_back(self, unknown(self))
+        return torch.is_grad_enabled() and any(p.requires_grad for p in own_parameters(self))
 
 
 class Kept(dict[str, Any]):

@@ -39,7 +39,7 @@ class Attention(host.Attention):
         return another_class(module, names, type(module).forward, ["xq", "xk", "xv"])
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
-        if not self._pays(xq, xk, xv) or falls_back(self, unknown(self)):
+        if not self._pays(xq, xk, xv) or falls_back(self, unknown(self, xq, xk, xv)):
             return super().forward(xq, xk, xv)
         patches = xk.transpose(1, 2)
         layers = (self.q, self.k, self.v, self.proj)

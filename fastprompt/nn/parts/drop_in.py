@@ -24,7 +24,8 @@ class DropIn(nn.Module):
         """Whether this call takes the host's path; the reason is said once."""
         if is_disabled():
             return True
-        reason = unknown(self) or self.cannot_take([x for x in tensors if x is not None], unused)
+        given = [x for x in tensors if x is not None]
+        reason = unknown(self, *given) or self.cannot_take(given, unused)
         if reason:
             say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
         return reason is not None

@@ -61,7 +61,7 @@ class EncoderLayer(nn.Module):
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
         """Why a call is not covered; None: it is."""
         attention: Any = getattr(self, self.attention_name)
-        if reason := unknown(self):
+        if reason := unknown(self, x):
             return reason
         gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in own_parameters(self)))
         if gradient and not _gpu.is_cuda(x):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastprompt import _C
 from fastprompt._drop_ins import full_name, host_of, is_drop_in, original
+from fastprompt.nn.parts.transforms import transformed
 
 RECORDING = "transformers.utils.output_capturing"  # its hooks do nothing but record, where that is asked for
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
@@ -36,8 +37,10 @@ def look(module: nn.Module) -> Look:
     return kept
 
 
-def unknown(module: nn.Module) -> str | None:
-    """Why a drop-in must not compute what is under it now; None: it knows all of it."""
+def unknown(module: nn.Module, *tensors: Any) -> str | None:
+    """Why a drop-in must not compute what is under it now, of these tensors; None: it knows all of it."""
+    if why := transformed(*tensors):
+        return why
     if torch.compiler.is_compiling():
         return when_traced(module)
     if any(HOOKS_OF_ALL):

@@ -61,7 +61,7 @@ class Positions(DropIn):
         gradient = torch.is_grad_enabled() and matrix.requires_grad
         # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
         unsure = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
-        if gradient or torch.compiler.is_compiling() or unsure or is_disabled() or unknown(self):
+        if gradient or torch.compiler.is_compiling() or unsure or is_disabled() or unknown(self, matrix, grid):
             return make()
         kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
         return kept.get(matrix, seen(self), size, grid, make)

@@ -37,7 +37,7 @@ class RelativeAttention(nn.Module):
         return other_parts(host, "qkv", "proj")
 
     def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
-        reason = unknown(self) or refusal(x, self.rel_pos_h, output_attentions)
+        reason = unknown(self, x) or refusal(x, self.rel_pos_h, output_attentions)
         if self.training and self.dropout:
             reason = reason or "attention dropout in training"
         return falls_back(self, reason)

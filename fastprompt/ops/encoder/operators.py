@@ -1,5 +1,6 @@
 """The operators of encoder layers: shapes, kernels, gradient."""
 
+from math import prod
 from typing import Any
 
 from fastprompt._later import Later
@@ -10,12 +11,19 @@ from fastprompt.ops.encoder.call import LANES
 
 formulas, reference = Later("fastprompt.ops.encoder.formulas"), Later("fastprompt.reference.encoder")
 
+
+def of_linear(x: Any, weight: Any) -> int:
+    """Floating-point operations for all rows of x."""
+    return int(2 * prod(x.shape[:-1]) * prod(weight.shape))
+
+
 # linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias. No gradient.
 normalised_linear = Operator(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
     out=lambda x, norm, eps, linear: ((*x.shape[:-1], linear[0].shape[0]), x.dtype),
     call=call.normalised_linear,
     reference=reference.normalised_linear,
+    flops=lambda x, norm, eps, linear: of_linear(x, linear[0]),
 )
 # y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
 residual_mlp = Operator(
@@ -23,6 +31,7 @@ residual_mlp = Operator(
     out=lambda x, *rest: (x.shape, x.dtype),
     call=call.residual_mlp,
     reference=reference.residual_mlp,
+    flops=lambda x, attended, project, norm, eps, mlp: sum(of_linear(x, w) for w in (project[0], mlp[0], mlp[2])),
 )
 
 
@@ -51,6 +60,7 @@ def of_attention(q: Any, *rest: Any) -> Any:
 def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     q, k, v, rel_h, rel_w, coordinates, _, _, size, window, scale = inputs
     ctx.save_for_backward(q, k, v, rel_h, rel_w, coordinates, *output)
+    ctx.mark_non_differentiable(output[1])
     ctx.settings = size, scale
     if window[0] and any(x is not None and x.requires_grad for x in inputs[:8]):
         raise NotImplementedError("relative_attention has a gradient without windows: see by_windows")
@@ -72,6 +82,7 @@ relative_attention_backward = Operator(
     reference=reference.relative_attention_backward,
     formula=formulas.gradient,
     gpu=formulas.gradient_gpu,
+    gradient="formula",
 )
 # out, and the log of the sums of the weights (B, heads, N), which the gradient reads.
 relative_attention = Operator(
