@@ -335,7 +335,7 @@ def test_the_reason_is_said_once_and_reported(monkeypatch):
         masks(model), masks(model)
     texts = [str(w.message) for w in said if "SamMaskDecoder" in str(w.message)]
     assert len(texts) == 1
-    assert "self_attn.q_proj is a test_known.Lora" in texts[0]
+    assert f"self_attn.q_proj is a {Lora.__module__}.Lora" in texts[0]
     assert "Lora" in fp.report(model).skipped["mask_decoder"]
 
 
