@@ -1,5 +1,6 @@
-.PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
+.PHONY: setup build test fuzz bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
+SECONDS ?= 600
 
 # Says what is missing, instead of a traceback.
 has-%: ; @command -v $* >/dev/null || $(PYTHON) -c "import $*" 2>/dev/null || { echo "$* is not installed: run \`make setup\`, or pip install $*" >&2; exit 1; }
@@ -13,6 +14,11 @@ format: has-ruff has-clang-format ; ruff check --fix . ; ruff format . ; clang-f
 # pdoc does not ask for names that a module finds when they are asked for.
 docs: has-pdoc ; $(PYTHON) -c "import fastprompt as fp; [setattr(fp, n, getattr(fp, n)) for n in fp.__all__]; from pdoc.__main__ import cli; cli()" --math --docformat google -o site fastprompt
 stubs: has-pybind11-stubgen ; pybind11-stubgen fastprompt._C -o build/stubs
+# Every door under AddressSanitizer and UBSan, in a build of its own; a find is told with its seed.
+fuzz: has-cmake has-pybind11
+	cmake -S . -B build/sanitized -G Ninja -DCMAKE_BUILD_TYPE=None -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DCMAKE_CXX_FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	cmake --build build/sanitized
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000 PYTHONPATH=tests:tests/support $(PYTHON) -m fuzz --build build/sanitized --seconds $(SECONDS)
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
 peers: has-torch ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
 gpu-table: has-torch has-triton ; $(PYTHON) tests/support/gpu_resources.py --write

@@ -210,7 +210,11 @@ template <class Body>
 void define(py::module_& m, const char* name, Body body) {
   m.def(name, [name, body](const py::kwargs& given) {
     Fields fields(name, given);
-    return body(fields);
+    try {
+      return body(fields);
+    } catch (const std::invalid_argument& e) {  // of a rule that all doors have
+      throw py::value_error(std::string(name) + ": " + e.what());
+    }
   });
 }
 

@@ -2,6 +2,7 @@
 #include <cctype>
 
 #include "bind.h"
+#include "common/sizes.h"
 
 namespace fastprompt {
 namespace {
@@ -90,13 +91,16 @@ bool of_torch(const py::handle& x, Array& a) {
   const int axes = std::min(a.axes, Array::kMostAxes);
   sizes_of(shape, a.shape, axes);
   if (owned(PyObject_CallMethodNoArgs(x.ptr(), names.is_contiguous)).ptr() == Py_True) {
-    int64_t step = 1;
-    for (int k = axes - 1; k >= 0; --k) a.stride[k] = step, step *= std::max<int64_t>(a.shape[k], 1);
+    uint64_t step = 1;  // of an empty tensor it may wrap
+    for (int k = axes - 1; k >= 0; --k)
+      a.stride[k] = static_cast<int64_t>(step), step *= static_cast<uint64_t>(std::max<int64_t>(a.shape[k], 1));
   } else {
     sizes_of(owned(PyObject_CallMethodNoArgs(x.ptr(), names.stride)), a.stride, axes);
   }
   const TorchType type = torch_type(x);
   a.kind = type.kind, a.item = type.item;
+  if (reinterpret_cast<std::uintptr_t>(a.data) % static_cast<std::uintptr_t>(std::min<int64_t>(a.item, 8)))
+    a.kind = Kind::other;
   a.on_gpu = owned(PyObject_GetAttr(x.ptr(), names.is_cpu)).ptr() != Py_True;
   return true;
 }
@@ -194,6 +198,7 @@ Array Fields::read(const char* name, const py::handle& value) const {
                          py::str(py::type::handle_of(value)).cast<std::string>());
   }
   if (x.axes > Array::kMostAxes) fail(name, "must have at most 8 axes");
+  if (!has_fair_sizes(x.shape, x.axes)) fail(name, "is too large: it has shape " + x.shape_text());
   if (x.on_gpu != on_gpu_) fail(name, on_gpu_ ? "must be on the GPU" : "must be in the memory of the CPU");
   return x;
 }
@@ -304,7 +309,7 @@ int Fields::chosen(const char* name, std::initializer_list<std::string_view> nam
 int Fields::threads() {
   const int n = number<int>("threads");
   need(n > 0, "threads", "must be positive");
-  return n;
+  return std::min(n, 1 << 16);  // numbers are made of it
 }
 
 Precision Fields::precision() {

@@ -33,7 +33,7 @@ static inline float maximum(vf x) {
 }
 #endif
 
-typedef int32_t vint __attribute__((vector_size(sizeof(vf))));
+typedef uint32_t vint __attribute__((vector_size(sizeof(vf))));  // wraps, which the bits of a NaN make it do
 
 // e^x with a relative error below 3e-7; 1e-38 instead of less, so that e^-inf is as good as 0 in a softmax.
 static inline vf exp(vf x) {

@@ -14,7 +14,8 @@ PromptPass pass_of(Node& node, size_t rows_at, size_t lengths_at, bool projected
   a.images = image[0], a.channels = image[1], a.pixels = image[2] * image[3];
   a.prompts = rows[0], a.heads = rows[1], a.tokens = rows[2], a.width = projected ? rows[3] : 16;
   need(a.images > 0 && a.prompts % a.images == 0, "there must be equally many prompts for every image");
-  need(a.channels % 16 == 0 && a.width % 16 == 0 && (projected || rows[3] == a.channels),
+  need(a.channels > 0 && a.width > 0 && a.channels % 16 == 0 && a.width % 16 == 0 &&
+           (projected || rows[3] == a.channels),
        "channels and width must be multiples of 16 for the kernel: export with flavor='inlined'");
   a.image = node.floats(0), a.position = node.floats_or_null(1), a.threads = node.threads;
   need(!a.position || node.input(1).count() == a.channels * a.pixels, "position must be (1, C, H, W)");
@@ -37,7 +38,7 @@ void prompt_to_image(Node& node) {
   a.to_image.query = node.floats(2);
   if (projected) {
     const int64_t inner = a.heads * a.width;
-    need(node.input(3).count() == inner * a.channels && node.input(4).count() == inner * a.channels,
+    need(node.input(3).count() == product({inner, a.channels}) && node.input(4).count() == node.input(3).count(),
          "weights must be (heads x width, C)");
     a.to_image.key_weight = node.floats(3);
     const float* weight = node.floats(4);
@@ -48,7 +49,8 @@ void prompt_to_image(Node& node) {
   }
   const size_t bias = projected ? 5 : 3;
   a.to_image.bias = node.floats_or_null(bias);
-  need(!a.to_image.bias || node.input(bias).count() == a.prompts * a.tokens * a.pixels, "bias must be (B, T, H, W)");
+  need(!a.to_image.bias || node.input(bias).count() == product({a.prompts, a.tokens, a.pixels}),
+       "bias must be (B, T, H, W)");
   a.to_image.out = node.float_output(0, node.input(2).shape);
   const int64_t numbers = a.prompts * a.heads * a.tokens * (projected ? a.width : a.channels);
   if (a.pixels * a.channels == 0) std::fill_n(a.to_image.out, numbers, 0.0f);
@@ -64,7 +66,7 @@ void image_to_prompt(Node& node) {
   need(node.input(4).shape == node.input(2).shape && node.input(3).count() == a.prompts * a.heads * a.tokens,
        "value must have the shape of key, bias is (B, H, T)");
   if (projected) {
-    const int64_t size = a.heads * a.width * a.channels;
+    const int64_t size = product({a.heads, a.width, a.channels});
     need(node.input(5).count() == size && node.input(6).count() == size, "weights must be heads x width by C");
     p.query_weight = node.floats(5), p.out_weight = node.floats(6);
   }

@@ -19,7 +19,7 @@ void transformer(Node& node) {
   const Sizes image = node.input(0).shape;
   a.prompt_out = node.float_output(0, node.input(2).shape);
   a.image_out = node.float_output(1, {a.prompts, a.channels, image[2], image[3]});
-  if (a.prompts * a.tokens * a.pixels > 0) run_two_way(node, t, node.floats(0), node.floats(1));
+  if (product({a.prompts, a.tokens, a.pixels}) > 0) run_two_way(node, t, node.floats(0), node.floats(1));
 }
 
 // ---------------------------------------------------------------- with all that follows
@@ -42,7 +42,7 @@ class Decoder {
     TwoWay& a = t_.call;
     a.prompt_out = node_.float_output(0, node_.input(kPrompt).shape);
     head_.out = node_.float_output(1, {a.prompts, head_.masks, 4 * head_.height, 4 * head_.width});
-    if (a.prompts * a.tokens * a.pixels == 0) return;
+    if (product({a.prompts, a.tokens, a.pixels}) == 0) return;
     one_vector_&& low_rank_pays() ? run_low_rank() : run_direct();
   }
 
@@ -70,10 +70,10 @@ class Decoder {
   }
 
   void read_mlps(size_t at) {
-    const auto& numbers = node_.attributes.ints;
-    head_.masks = numbers.at("masks"), first_ = numbers.at("first");
-    const int64_t layers = numbers.at("layers");
-    need(head_.masks > 0 && layers > 0 && first_ >= 0 && first_ + head_.masks <= t_.call.tokens,
+    const Attributes& o = node_.attributes;
+    head_.masks = o.size("masks"), first_ = o.size("first");
+    const int64_t layers = o.size("layers");
+    need(head_.masks > 0 && layers > 0 && first_ + head_.masks <= t_.call.tokens,
          "the tokens of the masks must lie in the prompt");
     need(node_.inputs() == at + 2 * static_cast<size_t>(layers * head_.masks), "wrong number of weights of the MLPs");
     for (int64_t m = 0; m < head_.masks; ++m) {
@@ -113,7 +113,7 @@ class Decoder {
   // image + dense, `images` of them.
   std::unique_ptr<void, void (*)(void*)> summed(int64_t images) {
     const TwoWay& a = t_.call;
-    auto room = aligned(sizeof(float) * images * a.channels * a.pixels);
+    auto room = aligned(product({sizeof(float), images, a.channels, a.pixels}));
     float* out = static_cast<float*>(room.get());
     const float* from = node_.floats(kImage);
     parallel_for(a.threads, images * a.channels, [&](int64_t row) {
@@ -131,13 +131,13 @@ class Decoder {
     const int64_t images = std::max(a.images, dense_images_), own = t_.inner(), channels = a.channels;
     const auto image = summed(images);
     a.images = images;
-    const auto attended = aligned(sizeof(float) * a.prompts * channels * a.pixels);
+    const auto attended = aligned(product({sizeof(float), a.prompts, channels, a.pixels}));
     a.image_out = static_cast<float*>(attended.get());
     if (one_vector_) {
       run_two_way(node_, t_, static_cast<const float*>(image.get()), node_.floats(kPosition));
     } else {
       const TwoWayLayer& l = t_.layers[0];
-      const auto rows = aligned(sizeof(float) * images * padded_tokens(a.pixels) * (2 * channels + 3 * own));
+      const auto rows = aligned(product({sizeof(float), images, padded_tokens(a.pixels), 2 * channels + 3 * own}));
       two_way_prepare({images, channels, a.pixels, own, static_cast<const float*>(image.get()), node_.floats(kPosition),
                        l.to_image.key, l.to_image.value, l.to_prompt.query, static_cast<float*>(rows.get()),
                        a.threads});
@@ -191,13 +191,13 @@ class Decoder {
   void run_low_rank() {
     TwoWay& a = t_.call;
     const LowRankLayout l = layout();
-    const size_t bytes = sizeof(float) * a.images * padded_tokens(a.pixels) * l.prepared_rows();
+    const size_t bytes = product({sizeof(float), a.images, padded_tokens(a.pixels), l.prepared_rows()});
     const auto rows = prepared(node_, parts(), bytes, [&](void* out) {
       const auto image = summed(a.images);
       low_rank_prepare({a.images, a.channels, a.pixels, l, static_cast<const float*>(image.get()),
                         node_.floats(kPosition), a.layers, a.final, head_.weight1, out, a.threads});
     });
-    const auto state = aligned(sizeof(float) * a.prompts * l.prompt_rows() * (l.up + padded_tokens(a.pixels)));
+    const auto state = aligned(product({sizeof(float), a.prompts, l.prompt_rows(), l.up + padded_tokens(a.pixels)}));
     a.prepared = rows.get(), a.image_out = static_cast<float*>(state.get());
     low_rank({a, l, head_.weight1, nullptr, false});
     head_.prepared = rows.get(), head_.low_rank = a.image_out, head_.layout = l;
@@ -206,7 +206,7 @@ class Decoder {
 
   void finish() {
     const TwoWay& a = t_.call;
-    std::vector<float> vectors(a.prompts * head_.masks * head_.depth), each(vectors.size());
+    std::vector<float> vectors(product({a.prompts, head_.masks, head_.depth})), each(vectors.size());
     std::vector<Mlp> mlps;
     for (int64_t m = 0; m < head_.masks; ++m) {
       const float* x = a.prompt_out + (first_ + m) * a.channels;
@@ -261,7 +261,7 @@ void mask_head(Node& node) {
   }
   a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
   a.out = node.float_output(0, {a.prompts, a.masks, 4 * a.height, 4 * a.width});
-  if (a.prompts * a.masks * a.height * a.width > 0) mask_head(a);
+  if (product({a.prompts, a.masks, a.height, a.width}) > 0) mask_head(a);
 }
 
 // ---------------------------------------------------------------- shapes
@@ -271,7 +271,7 @@ std::vector<Sizes> transformer_shapes(const Known& k) {
 }
 
 std::vector<Sizes> decoder_shapes(const Known& k) {
-  const int64_t height = k.axis(0, 2), width = k.axis(0, 3), masks = k.attributes.ints.at("masks");
+  const int64_t height = k.axis(0, 2), width = k.axis(0, 3), masks = k.attributes.size("masks");
   return {k.axes(3, {0, 1, 2}), {k.axis(3, 0), masks, height < 0 ? -1 : 4 * height, width < 0 ? -1 : 4 * width}};
 }
 

@@ -8,14 +8,15 @@ namespace {
 using Shapes = std::vector<Sizes>;
 
 void relative(Node& node) {
-  const Sizes q = node.input(0).shape, size = node.attributes.int_lists.at("size");
-  const Sizes window = node.attributes.int_lists.at("window");
-  need(q.size() == 4 && size.size() == 2 && window.size() == 2, "q must be (B, N, heads, width)");
+  const Sizes q = node.input(0).shape, size = node.attributes.sizes("size", 2);
+  const Sizes window = node.attributes.sizes("window", 2);
+  need(q.size() == 4, "q must be (B, N, heads, width)");
   need(node.input(1).shape == q && node.input(2).shape == q, "k and v must have the shape of q");
   RelativeAttention a{};
   a.images = q[0], a.tokens = q[1], a.heads = q[2], a.width = q[3], a.height = size[0], a.columns = size[1];
   need(a.tokens == a.height * a.columns, "q must hold the tokens of the grid");
-  need(a.width % 16 == 0, "the width of a head must be a multiple of 16 for the kernel: export with flavor='inlined'");
+  need(a.width > 0 && a.width % 16 == 0,
+       "the width of a head must be a multiple of 16 for the kernel: export with flavor='inlined'");
   if (window != size) a.window_height = window[0], a.window_columns = window[1];
   need(window[0] > 0 && window[1] > 0 && window[0] < 32768 && window[1] < 32768, "windows must be positive");
   need(node.input(3).count() == (2 * window[0] - 1) * a.width && node.input(4).count() == (2 * window[1] - 1) * a.width,

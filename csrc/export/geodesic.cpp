@@ -2,7 +2,6 @@
 #include "geodesic/geodesic.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "export/choose.h"
 #include "export/node.h"
@@ -29,13 +28,10 @@ void euclidean(Node& node) {
   EuclideanTransform a{};
   a.mask = view(node.bytes(0), DType::u8, shape, shape);
   a.batch = shape[0], a.nz = shape[2], a.ny = shape[3], a.nx = shape[4];
-  for (int k = 0; k < 3; ++k) {
-    need(spacing[k] > 0 && std::isfinite(spacing[k]), "spacing must be positive and finite");
-    a.spacing[k] = spacing[k];
-  }
+  std::copy_n(spacing.begin(), 3, a.spacing);
   a.threads = node.threads;
   a.out = node.float_output(0, shape);
-  if (node.input(0).count()) euclidean_distance_transform(a);
+  euclidean_distance_transform(a);
 }
 
 void geodesic(Node& node) {
@@ -63,15 +59,11 @@ void geodesic(Node& node) {
   need(spacing.size() == 2 || spacing.size() == 3, "spacing must be two or three numbers");
   a.volume = spacing.size() == 3;
   need(a.volume || a.nz == 1, "a volume needs three numbers of spacing");
-  for (int k = 0; k < 3; ++k) {
-    a.spacing[k] = a.volume ? spacing[k] : k ? spacing[k - 1] : 1.0f;
-    need(a.spacing[k] > 0 && std::isfinite(a.spacing[k]), "spacing must be positive and finite");
-  }
-  a.iterations = static_cast<int>(o.ints.at("iterations"));
+  for (int k = 0; k < 3; ++k) a.spacing[k] = a.volume ? spacing[k] : k ? spacing[k - 1] : 1.0f;
+  a.iterations = static_cast<int>(o.size("iterations"));
   a.grad_weight = o.floats.at("lam"), a.step_weight = o.floats.at("step_weight");
   a.v = o.floats.at("v"), a.limit = o.floats.at("limit"), a.threads = node.threads;
   a.out = node.float_output(0, start);
-  if (node.input(1).count() == 0) return;
   a.two_sided ? signed_geodesic_distance(a) : geodesic_distance(a);
 }
 

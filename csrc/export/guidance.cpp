@@ -8,14 +8,8 @@ namespace {
 
 using Shapes = std::vector<Sizes>;
 
-Sizes image_size(const Attributes& a) {
-  const Sizes& size = a.int_lists.at("size");
-  need(size.size() == 2 && size[0] >= 0 && size[1] >= 0, "size must be two numbers");
-  return size;
-}
-
 void clicks(Node& node) {
-  const Sizes points = node.input(0).shape, size = image_size(node.attributes);
+  const Sizes points = node.input(0).shape, size = node.attributes.sizes("size", 2);
   const Attributes& o = node.attributes;
   need(points.size() == 3 && points[2] == 2, "points must be (B, N, 2)");
   need(node.input(1).shape == Sizes{points[0], points[1]}, "labels must be (B, N)");
@@ -29,19 +23,19 @@ void clicks(Node& node) {
   a.encoding = static_cast<ClickEncoding>(code), a.scales = scales.size(), a.scale = scales.data();
   a.clip = o.floats.at("clip"), a.divisor = o.floats.at("divisor"), a.missing = o.floats.at("missing");
   a.stretch = o.ints.at("stretch") != 0, a.threads = node.threads;
-  a.image_stride = a.channels * a.scales * a.height * a.width;
+  a.image_stride = product({a.channels, a.scales, a.height, a.width});
   a.out = node.float_output(0, {a.images, a.channels * a.scales, a.height, a.width});
-  if (a.images && a.image_stride) click_maps(a);
+  if (product({a.images, a.image_stride})) click_maps(a);
 }
 
 Shapes click_shapes(const Known& k) {
-  const Sizes size = image_size(k.attributes);
+  const Sizes size = k.attributes.sizes("size", 2);
   const int64_t maps = k.attributes.int_lists.at("channels").size() * k.attributes.float_lists.at("scales").size();
   return {{k.axis(0, 0), maps, size[0], size[1]}};
 }
 
 void boxes(Node& node) {
-  const Sizes corners = node.input(0).shape, size = image_size(node.attributes);
+  const Sizes corners = node.input(0).shape, size = node.attributes.sizes("size", 2);
   need(corners.size() == 3 && corners[2] == 4, "corners must be (B, N, 4)");
   const auto& numbers = node.attributes.floats;
   BoxMaps a{};
@@ -50,11 +44,11 @@ void boxes(Node& node) {
   a.offset = numbers.at("offset"), a.low = numbers.at("low"), a.high = numbers.at("high");
   a.image_stride = a.height * a.width, a.threads = node.threads;
   a.out = node.float_output(0, {a.images, 1, a.height, a.width});
-  if (a.images && a.image_stride) box_maps(a);
+  if (product({a.images, a.image_stride})) box_maps(a);
 }
 
 Shapes box_shapes(const Known& k) {
-  const Sizes size = image_size(k.attributes);
+  const Sizes size = k.attributes.sizes("size", 2);
   return {{k.axis(0, 0), 1, size[0], size[1]}};
 }
 

@@ -34,15 +34,15 @@ class HostedNode : public Node {
  public:
   HostedNode(fastprompt_node& node, const Host& host) : Node(node.attributes, node.memory, host.threads), host_(host) {}
   size_t inputs() const override { return host_.inputs; }
-  void* output(size_t n, const Sizes& shape, Type* type) override {
+
+ private:
+  void* allocate(size_t n, const Sizes& shape, Type* type) override {
     Tensor x{};
     set_sizes(&x, shape);
     ask(host_.output(host_.self, static_cast<int32_t>(n), &x));
     *type = static_cast<Type>(x.type);
     return x.data;
   }
-
- private:
   Input read(size_t n) const override {
     need(n < inputs(), "an input is missing");
     Tensor x{};

@@ -48,12 +48,13 @@ Taps taps(int64_t inputs, int64_t frame, int64_t crop, int64_t outputs) {
 
 template <bool logits>
 void resize(Node& node) {
-  const Sizes in = node.input(0).shape, size = node.attributes.int_lists.at("size");
-  need(in.size() == 3 && in[1] > 0 && in[2] > 0 && size.size() == 2 && size[0] > 0 && size[1] > 0,
+  const Sizes in = node.input(0).shape, size = node.attributes.sizes("size", 2);
+  need(in.size() == 3 && in[1] > 0 && in[2] > 0 && size[0] > 0 && size[1] > 0,
        "logits must be (M, h, w) and size two positive numbers");
   const auto pair = [&](const char* name) {
     const auto found = node.attributes.int_lists.find(name);
-    return found == node.attributes.int_lists.end() || found->second.size() != 2 ? Sizes{0, 0} : found->second;
+    const bool none = found == node.attributes.int_lists.end() || found->second.empty();
+    return none ? Sizes{0, 0} : node.attributes.sizes(name, 2);
   };
   const Sizes frame = pair("frame"), given = pair("crop"), crop = given[0] ? given : frame;
   for (int k : {0, 1})
@@ -84,8 +85,7 @@ void resize(Node& node) {
 // ---------------------------------------------------------------- shapes
 
 std::vector<Sizes> resized_shapes(const Known& k) {
-  const Sizes& size = k.attributes.int_lists.at("size");
-  need(size.size() == 2, "size must be two numbers");
+  const Sizes& size = k.attributes.sizes("size", 2);
   const auto packed = k.attributes.ints.find("packed");
   const bool bits = packed != k.attributes.ints.end() && packed->second;
   const int64_t count = k.axis(0, 0);

@@ -78,9 +78,48 @@ int64_t Input::count() const {
   return n;
 }
 
+int64_t Attributes::size(const char* name) const {
+  const int64_t n = ints.at(name);
+  if (n < 0 || n > kLargestSize)
+    throw std::invalid_argument(std::string(name) + " must be between 0 and 2147483647, got " + std::to_string(n));
+  return n;
+}
+
+const Sizes& Attributes::sizes(const char* name, size_t count) const {
+  const Sizes& found = int_lists.at(name);
+  const bool fair = std::all_of(found.begin(), found.end(), [](int64_t n) { return n >= 0 && n <= kLargestSize; });
+  if (found.size() != count || !fair)
+    throw std::invalid_argument(std::string(name) + " must be " + std::to_string(count) +
+                                " numbers between 0 and 2147483647");
+  return found;
+}
+
+namespace {
+
+void need_aligned(const void* data, Type type) {
+  const size_t bytes = type == Type::f64 || type == Type::i64    ? 8
+                       : type == Type::f32 || type == Type::i32  ? 4
+                       : type == Type::f16 || type == Type::bf16 ? 2
+                                                                 : 1;
+  need(reinterpret_cast<std::uintptr_t>(data) % bytes == 0, "the memory of a tensor must be aligned to its numbers");
+}
+
+}  // namespace
+
 const Input& Node::input(size_t n) {
   const auto found = inputs_.find(n);
-  return found != inputs_.end() ? found->second : inputs_.emplace(n, read(n)).first->second;
+  if (found != inputs_.end()) return found->second;
+  Input x = read(n);
+  need(has_fair_sizes(x.shape.data(), static_cast<int64_t>(x.shape.size())), "an input is too large");
+  need_aligned(x.data, x.type);
+  return inputs_.emplace(n, std::move(x)).first->second;
+}
+
+void* Node::output(size_t n, const Sizes& shape, Type* type) {
+  need(has_fair_sizes(shape.data(), static_cast<int64_t>(shape.size())), "an output is too large");
+  void* data = allocate(n, shape, type);
+  need_aligned(data, *type);
+  return data;
 }
 
 const float* Node::floats(size_t n) {

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/sizes.h"
+
 namespace fastprompt {
 
 enum class Type : int {
@@ -40,6 +42,8 @@ struct Attributes {
   std::map<std::string, std::string> texts;
   std::map<std::string, Sizes> int_lists;
   std::map<std::string, std::vector<float>> float_lists;
+  int64_t size(const char* name) const;                      // of ints, from 0 to kLargestSize
+  const Sizes& sizes(const char* name, size_t count) const;  // of int_lists, so many, each from 0
 };
 
 // What a node keeps from call to call.
@@ -55,7 +59,7 @@ class Node {
   virtual ~Node() = default;
   virtual size_t inputs() const = 0;
   const Input& input(size_t n);  // asked of the host once: a decoder has a hundred of them
-  virtual void* output(size_t n, const Sizes& shape, Type* type) = 0;
+  void* output(size_t n, const Sizes& shape, Type* type);
 
   const float* floats(size_t n);          // of input n; other types are converted
   const float* floats_or_null(size_t n);  // null: absent
@@ -71,6 +75,7 @@ class Node {
 
  protected:
   virtual Input read(size_t n) const = 0;
+  virtual void* allocate(size_t n, const Sizes& shape, Type* type) = 0;
 
  private:
   std::map<size_t, Input> inputs_;
@@ -86,10 +91,6 @@ class Node {
   std::deque<Pending<float>> pending_floats_;
   std::deque<Pending<int64_t>> pending_indices_;
 };
-
-inline void need(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
 
 // What is known of a node before it runs: -1 stands for an axis that is not, no axes for a rank that is not.
 struct Known {

@@ -104,7 +104,8 @@ class RunningNode : public Node {
     return count;
   }
 
-  void* output(size_t n, const Sizes& shape, Type* type) override {
+ private:
+  void* allocate(size_t n, const Sizes& shape, Type* type) override {
     ort::Value* value = nullptr;
     check(ort::output(api, context_, n, shape.data(), shape.size(), &value));
     Input found{};
@@ -114,8 +115,6 @@ class RunningNode : public Node {
     check(ort::tensor_data(api, value, &data));
     return data;
   }
-
- private:
   Input read(size_t n) const override {
     const ort::Value* value = nullptr;
     check(ort::input(api, static_cast<const ort::KernelContext*>(context_), n, &value));

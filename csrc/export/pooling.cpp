@@ -16,11 +16,8 @@ void pool(Node& node) {
   const auto& numbers = node.attributes.ints;
   need(features.size() == 4 && mask.size() == 4 && mask[0] == features[0],
        "features are (B, C, h, w), mask (B, M, H, W)");
-  need(features[2] * features[3] > 0 && mask[2] * mask[3] > 0, "features and mask must have pixels");
   const int64_t resize = numbers.at("resize");
   need(resize >= 0 && resize < 3, "resize must be 0, 1 or 2");
-  need(resize != 2 || (mask[2] % features[2] == 0 && mask[3] % features[3] == 0),
-       "mask must have a multiple of the features' size");
   MaskedPool a{};
   a.batch = features[0], a.channels = features[1], a.height = features[2], a.width = features[3];
   a.masks = mask[1], a.mask_height = mask[2], a.mask_width = mask[3], a.features = node.floats(0);

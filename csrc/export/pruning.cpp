@@ -34,8 +34,8 @@ void cosine(Node& node) {
 
 void prune(Node& node) {
   const Sizes tokens = rows_of(node, 0);
-  const int64_t batch = tokens[0], count = node.attributes.ints.at("count");
-  need(count >= 0 && count <= tokens[1], "count must be at most the number of tokens");
+  const int64_t batch = tokens[0], count = node.attributes.size("count");
+  need(count <= tokens[1], "count must be at most the number of tokens");
   need(node.input(1).shape == Sizes{batch, tokens[1]}, "scores must be (B, N)");
   SelectTokens a{};
   a.batch = batch, a.tokens = tokens[1], a.count = count, a.scores = node.floats(1), a.threads = node.threads;
@@ -68,13 +68,13 @@ void gather(Node& node) {
 
 void scatter(Node& node) {
   const Sizes from = rows_of(node, 1), index = index_of(node, 2, from[0]);
-  const int64_t count = node.attributes.ints.at("count"), bytes = sizeof(float) * from[2];
-  need(index[1] == from[1] && count >= 0, "index must have a number for each row");
+  const int64_t count = node.attributes.size("count"), bytes = sizeof(float) * from[2];
+  need(index[1] == from[1], "index must have a number for each row");
   const Sizes whole{from[0], count, from[2]};
   const bool given = node.input(0).shape == whole;
   need(given || node.input(0).absent(), "base must be (B, count, C)");
   float* out = node.float_output(0, whole);
-  if (from[0] * count * from[2] == 0) return;
+  if (product({from[0], count, from[2]}) == 0) return;
   const Rows base = given ? rows(node.floats(0), count, from[2]) : Rows{nullptr, 0, {0, 0}};
   scatter_rows({from[0], bytes, base, rows(node.floats(1), from[1], from[2]), node.indices(2),
                 rows(out, count, from[2]), node.threads});
@@ -84,9 +84,8 @@ void match(Node& node) {
   const Sizes metric = rows_of(node, 0);
   MatchTokens a{};
   a.batch = metric[0], a.tokens = metric[1], a.width = metric[2];
-  a.merged = node.attributes.ints.at("merged"), a.spared = node.attributes.ints.at("spared");
-  need(a.spared >= 0 && a.merged >= 0 && a.spared <= a.tokens && a.merged <= (a.tokens - a.spared) / 2,
-       "merged must be at most (N - spared) / 2");
+  a.merged = node.attributes.size("merged"), a.spared = node.attributes.size("spared");
+  need(a.spared <= a.tokens && a.merged <= (a.tokens - a.spared) / 2, "merged must be at most (N - spared) / 2");
   a.metric = node.floats(0), a.threads = node.threads;
   a.kept = node.index_output(0, {a.batch, a.tokens - a.merged}), a.target = node.index_output(1, {a.batch, a.tokens});
   if (a.batch * a.tokens > 0) match_tokens(a);
@@ -113,12 +112,12 @@ void merge(Node& node) {
 using Shapes = std::vector<Sizes>;
 
 Shapes pruned(const Known& k) {
-  const int64_t count = k.attributes.ints.at("count");
+  const int64_t count = k.attributes.size("count");
   return {{k.axis(0, 0), count, k.axis(0, 2)}, {k.axis(0, 0), count}};
 }
 
 Shapes matched(const Known& k) {
-  const int64_t tokens = k.axis(0, 1), merged = k.attributes.ints.at("merged");
+  const int64_t tokens = k.axis(0, 1), merged = k.attributes.size("merged");
   return {{k.axis(0, 0), tokens < 0 ? -1 : tokens - merged}, {k.axis(0, 0), tokens}};
 }
 
@@ -130,7 +129,7 @@ FASTPROMPT_NODES(pruning){
     {"GatherTokens", "Ti", "T", "", gather,
      [](const Known& k) { return Shapes{{k.axis(1, 0), k.axis(1, 1), k.axis(0, 2)}}; }},
     {"ScatterTokens", "TTi", "T", "count:i", scatter,
-     [](const Known& k) { return Shapes{{k.axis(1, 0), k.attributes.ints.at("count"), k.axis(1, 2)}}; }},
+     [](const Known& k) { return Shapes{{k.axis(1, 0), k.attributes.size("count"), k.axis(1, 2)}}; }},
     {"MatchTokens", "a", "ii", "merged:i spared:i", match, matched},
     {"MergeTokens", "TTii", "T", "", merge,
      [](const Known& k) { return Shapes{{k.axis(2, 0), k.axis(2, 1), k.axis(0, 2)}}; }},

@@ -66,7 +66,7 @@ const float* Weights::next(int64_t count) {
 }
 
 Linear Weights::linear(int64_t out, int64_t in) {
-  const float* weight = next(out * in);
+  const float* weight = next(product({out, in}));
   return {weight, next(out)};
 }
 
@@ -86,15 +86,15 @@ Transformer::Transformer(Node& node, size_t image_at, size_t prompt_at, size_t f
   TwoWay& a = call;
   a.images = image[0], a.channels = image[1], a.pixels = image[2] * image[3];
   a.prompts = prompt[0], a.tokens = prompt[1];
-  const auto& numbers = node.attributes.ints;
-  a.heads = numbers.at("heads"), a.width = numbers.at("width"), a.depth = numbers.at("depth");
+  const Attributes& o = node.attributes;
+  a.heads = o.size("heads"), a.width = o.size("width"), a.depth = o.size("depth");
   need(a.images > 0 && a.prompts % a.images == 0, "there must be equally many prompts for every image");
-  need(a.heads > 0 && a.width % 16 == 0 && a.channels % (16 * a.heads) == 0,
+  need(a.heads > 0 && a.width > 0 && a.width % 16 == 0 && a.channels > 0 && a.channels % (16 * a.heads) == 0,
        "channels of a head must be multiples of 16 for the kernel: export with flavor='inlined'");
   need(a.depth > 0 && node.inputs() >= first + 36 * static_cast<size_t>(a.depth) + 10,
        "wrong number of weights for the depth");
   const Sizes mlp = node.input(first + 20).shape;
-  need(!mlp.empty() && mlp[0] % 16 == 0,
+  need(!mlp.empty() && mlp[0] > 0 && mlp[0] % 16 == 0,
        "the width of the MLP must be a multiple of 16 for the kernel: export with flavor='inlined'");
   a.mlp = mlp[0];
   const float eps = node.attributes.floats.at("eps");
@@ -119,7 +119,7 @@ void run_two_way(Node& node, Transformer& t, const float* image, const float* po
   std::vector<Part> parts{{image, a.images * channels * a.pixels}, {position, channels * a.pixels}};
   for (const Linear& x : {key, value, query})
     parts.push_back({x.weight, inner * channels}), parts.push_back({x.bias, inner});
-  const size_t bytes = sizeof(float) * a.images * padded_tokens(a.pixels) * (2 * channels + 3 * inner);
+  const size_t bytes = product({sizeof(float), a.images, padded_tokens(a.pixels), 2 * channels + 3 * inner});
   const auto rows = prepared(node, parts, bytes, [&](void* out) {
     two_way_prepare(
         {a.images, channels, a.pixels, inner, image, position, key, value, query, static_cast<float*>(out), a.threads});

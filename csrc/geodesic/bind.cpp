@@ -1,5 +1,4 @@
-#include <limits>
-
+#include "geodesic/check.h"
 #include "geodesic/fields.h"
 
 namespace fastprompt {
@@ -22,14 +21,7 @@ Geodesic geodesic_fields(Fields& f) {
   a.grad_weight = f.number<float>("lam"), a.step_weight = f.number<float>("step_weight");
   f.numbers("spacing", a.spacing);
   a.v = f.number<float>("v"), a.limit = f.number<float>("limit");
-  // Costs below 0 would fall for ever.
-  f.need(a.iterations >= 0, "iterations", "must not be negative");
-  f.need(a.grad_weight >= 0 && a.grad_weight <= 1, "lam", "must be between 0 and 1");
-  f.need(a.step_weight >= 0, "step_weight", "must not be negative");
-  for (const float s : a.spacing)
-    f.need(s > 0 && s <= std::numeric_limits<float>::max(), "spacing", "must be positive");
-  f.need(a.v >= 0, "v", "must not be negative");
-  f.need(a.limit >= 0, "limit", "must not be negative");
+  check_numbers(a);
   return a;
 }
 
@@ -38,6 +30,7 @@ Geodesic geodesic_fields(Fields& f) {
 using namespace fastprompt;
 
 FASTPROMPT_BIND(geodesic) {
+  m.attr("most_iterations") = kMostIterations;
   define(m, "geodesic_distance", [](Fields& f) {
     Geodesic a = geodesic_fields(f);
     a.out = f.result("out", "batch sets nz ny nx"), a.threads = f.threads();

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "geodesic/check.h"
+
 namespace fastprompt {
 namespace {
 
@@ -155,6 +157,8 @@ class March {
 }  // namespace
 
 void eikonal_distance(const Eikonal& a) {
+  need(a.grad_weight >= 0 && a.grad_weight <= 1, "lam must be between 0 and 1");
+  for (const float s : a.spacing) check_spacing(s);
   if (a.nz * a.ny * a.nx != 0) March(a).run();
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "geodesic/check.h"
 #include "geodesic/euclidean_unit.h"
 
 namespace fastprompt {
@@ -50,6 +51,7 @@ void connect(const EuclideanPlan& p, int64_t plane) {
 // squares, along x; then the same along z (Felzenszwalb and Huttenlocher, Theory of Computing 8, 2012, eq. 2).
 void euclidean_distance_transform(const EuclideanTransform& args) {
   const EuclideanTransform& a = args;
+  for (const double s : a.spacing) check_spacing(s);
   const int64_t planes = a.batch * a.nz;
   if (planes * a.ny * a.nx == 0) return;
   const int threads = planes * a.ny * a.nx < kWorthThreads ? 1 : a.threads;

@@ -1,4 +1,5 @@
 #include "bind.h"
+#include "geodesic/check.h"
 #include "geodesic/cuda_euclidean.h"
 
 using namespace fastprompt;
@@ -29,6 +30,7 @@ FASTPROMPT_BIND(euclidean_cuda) {
     a.out = f.result("out", "batch 1 nz ny nx"), a.workspace = f.result("workspace", "floats");
     f.need(f.size("floats") >= euclidean_cuda_workspace(a), "workspace", "is too small");
     f.numbers("spacing", a.spacing);
+    for (const double s : a.spacing) check_spacing(s);
     f.run(euclidean_cuda, a, f.stream());
   });
 }

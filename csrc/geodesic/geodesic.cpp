@@ -5,6 +5,7 @@
 
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "geodesic/check.h"
 
 namespace fastprompt {
 namespace {
@@ -35,6 +36,7 @@ void solve(const Geodesic& a, int64_t b, int64_t set, int count, int threads) {
 
 // Images and seed sets are independent: they run side by side, and what threads are left share one.
 void geodesic_distance(const Geodesic& a) {
+  check_numbers(a);
   const int64_t each = sets_per_pass(a), passes = (a.sets + each - 1) / each, count = a.batch * passes;
   if (count * a.nz * a.ny * a.nx == 0) return;
   const int inner = static_cast<int>((a.threads + count - 1) / count);
@@ -45,6 +47,7 @@ void geodesic_distance(const Geodesic& a) {
 }
 
 void signed_geodesic_distance(const Geodesic& a) {
+  check_numbers(a);
   const int64_t pixels = a.nz * a.ny * a.nx, maps = a.batch * a.sets;
   if (maps * pixels == 0) return;
   Scratch both(2 * maps * pixels);

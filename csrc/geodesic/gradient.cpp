@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "geodesic/check.h"
 #include "geodesic/geodesic.h"
 
 namespace fastprompt {
@@ -136,6 +137,7 @@ class Forest {
 
 void geodesic_distance_backward(const GeodesicGradient& g) {
   Geodesic a = g.forward;
+  check_numbers(a);
   const int64_t pixels = a.nz * a.ny * a.nx, maps = a.sets, sides = a.two_sided ? 2 : 1;
   a.sets = maps * sides;
   std::memset(g.grad_image, 0, sizeof(float) * a.batch * a.channels * pixels);

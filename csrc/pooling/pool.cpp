@@ -6,6 +6,7 @@
 
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/sizes.h"
 
 namespace fastprompt {
 namespace {
@@ -127,6 +128,9 @@ void pool(const PoolCall& call) {
 
 void masked_pool(const MaskedPool& a) {
   Axis rows, columns;
+  need(a.height * a.width > 0 && a.mask_height * a.mask_width > 0, "features and mask must have pixels");
+  need(a.resize != PoolResize::average || (a.mask_height % a.height == 0 && a.mask_width % a.width == 0),
+       "mask must have a multiple of the features' size");
   if (a.resize == PoolResize::mask) {
     rows = bilinear(a.mask_height, a.height, a.align_corners);
     columns = bilinear(a.mask_width, a.width, a.align_corners);

@@ -106,7 +106,14 @@ FASTPROMPT_BIND(pruning) {
     a.data = f.array("tokens", "batch tokens channels"), a.size = f.array("size", "batch tokens");
     a.kept = f.array<int64_t>("kept", "batch kept"), a.target = f.array<int64_t>("target", "batch tokens");
     f.sizes({{"batch", &a.batch}, {"tokens", &a.tokens}, {"channels", &a.channels}});
-    a.merged = a.tokens - f.size("kept");
+    const int64_t kept = f.size("kept");
+    a.merged = a.tokens - kept;
+    f.need(a.merged >= 0, "kept", "must not hold more than the tokens");
+    const auto all = [&](const int64_t* index, int64_t count, int64_t rows) {
+      return std::all_of(index, index + a.batch * count, [=](int64_t n) { return n >= 0 && n < rows; });
+    };
+    f.need(all(a.kept, kept, a.tokens), "kept", "must be rows of the tokens");
+    f.need(all(a.target, a.tokens, kept), "target", "must be rows of the merged tokens");
     a.out = f.result("out", "batch kept channels"), a.threads = f.threads();
     f.run(merge_rows, a);
   });

@@ -76,7 +76,8 @@ void match_tokens(MatchTokens a) {
     (a, even.data() + b * each_even, odd.data() + b * each_odd, first, last, best.data() + b * evens + first,
      partner.data() + b * evens + first);
   });
-  parallel_for(a.threads, a.batch, [&](int64_t b) { place(a, b, &best[b * evens], &partner[b * evens]); });
+  parallel_for(a.threads, a.batch,
+               [&](int64_t b) { place(a, b, best.data() + b * evens, partner.data() + b * evens); });
 }
 
 void merge_rows(const MergeRows& a) {

@@ -9,6 +9,7 @@ reference = Later("fastprompt.reference.metrics")
 # pred: (N, pixels) bool, uint8 or float32; target: the same shape, bool or uint8
 overlap_counts = Operator(
     "overlap_counts(Tensor pred, Tensor target, float threshold, int ignore) -> Tensor",
+    axes="pred float32 bytes: masks pixels, target bytes: masks pixels",
     out=lambda pred, *rest: ((pred.shape[0], 4), "int64"),  # intersection, prediction, target, pixels that count
     call=_call.overlap_counts,
     reference=reference.overlap,

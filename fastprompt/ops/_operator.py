@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt._runtime import current_backend, get_num_threads
+from fastprompt.ops._axes import check
 from fastprompt.ops._known import OPERATORS, add
 
 Fn = Callable[..., Any]
@@ -40,6 +41,8 @@ class Operator:
 
     Args:
         schema: of torch.
+        axes: of tensors and lists, as :mod:`fastprompt.ops._axes` reads it, or a function that tells it of the
+            arguments. Where a kernel checks its fields, on the CPU, it only words the error.
         out: of the arguments: shape and dtype of the result, or a list of such.
         call: ``call(*args, *results)``: the kernel for the CPU and its fields by name, but for ``threads``; or None,
             and it has filled the results itself. Without ``call`` the formula is all there is.
@@ -59,6 +62,7 @@ class Operator:
         self,
         schema: str,
         *,
+        axes: str | Fn = "",
         out: Fn,
         call: Fn | None = None,
         check: Fn | None = None,
@@ -70,11 +74,12 @@ class Operator:
         flops: Fn | None = None,
         arrays_only: bool = False,
     ) -> None:
-        self.schema, self.out, self.call, self.check, self.takes = schema, out, call, check, takes
+        self.schema, self.axes, self.out, self.call, self.check, self.takes = schema, axes, out, call, check, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
         self.flops = flops
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
+        self.names = [a.split()[-1] for a in self.arguments]
         self.place = next(k for k, a in enumerate(self.arguments) if a.startswith(("Tensor ", "Tensor(")))
         returns = rest.rpartition("-> ")[2]
         self.pack: Fn = first if returns == "Tensor" else nothing if returns == "()" else tuple
@@ -119,6 +124,7 @@ class Operator:
 
     def by_reference(self, args: Any) -> Any:
         """``reference`` of arrays in the memory of the CPU; results of the kind, dtypes and device of the arguments."""
+        self.check_axes(args)
         like, found = args[self.place], self.reference(*map(on_host, args))  # type: ignore[misc]
         finish = as_array if isinstance(like, np.ndarray) else functools.partial(as_tensor, like.device)
         parts = [found] if self.pack is first else found
@@ -140,6 +146,21 @@ class Operator:
         return self.overload
 
     def on_cpu(self, *args: Any) -> Any:
+        try:
+            return self.compute(*args)
+        except Exception:
+            self.check_axes(args)  # says it in the words of the arguments
+            raise
+
+    def check_axes(self, args: Any) -> None:
+        text = self.axes(*args) if callable(self.axes) else self.axes
+        if text:
+            check(self.name, text, dict(zip(self.names, args, strict=True)))
+        for shape, _ in self.specs(args):
+            if any(isinstance(n, int) and n < 0 for n in shape):
+                raise ValueError(f"{self.name}: a result would have a negative size, shape {tuple(shape)}")
+
+    def compute(self, *args: Any) -> Any:
         if self.check is not None:
             self.check(*args)
         if current_backend() == "reference" and self.reference is not None:
@@ -160,6 +181,7 @@ class Operator:
         return made
 
     def on_gpu(self, *args: Any) -> Any:
+        self.check_axes(args)
         if current_backend() == "reference" and (self.reference or self.formula):
             return self.by_reference(args) if self.reference else self.by_formula(*args)
         found = None if self.gpu is None else self.gpu(*args)
@@ -167,6 +189,7 @@ class Operator:
 
     def by_formula(self, *args: Any) -> Any:
         """Half precision in float32, and results in the dtypes of ``out``."""
+        self.check_axes(args)
         if self.formula is None:
             raise ValueError(f"fastprompt.{self.name} has no kernel for a GPU: move its tensors with .cpu()")
         found = self.formula(*map(widened, args))
@@ -179,6 +202,7 @@ class Operator:
         return [new(shape, dtype=torch_dtype(dtype)) for shape, dtype in self.specs(args)]
 
     def fake(self, *args: Any) -> Any:
+        self.check_axes(args)
         return self.pack(self.tensors(args))
 
 

@@ -37,7 +37,13 @@ def masked_pool(
 ) -> Any:
     """(B, M, C), or (B, 2 M, C) with the background, from (B, C, h, w) and (B, M, H, W)."""
     features, mask = features.astype(np.float64), mask.astype(np.float64)
-    if resize == "features":
+    whole: Any = 1.0
+    if resize == "features" and threshold is not None:  # which is of weights on the features' grid
+        (rows, columns), (height, width) = mask.shape[-2:], features.shape[-2:]
+        down = resized(np.eye(height)[:, :, None], (rows, 1), align_corners)[:, :, 0]
+        across = resized(np.eye(width)[:, None], (1, columns), align_corners)[:, 0]
+        mask, whole = down @ mask @ across.T, down.sum(1)[:, None] * across.sum(1)
+    elif resize == "features":
         features = resized(features, mask.shape[-2:], align_corners)
     elif resize == "mask":
         mask = resized(mask, features.shape[-2:], align_corners)
@@ -45,7 +51,7 @@ def masked_pool(
         height, width = features.shape[-2:]
         mask = mask.reshape(*mask.shape[:2], height, mask.shape[2] // height, width, -1).mean((3, 5))
     if background:
-        mask = np.concatenate([mask, 1 - mask], 1)
+        mask = np.concatenate([mask, whole - mask], 1)
     if threshold is not None:
         mask = (mask > threshold).astype(np.float64)
     area = mask.sum((2, 3))[..., None]

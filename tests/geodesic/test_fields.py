@@ -34,11 +34,11 @@ WRONG = {
     "result": ({"out": floats(2, 1, 1, 4, 5)}, ValueError, "out must have shape"),
     "result of bytes": ({"out": np.ones((2, 2, 1, 4, 5), np.uint8)}, TypeError, "out must hold float32"),
     "lambda": ({"lam": -1.0}, ValueError, "lam must be between 0 and 1"),
-    "step": ({"step_weight": float("nan")}, ValueError, "step_weight must not be negative"),
+    "step": ({"step_weight": float("nan")}, ValueError, "step_weight must be between 0 and 1"),
     "spacing": ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "spacing must be positive"),
     "v": ({"v": -1.0}, ValueError, "v must not be negative"),
     "limit": ({"limit": float("nan")}, ValueError, "limit must not be negative"),
-    "iterations": ({"iterations": -1}, ValueError, "iterations must not be negative"),
+    "iterations": ({"iterations": -1}, ValueError, "iterations must be between 0 and 10000"),
     "unknown": ({"lamb": 0.5}, TypeError, "there is no field lamb"),
 }  # fmt: skip
 
@@ -104,9 +104,9 @@ def test_graphs():
     rest = ("seed", "fastgeodis", "exact", 2, 0.5, 0.5, [1.0, 1.0], 1.0, 9.0)
     with pytest.raises(ValueError, match="start must have shape"):
         ops.geodesic_distance(x(1, 3, 1, 4, 5), x(1, 1, 1, 5, 4), None, *rest)
-    with pytest.raises(ValueError, match="barrier must have shape"):
+    with pytest.raises(ValueError, match="walls must have shape"):
         ops.geodesic_distance(x(1, 3, 1, 4, 5), x(1, 1, 1, 4, 5), x(1, 1, 1, 2, 5).bool(), *rest)
     with pytest.raises(ValueError, match="start_kind must be one of"):
         ops.geodesic_distance(x(1, 3, 1, 4, 5), x(1, 1, 1, 4, 5), None, "soft", *rest[1:])
-    with pytest.raises(ValueError, match="mask must hold bool or uint8"):
+    with pytest.raises(TypeError, match="mask must hold uint8 or bool"):
         ops.euclidean_distance_transform(x(1, 1, 1, 4, 5), [1.0, 1.0, 1.0])

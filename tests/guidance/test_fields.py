@@ -117,13 +117,13 @@ def test_through_torch():
         (lambda: ops.box_map(torch.ones(1, 2, 5), size, True, 0.0, 0.0, 1.0), "corners must have shape"),
         (lambda: ops.polygon_mask(points, [0, 4], size, True, False), "first must rise"),
         (lambda: ops.polygon_mask(points * math.nan, [0, 3], size, True, False), "vertices must be finite"),
-        (lambda: ops.scribble_map(points[0], [0, 2], labels[0], [1], size, 1.0), "channel must have shape"),
-        (lambda: ops.superpixel_map(region, points.repeat(2, 1, 1), labels, [1], 9.0), "labels must have shape"),
+        (lambda: ops.scribble_map(points[0], [0, 2], labels[0], [1], size, 1.0), "labels must have shape"),
+        (lambda: ops.superpixel_map(region, points.repeat(2, 1, 1), labels, [1], 9.0), "points must have shape"),
         (lambda: ops.superpixel_map(region + 35, points, labels, [1], 9.0), "superpixels must be between 0"),
         (lambda: ops.proposal_vote_map(member, points, labels[:, :1], [1]), "labels must have shape"),
         (
             lambda: ops.prompt_unified_encoding(points, labels, None, [-5, 7], 3.0, True, 1.0, False),
-            "out must be width",
+            "size must be 2 numbers, not negative",
         ),
     ):
         with pytest.raises(ValueError, match=match):

@@ -200,8 +200,10 @@ def test_compile_export_and_opcheck(rng):
 def test_an_index_is_not_trusted():
     x, size = torch.ones(1, 4, 3), torch.ones(1, 4)
     kept, target = torch.tensor([[0, 2**62, -5]]), torch.tensor([[0, -1, 3, 0]])
-    got = torch.ops.fastprompt.merge_rows(2 * x, size, kept, target)
-    assert got[0, :, 0].tolist() == [2, 0, 0]
+    with pytest.raises(ValueError, match="kept must be rows of the tokens"):
+        torch.ops.fastprompt.merge_rows(x, size, kept, target.clip(0, 2))
+    with pytest.raises(ValueError, match="target must be rows of the merged tokens"):
+        torch.ops.fastprompt.merge_rows(x, size, kept.clip(0, 3), target)
     with pytest.raises(ValueError, match="r must be at most"):
         torch.ops.fastprompt.match_tokens(x, 3, 0)
 

@@ -1,10 +1,10 @@
 // GeodesicDistance of pictures: the kernels of csrc/geodesic, with their bits.
-#include <cmath>
 #include <limits>
 
 #include "export/choose.h"
 #include "export/tensorrt/difference.h"
 #include "export/tensorrt/plugin.h"
+#include "geodesic/check.h"
 #include "geodesic/cuda.h"
 
 using namespace nvinfer1;
@@ -31,16 +31,15 @@ class GeodesicOperator final : public Operator {
     a_.metric = choose<Metric>(fields.text("metric"), {"fastgeodis", "geodistk", "geodistk_fm"});
     method_ = choose<Method>(fields.text("method"), {"raster", "toivanen", "exact"});
     need(method_ != Method::toivanen, "method 'toivanen' has no kernel for a GPU");
-    a_.iterations = static_cast<int>(fields.integer("iterations"));
+    const int64_t iterations = fields.integer("iterations");
+    a_.iterations = iterations == static_cast<int>(iterations) ? static_cast<int>(iterations) : -1;
     a_.grad_weight = fields.number("lam"), a_.step_weight = fields.number("step_weight");
     a_.v = fields.number("v"), a_.limit = fields.number("limit");
     const std::vector<float> spacing = fields.numbers("spacing");
     need(spacing.size() == 2, "spacing must be two numbers: the plugin takes pictures");
     a_.nz = 1, a_.spacing[0] = 1, a_.volume = false;
-    for (int k = 0; k < 2; ++k) {
-      need(spacing[k] > 0 && std::isfinite(spacing[k]), "spacing must be positive and finite");
-      a_.spacing[k + 1] = spacing[k];
-    }
+    for (int k = 0; k < 2; ++k) a_.spacing[k + 1] = spacing[k];
+    check_numbers(a_);
   }
 
   size_t inputs() const override { return 3; }

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "common/sizes.h"
+
 namespace fastprompt::tensorrt {
 
 // A copy of plugin fields: TensorRT's arrays live as long as its call.
@@ -38,10 +40,6 @@ class Fields {
 };
 
 using Descriptions = std::vector<nvinfer1::PluginTensorDesc>;
-
-inline void need(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
 
 // May throw; Plugin reports it to TensorRT's logger.
 class Operator {

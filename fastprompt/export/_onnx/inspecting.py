@@ -1,5 +1,6 @@
 """``fastprompt.export.inspect``: what is ours in a file, and what each runtime does with it."""
 
+import os
 from typing import Any, NamedTuple
 
 from fastprompt.export._nodes import DOMAIN
@@ -60,7 +61,7 @@ def inspect(path: Any) -> Inspected:
         and notes on what a runtime will refuse.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file. ValueError: it is no ONNX file. TypeError: this is no path.
 
     Example:
         >>> import fastprompt as fp
@@ -68,7 +69,7 @@ def inspect(path: Any) -> Inspected:
     """
     import onnx
 
-    model = path if isinstance(path, onnx.ModelProto) else onnx.load(path)
+    model = path if isinstance(path, onnx.ModelProto) else load(path)
     nodes: dict[str, int] = {}
     for node in our_nodes(model.graph):
         nodes[node.op_type] = nodes.get(node.op_type, 0) + 1
@@ -77,6 +78,22 @@ def inspect(path: Any) -> Inspected:
     opset = {o.domain: o.version for o in model.opset_import}.get("", 0)
     inputs, outputs = ({v.name: axes(v) for v in vs} for vs in (model.graph.input, model.graph.output))
     return Inspected(flavor, nodes, functions, inputs, outputs, opset, RUNTIMES[flavor], notes_on(model))
+
+
+def load(path: Any) -> Any:
+    import onnx
+
+    if not isinstance(path, (str, os.PathLike)):  # a number is a file descriptor to open()
+        raise TypeError(f"path must be that of a file or a ModelProto, got {path!r}")
+    try:
+        model = onnx.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's, which has no class of its own in every version, and external data's
+        raise ValueError(f"{os.fspath(path)} is no ONNX file: {error}") from None
+    if not model.HasField("graph"):  # an empty file is an empty message
+        raise ValueError(f"{os.fspath(path)} is no ONNX file: there is no graph in it")
+    return model
 
 
 def axes(value: Any) -> str:

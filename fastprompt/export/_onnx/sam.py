@@ -11,7 +11,8 @@ class SamDecoder(nn.Module):
 
     Points are (x, y) pixels of the network's input. Labels: 1 foreground, 0 background, 2 and 3 the upper left and
     lower right corner of a box, -1 padding: P prompts may have points in different number, and a prompt without a box
-    needs one point of padding at its end, which the hosts add themselves.
+    needs one point of padding at its end, which the hosts add themselves. Another label is an error in ONNX Runtime,
+    and masks of NaN elsewhere.
     """
 
     position: Tensor
@@ -62,7 +63,10 @@ class SamDecoder(nn.Module):
         at = (points + 0.5) / torch.tensor([float(self.size[1]), float(self.size[0])])
         features = self.features(at) if self.of_transformers else self.features._pe_encoding(at)
         kept = torch.where((labels == -1)[..., None], torch.zeros_like(features), features)
-        return kept + self.kinds[labels + 1]
+        # A graph cannot refuse another label: ONNX Runtime does, at the row behind the last; elsewhere it gives NaN.
+        known = (labels >= -1) & (labels < len(self.kinds) - 1)
+        found = kept + self.kinds[torch.where(known, labels + 1, len(self.kinds))]
+        return torch.where(known[..., None], found, torch.full_like(found, torch.nan))
 
 
 class MaskPromptDecoder(SamDecoder):

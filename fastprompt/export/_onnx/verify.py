@@ -60,8 +60,8 @@ def error(got: Tensor, want: Tensor) -> float:
         return 0.0
     got, want = got.double(), want.double()
     same = (got == want) | (got.isnan() & want.isnan())  # infinities
-    scale = max(1.0, float(want[want.isfinite()].abs().max()) if want.isfinite().any() else 1.0)
-    return float(torch.where(same, 0.0, (got - want).abs()).max()) / scale
+    largest = float(want[want.isfinite()].abs().max()) if want.isfinite().any() else 0.0
+    return float(torch.where(same, 0.0, (got - want).abs()).max()) / (largest or 1.0)
 
 
 def others(args: tuple[Any, ...], dynamic_shapes: Any) -> list[tuple[Any, ...]]:

@@ -53,6 +53,7 @@ class Arguments:
             )
         self.heads, self.form = heads, form
         self.weights = check_weights(weights, heads, channels, channels, channels)
+        check_devices(prompt=prompt, **self.weights._asdict())
         self.inner = int(self.weights.query_weight.shape[0])
         scale = 1 / math.sqrt(self.inner // heads) if scale is None else scale
         self.scale = check_number("scale", scale, -math.inf, math.inf)

@@ -96,6 +96,7 @@ def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_m
         raise ValueError(f"image must be (B, C, H, W) and words (B, T, L), none empty, got {shapes}")
     out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
     w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
+    check_devices(image=image, **w._asdict())
     choice("mask_kind", kind, get_args(Kind))
     choice("on_full_mask", on_full_mask, ("zero", "unmask"))
     return w

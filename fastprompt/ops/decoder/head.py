@@ -64,6 +64,7 @@ def mask_head(
     check_devices(image=image, vectors=vectors)
     eps = check_number("eps", eps, 0.0, math.inf)
     w = check_weights(weights)
+    check_devices(image=image, **w._asdict())
     pair = check_shapes(image, vectors, w, detail)
     out = operator(device_floats(image), device_floats(vectors), *w, *map(device_floats, pair), eps)
     return in_dtype_of(out, image)

@@ -27,6 +27,12 @@ class Sizes(NamedTuple):
     up: int
     half: int
 
+    def checked(self) -> "Sizes":
+        """Before anything is counted by them: a graph may hold any numbers."""
+        if not all(0 < n <= most for n, most in zip(self[:4], (4096, 4096, 1024, 1 << 24), strict=True)):
+            raise ValueError(f"sizes must be positive and at most 4096, 4096, 1024 and 2**24, got {list(self[:4])}")
+        return self
+
     def prepared_rows(self) -> int:
         inner, rows = self.heads * self.width, self.up
         for n in range(self.depth + 1):

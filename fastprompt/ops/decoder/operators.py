@@ -25,6 +25,10 @@ def of_masks(image: Any, vectors: Any, *rest: Any) -> Any:
 mask_head = Operator(
     "mask_head(Tensor image, Tensor vectors, Tensor conv1, Tensor bias1, Tensor norm_weight, Tensor norm_bias, "
     "Tensor conv2, Tensor bias2, Tensor? detail1, Tensor? detail2, float eps) -> Tensor",
+    axes="conv1 float: channels middle 2 2, bias1 float: middle, norm_weight float: middle, norm_bias float: middle, "
+    "conv2 float: middle depth 2 2, bias2 float: depth, image float: _ channels y x, "
+    "detail1 float: images middle 2*y 2*x, detail2 float: images depth 4*y 4*x, "
+    "vectors float: prompts%images _ depth, image float: prompts channels y x",
     out=of_masks,
     call=call.mask_head,
     reference=lambda *x: reference.mask_head(*x[:2], x[2:8], x[10], None if x[8] is None else x[8:10]),
@@ -32,6 +36,25 @@ mask_head = Operator(
     gpu=formulas.mask_head_gpu,
     gradient="formula",
 )
+
+
+def mlps(name: str, count: int, layers: int) -> str:
+    """Weights of so many arrays; an MLP has two for each layer, from ``channels`` on."""
+    if layers < 1 or count % (2 * layers):
+        raise ValueError(f"{name} must hold two arrays for each of {layers} layers of an MLP, got {count}")
+    parts = []
+    for k in range(count // 2):
+        depth = "channels" if k % layers == 0 else f"h{k - 1}"
+        parts += [f"h{k} {depth}", f"h{k}"]
+    return f", {name} float: {' / '.join(parts)}" if parts else ""
+
+
+def of_token_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> str:
+    if len(weights) != 2 * layers * len(rows):
+        raise ValueError(f"weights must hold {2 * layers} arrays for each of {len(rows)} rows, got {len(weights)}")
+    if tokens.ndim == 3 and not all(0 <= row < tokens.shape[1] for row in rows):
+        raise ValueError(f"rows must be rows of the {tokens.shape[1]} tokens, got {list(rows)}")
+    return "tokens float: _ _ channels" + mlps("weights", len(weights), layers)
 
 
 def of_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> Any:
@@ -47,6 +70,7 @@ def takes_mlps(tokens: Any, rows: Any, weights: Any, layers: int) -> bool:
 
 token_mlps = Operator(
     "token_mlps(Tensor tokens, int[] rows, Tensor[] weights, int layers) -> Tensor[]",
+    axes=of_token_mlps,
     out=of_mlps,
     call=call.token_mlps,
     takes=takes_mlps,
@@ -56,6 +80,21 @@ token_mlps = Operator(
 )
 
 # ---------------------------------------------------------------- the two-way transformer
+
+
+TO_INNER, FROM_INNER = ["inner channels", "inner"], ["channels inner", "channels"]
+NORM, OWN = ["channels", "channels"], ["channels channels", "channels"]
+LAYER = [*OWN * 4, *NORM, *TO_INNER * 3, *FROM_INNER, *NORM, "mlp channels", "mlp", "channels mlp", "channels", *NORM]
+LAYER += [*TO_INNER * 3, *FROM_INNER, *NORM]
+FINAL = [*TO_INNER * 3, *FROM_INNER, *NORM]
+IMAGE = "image: _ channels y x, position: 1 channels y x, "
+
+
+def layers(depth: int) -> str:
+    """Weights of the transformer, as ``TwoWayWeights.all``."""
+    if not 0 < depth <= 1024:
+        raise ValueError(f"depth must be between 1 and 1024, got {depth}")
+    return f", weights: {' / '.join([*LAYER * depth, *FINAL])}"
 
 
 def of_image(image: Any, position: Any, weights: Any) -> Any:
@@ -73,6 +112,7 @@ def of_both(image: Any, position: Any, prompt: Any, *rest: Any) -> Any:
 
 two_way_prepare = Operator(
     "two_way_prepare(Tensor image, Tensor position, Tensor[] weights) -> Tensor",
+    axes=IMAGE + "weights: " + " / ".join(TO_INNER * 3),
     out=of_image,
     call=call.two_way_prepare,
     flops=lambda image, position, weights: flops.of_image(image, weights[0].shape[0]),
@@ -80,6 +120,9 @@ two_way_prepare = Operator(
 two_way = Operator(
     "two_way(Tensor prompt, Tensor prepared, Tensor[] weights, int images, int pixels, int heads, int width, int mlp, "
     "int depth, float[] eps) -> (Tensor, Tensor)",
+    axes=lambda prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps: (
+        "prompt: _ _ channels, prepared: _, eps: 2" + layers(depth)
+    ),
     out=of_tokens,
     call=call.two_way,
     flops=flops.two_way,
@@ -87,6 +130,9 @@ two_way = Operator(
 two_way_transformer = Operator(
     "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
     "int depth, float[] eps) -> (Tensor, Tensor)",
+    axes=lambda image, position, prompt, weights, heads, width, depth, eps: (
+        IMAGE + "prompt: _ _ channels, eps: 2" + layers(depth)
+    ),
     out=of_both,
     call=call.two_way_transformer,
     flops=flops.two_way_transformer,
@@ -94,6 +140,7 @@ two_way_transformer = Operator(
 two_way_gpu = Operator(
     "two_way_gpu(Tensor prompt, Tensor image, Tensor position, Tensor keys, Tensor values, Tensor matrices, "
     "Tensor vectors, int heads, int width, int mlp, int depth, float[] eps) -> (Tensor, Tensor)",
+    axes="prompt float: _ _ channels, image float: _ channels _ _",
     out=lambda prompt, image, *rest: [
         (prompt.shape, prompt.dtype),
         ((prompt.shape[0], *image.shape[1:]), image.dtype),
@@ -107,14 +154,14 @@ two_way_gpu = Operator(
 
 def of_low_rank_image(image: Any, position: Any, weights: Any, up: Any, sizes: Any, eps: Any) -> Any:
     images, _, height, width = image.shape
-    s = Sizes(*sizes)
+    s = Sizes(*sizes).checked()
     return (images * whole_tiles(height * width) * s.prepared_rows(),), "bfloat16" if s.half else "float32"
 
 
 def of_low_rank(
     prompt: Any, prepared: Any, weights: Any, up: Any, images: int, pixels: int, mlp: int, sizes: Any, eps: Any
 ) -> Any:
-    s = Sizes(*sizes)
+    s = Sizes(*sizes).checked()
     state = s.prompt_rows(prompt.shape[1]) * (s.up + whole_tiles(pixels))
     return [(prompt.shape, "float32"), ((prompt.shape[0], state), "float32")]
 
@@ -128,6 +175,9 @@ def of_low_rank_masks(
 
 low_rank_prepare = Operator(
     "low_rank_prepare(Tensor image, Tensor position, Tensor[] weights, Tensor up, int[] sizes, float[] eps) -> Tensor",
+    axes=lambda image, position, weights, up, sizes, eps: (
+        IMAGE + "up: channels _ 2 2, sizes: 5, eps: 2" + layers(sizes[2] if len(sizes) > 2 else 0)
+    ),
     out=of_low_rank_image,
     call=call.low_rank_prepare,
     flops=flops.low_rank_prepare,
@@ -135,6 +185,10 @@ low_rank_prepare = Operator(
 low_rank = Operator(
     "low_rank(Tensor prompt, Tensor prepared, Tensor[] weights, Tensor up, int images, int pixels, int mlp, "
     "int[] sizes, float[] eps) -> (Tensor, Tensor)",
+    axes=lambda prompt, prepared, weights, up, images, pixels, mlp, sizes, eps: (
+        "prompt: _ _ channels, prepared float32 bfloat16: _, up: channels _ 2 2, sizes: 5, eps: 2"
+        + layers(sizes[2] if len(sizes) > 2 else 0)
+    ),
     out=of_low_rank,
     call=call.low_rank,
     flops=flops.low_rank,
@@ -142,6 +196,9 @@ low_rank = Operator(
 low_rank_masks = Operator(
     "low_rank_masks(Tensor low_rank, Tensor prepared, Tensor vectors, Tensor[] weights, Tensor? detail1, "
     "Tensor? detail2, int[] shape, int[] sizes, float eps) -> Tensor",
+    axes="low_rank: prompts _, prepared float32 bfloat16: _, vectors: prompts _ depth, shape: 4, sizes: 5, "
+    "weights: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
+    "detail1: images middle _ _, detail2: images depth _ _",
     out=of_low_rank_masks,
     call=call.low_rank_masks,
     flops=flops.low_rank_masks,
@@ -161,6 +218,14 @@ mask_decoder = Operator(
     "mask_decoder(Tensor image, Tensor dense, Tensor position, Tensor prompt, Tensor[] weights, Tensor[] head, "
     "Tensor? detail1, Tensor? detail2, Tensor[] mlps, int heads, int width, int depth, int first, int layers, "
     "float[] eps) -> (Tensor, Tensor)",
+    axes=lambda image, dense, position, prompt, weights, head, detail1, detail2, mlps_, heads, width, depth, *rest: (
+        IMAGE
+        + "dense: _ channels _ _, prompt: _ _ channels, eps: 3"
+        + layers(depth)
+        + mlps("mlps", len(mlps_), rest[1])
+        + ", head: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
+        "detail1: images middle 2*y 2*x, detail2: images depth 4*y 4*x"
+    ),
     out=of_decoder,
     call=call.mask_decoder,
     flops=flops.mask_decoder,

@@ -23,6 +23,8 @@ def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> A
 
 
 def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> Asked:
+    if attended.shape[:-1] != x.shape[:-1]:
+        raise ValueError(f"attended must have the tokens of x, {tuple(x.shape[:-1])}, got {tuple(attended.shape)}")
     project_weight, project_bias = map(contiguous, project)
     norm_weight, norm_bias = map(contiguous, norm)
     mlp1_weight, mlp1_bias, mlp2_weight, mlp2_bias = map(contiguous, mlp)

@@ -1,6 +1,6 @@
 """The operators of encoder layers: shapes, kernels, gradient."""
 
-from math import prod
+import math
 from typing import Any
 
 from fastprompt._later import Later
@@ -14,12 +14,15 @@ formulas, reference = Later("fastprompt.ops.encoder.formulas"), Later("fastpromp
 
 def of_linear(x: Any, weight: Any) -> int:
     """Floating-point operations for all rows of x."""
-    return int(2 * prod(x.shape[:-1]) * prod(weight.shape))
+    return int(2 * math.prod(x.shape[:-1]) * math.prod(weight.shape))
 
 
 # linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias. No gradient.
 normalised_linear = Operator(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
+    axes=lambda x, norm, *rest: (
+        "x: ... channels, linear: rows channels / rows" + (", norm: channels / channels" if len(norm) else "")
+    ),
     out=lambda x, norm, eps, linear: ((*x.shape[:-1], linear[0].shape[0]), x.dtype),
     call=call.normalised_linear,
     reference=reference.normalised_linear,
@@ -28,6 +31,8 @@ normalised_linear = Operator(
 # y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
 residual_mlp = Operator(
     "residual_mlp(Tensor x, Tensor attended, Tensor[] project, Tensor[] norm, float eps, Tensor[] mlp) -> Tensor",
+    axes="x: ... channels, attended: ... width, project: channels width / channels, norm: channels / channels, "
+    "mlp: hidden channels / hidden / channels hidden / channels",
     out=lambda x, *rest: (x.shape, x.dtype),
     call=call.residual_mlp,
     reference=reference.residual_mlp,
@@ -41,6 +46,21 @@ residual_mlp = Operator(
 def takes(q: Any, k: Any, v: Any, *rest: Any) -> bool:
     """float32, and whole vectors."""
     return q.shape[3] % LANES == 0 and all(dtype_name(x) == "float32" for x in (q, k, v))
+
+
+def of_grid(q: Any, coordinates: Any, size: Any, window: Any = (0, 0)) -> str:
+    """What the attention and its gradient have in common."""
+    if len(size) != 2 or len(window) != 2 or not all(n > 0 for n in size):
+        raise ValueError(f"size and window must be two numbers, those of size positive, got {size} and {window}")
+    steps = [
+        2 * (whole if window == [0, 0] or not any(window) else part) - 1
+        for whole, part in zip(size, window, strict=True)
+    ]
+    whole = "" if coordinates is not None else f", q float: images {math.prod(size)} heads width"
+    return (
+        "q float: images tokens heads width, k float: images tokens heads width, v float: images tokens heads width, "
+        f"rel_h float: {steps[0]} width, rel_w float: {steps[1]} width, coordinates whole: 1|images tokens 2{whole}"
+    )
 
 
 def check_places(coordinates: Any, size: Any) -> None:
@@ -75,6 +95,11 @@ relative_attention_backward = Operator(
     "relative_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, "
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    axes=lambda grad, q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale: (
+        of_grid(q, coordinates, size)
+        + ", grad float: images tokens heads width, out float: images tokens heads width, "
+        "log_weight float: images heads tokens"
+    ),
     out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
     call=call.relative_attention_backward,
     check=lambda *args: check_places(args[6], args[9]),
@@ -88,6 +113,9 @@ relative_attention_backward = Operator(
 relative_attention = Operator(
     "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
     "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
+    axes=lambda q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale: (
+        of_grid(q, coordinates, size, window) + ", pad_key float: heads width, pad_value float: heads width"
+    ),
     out=of_attention,
     call=call.relative_attention,
     check=lambda *args: check_places(args[5], args[8]),

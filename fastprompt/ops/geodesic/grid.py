@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from fastprompt import _C
 from fastprompt._choices import choice
 from fastprompt.ops._checks import check_number
 
@@ -14,6 +15,7 @@ Metric = Literal["fastgeodis", "geodistk", "geodistk_fm"]
 Method = Literal["raster", "toivanen", "exact"]
 COLOURS = 3  # channels of a picture, which is no volume
 METRICS, METHODS = get_args(Metric), get_args(Method)
+MOST_ITERATIONS: int = _C.most_iterations
 
 
 class Options(NamedTuple):
@@ -53,8 +55,8 @@ def check_options(
         iterations = 2 if len(sizes) == 2 else 4
     elif isinstance(iterations, bool) or not isinstance(iterations, numbers.Integral):
         raise TypeError(f"iterations must be an int, got {iterations!r}")
-    if not 0 <= iterations < 2**31:
-        raise ValueError(f"iterations must be between 0 and 2**31 - 1, got {iterations}")
+    if not 0 <= iterations <= MOST_ITERATIONS:
+        raise ValueError(f"iterations must be between 0 and {MOST_ITERATIONS}, got {iterations}")
     lam = check_number("lam", lam, 0.0, 1.0)
     v = check_number("v", v, 0.0, math.inf)
     limit = check_number("max_distance", max_distance, 0.0, math.inf)

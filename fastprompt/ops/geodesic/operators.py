@@ -14,6 +14,14 @@ ARGUMENTS = (
 )
 
 
+def of_pixels(image: Any, start: Any, walls: Any, *rest: Any) -> str:
+    pixels = "z y x" if len(rest[6]) == 3 else "1 y x"
+    return (
+        f"image picture: batch _ {pixels}, start picture: batch sets {pixels}, walls bytes: batch 1 {pixels}, "
+        f"grad float: batch sets {pixels}"
+    )
+
+
 def sides(kind: str) -> int:
     return 2 if kind.startswith("signed_") else 1
 
@@ -50,12 +58,14 @@ def of_map(grad_start: Any, kind: str, v: float) -> Any:
 
 distance_backward = Operator(
     f"geodesic_distance_backward(Tensor grad, {ARGUMENTS}) -> (Tensor, Tensor)",
+    axes=lambda grad, *rest: of_pixels(*rest),
     out=of_gradient,
     call=call.distance_backward,
     gpu=gpu.distance_backward,
 )
 distance = Operator(
     f"geodesic_distance({ARGUMENTS}) -> Tensor",
+    axes=lambda *args: of_pixels(*args).rpartition(",")[0],
     out=lambda image, start, *rest: (start.shape, "float32"),
     call=call.distance,
     reference=reference.solve,
@@ -64,6 +74,7 @@ distance = Operator(
 )
 transform = Operator(
     "euclidean_distance_transform(Tensor mask, float[] spacing) -> Tensor",
+    axes="mask bytes: _ 1 _ _ _, spacing: 3",
     out=lambda mask, spacing: (mask.shape, "float32"),
     call=call.euclidean,
     reference=reference.euclidean,

@@ -14,6 +14,9 @@ def vector_fields(
     points: Any, labels: Any, extents: Any, size: Any, sigma: float, heighten: bool, scale: float, compat: bool
 ) -> dict[str, Any]:
     """Of the C++ struct ``PromptVectors``, for B x N prompts in NumPy."""
+    for name, number in (("sigma", sigma), ("scale", scale)):
+        if not 0 < number <= 1e6:
+            raise ValueError(f"{name} must be positive and at most 1e6, got {number}")
     height, width = vector_size(size, scale)
     points, labels = points.reshape(-1, 2).astype(np.float32, copy=False), labels.reshape(-1)
     empty = ~np.isfinite(points).all(1) | (points < 0).all(1) | ((labels != 0) & (labels != 1))

@@ -24,6 +24,7 @@ def of_masks(
 resize_masks = Operator(
     "resize_masks(Tensor logits, int[] size, int[] frame, int[] crop, float threshold, str output, float offset) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
+    axes="logits: _ _ _, size: 2",
     out=of_masks,
     call=call.resize_masks,
     reference=reference.resize_masks,

@@ -11,6 +11,9 @@ from fastprompt.ops.memory import call
 formulas, reference = Later("fastprompt.ops.memory.formulas"), Later("fastprompt.reference.memory")
 
 
+ROWS = "q float: images queries heads width, k float: images keys heads width, v float: images keys heads depth"
+
+
 def of_read(q: Any, k: Any, v: Any, scale: float) -> Any:
     batch, queries, heads, _ = q.shape
     return [((batch, queries, heads, v.shape[3]), q.dtype), ((batch, heads, queries), q.dtype)]
@@ -34,6 +37,8 @@ def backward(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
 memory_read_backward = Operator(
     "memory_read_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_weight, float scale) "
     "-> (Tensor, Tensor, Tensor)",
+    axes=ROWS + ", grad float: images queries heads depth, out float: images queries heads depth, "
+    "log_weight float: images heads queries",
     out=lambda grad, q, k, v, *rest: [(x.shape, x.dtype) for x in (q, k, v)],
     reference=reference.memory_read_backward,
     formula=formulas.gradient,
@@ -42,6 +47,7 @@ memory_read_backward = Operator(
 # out, and the log of the sums of the weights (B, H, N), which the gradient reads.
 memory_read = Operator(
     "memory_read(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
+    axes=ROWS,
     out=of_read,
     call=call.memory_read,
     takes=takes,

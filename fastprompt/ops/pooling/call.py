@@ -12,6 +12,12 @@ RESIZES, KINDS = get_args(Resize), get_args(Kind)  # what operators number
 LEVEL_EPS: float = _C.prior_level_eps  # of the prior mask's normalisation to [0, 1]
 
 
+def chosen(name: str, words: tuple[str, ...], number: int) -> str:
+    if not 0 <= number < len(words):
+        raise ValueError(f"{name} must be from 0 to {len(words) - 1}, got {number}")
+    return words[number]
+
+
 def masked_pool(
     features: Any,
     mask: Any,  # or uint8
@@ -24,8 +30,8 @@ def masked_pool(
     out: Any,
 ) -> Asked:
     return _C.masked_pool, dict(
-        features=features, mask=mask, resize=RESIZES[resize], align_corners=align_corners, background=background,
-        hard=threshold is not None, threshold=threshold or 0.0, eps=eps, empty=empty, out=out,
+        features=features, mask=mask, resize=chosen("resize", RESIZES, resize), align_corners=align_corners,
+        background=background, hard=threshold is not None, threshold=threshold or 0.0, eps=eps, empty=empty, out=out,
     )  # fmt: skip
 
 
@@ -33,7 +39,7 @@ def similarity(
     features: Any, rows: Any, scale: float, eps: float, temperature: float, kind: int, sharpest: float, out: Any
 ) -> Asked:
     return _C.similarity, dict(
-        features=features, rows=rows, scale=scale, eps=eps, temperature=temperature, kind=KINDS[kind],
+        features=features, rows=rows, scale=scale, eps=eps, temperature=temperature, kind=chosen("kind", KINDS, kind),
         sharpest=sharpest, out=out, precision=matmul_precision(),
     )  # fmt: skip
 

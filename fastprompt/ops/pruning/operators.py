@@ -1,5 +1,5 @@
-"""The operators of pruning and merging: shapes, kernels, gradients. An index that names no row is allowed: a row of
-zeros comes from there, and none goes there."""
+"""The operators of pruning and merging: shapes, kernels, gradients. An index that names no row is allowed where rows
+move: a row of zeros comes from there, and none goes there. ``merge_rows`` refuses it, on the CPU."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt._later import Later
+from fastprompt.ops._arrays import dtype_name
 from fastprompt.ops._operator import Gradient, Operator
 from fastprompt.ops.pruning import call
 
@@ -14,6 +15,7 @@ formulas, reference = Later("fastprompt.ops.pruning.formulas"), Later("fastpromp
 
 cosine_scores = Operator(
     "cosine_scores(Tensor tokens, Tensor prompts) -> Tensor",
+    axes="tokens: batch _ channels, prompts: 1|batch _ channels",
     out=lambda tokens, prompts: (tuple(tokens.shape[:2]), "float32"),
     call=call.cosine_scores,
     reference=lambda tokens, prompts: reference.cosine_scores(tokens.astype(np.float64), prompts),
@@ -36,6 +38,7 @@ def backward_of_gather(ctx: Any, grad: Any) -> tuple[Any, ...]:
 
 gather_rows = Operator(
     "gather_rows(Tensor rows, Tensor index) -> Tensor",
+    axes="rows any: batch _ _, index int64: batch _",
     out=lambda rows, index: ((*index.shape, rows.shape[2]), rows.dtype),
     call=call.gather_rows,
     reference=reference.gather_rows,
@@ -59,6 +62,9 @@ def backward_of_scatter(ctx: Any, grad: Any) -> tuple[Any, ...]:
 
 scatter_rows = Operator(  # zeros where there is no base
     "scatter_rows(Tensor? base, Tensor rows, Tensor index, int count) -> Tensor",
+    axes=lambda base, rows, index, count: (
+        f"rows any: batch kept channels, index int64: batch kept, base {dtype_name(rows)}: batch {count} channels"
+    ),
     out=lambda base, rows, index, count: ((rows.shape[0], count, rows.shape[2]), rows.dtype),
     call=call.scatter_rows,
     reference=reference.scatter_rows,
@@ -70,6 +76,9 @@ scatter_rows = Operator(  # zeros where there is no base
 
 scatter_rows_ = Operator(
     "scatter_rows_(Tensor(a!) base, Tensor rows, Tensor index) -> ()",
+    axes=lambda base, rows, index: (
+        f"rows any: batch kept channels, index int64: batch kept, base {dtype_name(rows)}: batch _ channels"
+    ),
     out=lambda base, rows, index: [],
     call=call.scatter_rows_in_place,
     gpu=formulas.scatter_rows_in_place_gpu,
@@ -106,6 +115,7 @@ def backward_of_prune(ctx: Any, grad: Any, _: Any) -> tuple[Any, ...]:
 prune_rows = Operator(
     "prune_rows(Tensor tokens, Tensor scores, Tensor? always, Tensor? counts, int count, float background) "
     "-> (Tensor, Tensor)",
+    axes="tokens any: batch tokens _, scores: batch tokens, always bytes: batch tokens, counts int64: batch",
     out=of_prune,
     call=call.prune_rows,
     reference=prune_by_reference,
@@ -126,6 +136,7 @@ def of_match(metric: Any, merged: int, spared: int) -> Any:
 
 match_tokens = Operator(
     "match_tokens(Tensor metric, int merged, int spared) -> (Tensor, Tensor)",
+    axes="metric: _ _ _",
     out=of_match,
     call=call.match_tokens,
     reference=lambda metric, merged, spared: reference.match_tokens(metric.astype(np.float64), merged, spared),
@@ -141,6 +152,7 @@ def check_merge(tokens: Any, size: Any, kept: Any, target: Any) -> None:
 
 merge_rows = Operator(
     "merge_rows(Tensor tokens, Tensor size, Tensor kept, Tensor target) -> Tensor",
+    axes="tokens: batch tokens _, size: batch tokens, kept int64: batch _, target int64: batch tokens",
     out=lambda tokens, size, kept, target: ((*kept.shape, tokens.shape[2]), "float32"),
     call=call.merge_rows,
     check=check_merge,

@@ -1,0 +1,436 @@
+"""Right arguments of every operator of torch, of sizes that a seed draws: small, ragged, a vector or a tile and a bit."""
+
+import torch
+
+from fastprompt.ops.decoder import operators as decoder
+
+CASES = {}  # by operator: arguments of a draw
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def sizes(d, most=9):
+    return d.randint(1, 3), d.randint(1, most), d.choice((1, 2, 5, 7, 8, 9, 16, 17, 33))
+
+
+@case
+def masked_pool(d):
+    b, h, w = sizes(d)
+    resize = d.randrange(3)
+    mask = d.t(b, 2, 2 * h, 3 * w).abs()
+    mask = mask if d.random() < 0.5 else (mask > 0.5).to(d.choice((torch.bool, torch.uint8)))
+    threshold = d.choice((None, 0.5))
+    return d.t(b, d.randint(1, 35), h, w), mask, resize, d.random() < 0.5, d.random() < 0.5, threshold, 1e-4, 0.25
+
+
+def similar(d):
+    b, c, n = sizes(d, 35)
+    return d.t(b, c, n), d.t(d.choice((1, b)), d.randint(1, 19), c), 2.0, 1e-6, 10.0
+
+
+@case
+def similarity_map(d):
+    return *similar(d), d.randrange(2), d.choice((0.0, 0.9))
+
+
+@case
+def similarity_argmax(d):
+    return *similar(d), 0.0
+
+
+@case
+def prior_similarity(d):
+    b, c, n = sizes(d, 35)
+    m = d.randint(1, 20)
+    return d.t(b, c, n), d.t(2 * b, c, m), d.t(2 * b, m).abs(), 1e-7
+
+
+@case
+def film(d):
+    b, c, n = sizes(d, 35)
+    last, one = d.random() < 0.5, d.choice((1, b))
+    return d.t(one, *((n, c) if last else (c, n))), d.t(b, c), d.t(b, c), last
+
+
+@case
+def cosine_scores(d):
+    b, n, c = sizes(d, 20)
+    return d.t(b, n, c), d.t(d.choice((1, b)), d.randint(1, 4), c)
+
+
+def index(d, b, kept, count):
+    return torch.from_numpy(d.whole(-1, count + 1, b, kept))
+
+
+@case
+def gather_rows(d):
+    b, n, c = sizes(d, 20)
+    return d.t(b, n, c).to(d.choice((torch.float32, torch.bfloat16, torch.int64))), index(d, b, d.randint(1, n), n)
+
+
+def distinct(d, b, kept, count):
+    return torch.stack([torch.tensor(d.sample(range(count), kept)) for _ in range(b)])
+
+
+@case
+def scatter_rows(d):
+    b, n, c = sizes(d, 20)
+    kept = d.randint(1, n)
+    return d.t(b, n, c) if d.random() < 0.5 else None, d.t(b, kept, c), distinct(d, b, kept, n), n
+
+
+@case
+def scatter_rows_(d):
+    b, n, c = sizes(d, 20)
+    kept = d.randint(1, n)
+    return d.t(b, n, c), d.t(b, kept, c), distinct(d, b, kept, n)
+
+
+@case
+def prune_rows(d):
+    b, n, c = sizes(d, 20)
+    count = d.randint(1, n)
+    always = torch.zeros(b, n, dtype=torch.bool)
+    always[:, 0] = True
+    counts = torch.from_numpy(d.whole(1, count + 1, b))
+    optional = always if d.random() < 0.5 else None, counts if d.random() < 0.5 else None
+    return d.t(b, n, c), d.t(b, n).round(), *optional, count, d.choice((0.0, 0.3))
+
+
+def match(d):
+    b, n, c = sizes(d, 40)
+    spared = d.randint(0, min(2, n))
+    return d.t(b, n, c), d.randint(0, (n - spared) // 2), spared
+
+
+@case
+def match_tokens(d):
+    return match(d)
+
+
+@case
+def merge_rows(d):
+    metric, merged, spared = match(d)
+    kept, target = torch.ops.fastprompt.match_tokens(metric, merged, spared)
+    return d.t(*metric.shape), d.t(*metric.shape[:2]).abs() + 0.5, kept, target
+
+
+@case
+def memory_read(d):
+    b, n, keys = sizes(d)
+    width, depth, heads = d.choice((16, 32, 5)), d.choice((16, 48)), d.randint(1, 2)
+    return d.t(b, n, heads, width), d.t(b, keys, heads, width), d.t(b, keys, heads, depth), 0.25
+
+
+@case
+def memory_read_backward(d):
+    q, k, v, scale = memory_read(d)
+    out, log_weight = torch.ops.fastprompt.memory_read(q, k, v, scale)
+    return d.t(*out.shape), q, k, v, out, log_weight, scale
+
+
+@case
+def geodesic_distance(d):
+    b, y, x = sizes(d)
+    z = d.choice((1, 3)) if d.random() < 0.3 else None
+    shape = (z or 1, y, x)
+    start = torch.from_numpy(d.bits(b, 2, *shape))
+    walls = torch.from_numpy(d.bits(b, 1, *shape, share=0.2)) if d.random() < 0.3 else None
+    kind = d.choice(("nonzero", "seed", "cost", "signed_nonzero", "signed_seed"))
+    start = start if "nonzero" in kind else start.float()
+    spacing = [1.0, 2.0, 0.5][: 2 if z is None else 3]
+    lam, v = d.choice((0.0, 0.5, 0.7, 1.0)), d.choice((float("inf"), 20.0, 1e10))
+    v = 20.0 if kind == "cost" else v
+    metric, method = d.choice(("fastgeodis", "geodistk", "geodistk_fm")), d.choice(("raster", "toivanen", "exact"))
+    how = kind, metric, method, d.randint(1, 3), lam, 1 - lam, spacing, v, d.choice((float("inf"), 9.0))
+    return d.t(b, d.choice((1, 3)), *shape), start, walls, *how
+
+
+@case
+def geodesic_distance_backward(d):
+    image, start, walls, kind, metric, _, *rest = geodesic_distance(d)
+    return d.t(*start.shape), image, start, walls, kind, metric, "exact", *rest
+
+
+@case
+def euclidean_distance_transform(d):
+    b, y, x = sizes(d, 40)
+    return torch.from_numpy(d.bits(b, 1, d.choice((1, 1, 3)), y, x)), [1.0, 2.0, 0.5]
+
+
+def clicks(d, images, size):
+    n = d.randint(0, 5)
+    return d.t(images, n, 2, scale=5) + min(size) / 2, torch.from_numpy(d.whole(-1, 2, images, n))
+
+
+@case
+def click_map(d):
+    b, h, w = sizes(d, 40)
+    code = d.randrange(4)
+    stretch = code in (1, 3) and d.random() < 0.3  # a stretched tanh is what rounding left of it
+    options = code, [4.0, 9.0][: d.randint(1, 2)], d.choice((float("inf"), 6.0)), 1.0, stretch
+    return *clicks(d, b, (h, w)), [1, 0][: d.randint(1, 2)], [h, w], *options, d.choice((float("inf"), 1e6))
+
+
+@case
+def box_map(d):
+    b, h, w = sizes(d, 40)
+    return d.t(b, d.randint(0, 3), 4, scale=9), [h, w], d.random() < 0.5, 0.5, -1.0, 4.0
+
+
+@case
+def polygon_mask(d):
+    b, h, w = sizes(d, 40)
+    return d.t(b, 7, 2, scale=9) + 5, [0, 3, 7], [h, w], d.random() < 0.5, d.random() < 0.5
+
+
+@case
+def scribble_map(d):
+    _, h, w = sizes(d, 40)
+    labels = torch.from_numpy(d.whole(0, 2, 2))
+    return d.t(7, 2, scale=9) + 5, [0, 3, 7], labels, [1, 0], [h, w], d.choice((0.0, 1.5, 4.0))
+
+
+def inside(d, b, h, w):
+    n = d.randint(0, 4)
+    points = [[[float(d.randrange(w)), float(d.randrange(h))] for _ in range(n)] for _ in range(b)]
+    return torch.tensor(points).reshape(b, n, 2), torch.from_numpy(d.whole(-1, 2, b, n)), [1, 0]
+
+
+@case
+def superpixel_map(d):
+    b, h, w = sizes(d)
+    return torch.from_numpy(d.whole(0, h * w, b, h, w)), *inside(d, b, h, w), 255.0
+
+
+@case
+def proposal_vote_map(d):
+    b, h, w = sizes(d)
+    return torch.from_numpy(d.bits(b, 3, h, w)), *inside(d, b, h, w)
+
+
+@case
+def prompt_unified_encoding(d):
+    b, h, w = sizes(d, 40)
+    points, labels = clicks(d, b, (h, w))
+    extents = d.t(*points.shape, scale=9).abs() if d.random() < 0.5 else None
+    return points, labels, extents, [h, w], 3.0, True, 1.0, d.random() < 0.5
+
+
+@case
+def next_click(d):
+    b, h, w = sizes(d, 20)
+    pred = d.t(b, h, w)
+    pred = pred if d.random() < 0.5 else (pred > 0).to(torch.uint8)
+    clicked = torch.from_numpy(d.whole(0, min(h, w), b, d.randint(0, 2), 2)).int()
+    return pred, torch.from_numpy(d.whole(0, 3, b, h, w)).to(torch.uint8), clicked, 0.5, d.choice((-1, 2))
+
+
+@case
+def overlap_counts(d):
+    b, h, w = sizes(d, 40)
+    pred = d.t(b, h * w)
+    target = torch.from_numpy(d.whole(0, 3, b, h * w)).to(torch.uint8)
+    return pred if d.random() < 0.5 else pred > 0, target, 0.5, d.choice((-1, 2))
+
+
+@case
+def resize_masks(d):
+    b, h, w = sizes(d, 20)
+    frame = [16, 24] if d.random() < 0.5 else []
+    crop = [12, 20] if frame and d.random() < 0.5 else frame
+    output = d.choice(("float32", "bool", "uint8", "packed"))
+    return d.t(b, h, w), [d.randint(1, 30), d.randint(1, 30)], frame, crop, 0.1, output, 0.5
+
+
+# ---------------------------------------------------------------- attention and encoders
+
+
+def prompt_side(d, projected):
+    images, h, w = sizes(d)
+    prompts, heads, tokens = images * d.randint(1, 2), d.randint(1, 2), d.randint(1, 5)
+    c = d.choice((16, 32, 20))
+    width = d.choice((16, 32)) if projected else c
+    lengths = torch.from_numpy(d.whole(1, tokens + 1, prompts)) if d.random() < 0.5 else None
+    position = d.t(1, c, h, w) if d.random() < 0.5 else None
+    return d.t(images, c, h, w), position, d.t(prompts, heads, tokens, width), heads * width, lengths
+
+
+@case
+def prompt_to_image(d):
+    projected = d.random() < 0.5
+    image, position, rows, inner, lengths = prompt_side(d, projected)
+    c, (prompts, _, tokens, _) = image.shape[1], rows.shape
+    weights = [d.t(inner, c, scale=0.2), d.t(inner, c, scale=0.2)] if projected else [None, None]
+    bias = d.t(prompts, tokens, *image.shape[2:]) if d.random() < 0.5 else None
+    return image, position, rows, *weights, bias, lengths
+
+
+@case
+def image_to_prompt(d):
+    projected = d.random() < 0.5
+    image, position, key, inner, lengths = prompt_side(d, projected)
+    c = image.shape[1]
+    weights = [d.t(inner, c, scale=0.2), d.t(c, inner, scale=0.2)] if projected else [None, None]
+    norm = [d.t(c), d.t(c)] if d.random() < 0.5 else [None, None]
+    given = image, position, key, d.t(*key.shape[:3]), d.t(*key.shape), *weights, d.t(c), *norm, lengths
+    return *given, d.random() < 0.5, 1e-6
+
+
+@case
+def normalised_linear(d):
+    b, n, _ = sizes(d)
+    c = d.choice((16, 48))
+    norm = [d.t(c), d.t(c)] if d.random() < 0.5 else []
+    return d.t(b, n, c), norm, 1e-6, [d.t(32, c, scale=0.2), d.t(32)]
+
+
+@case
+def residual_mlp(d):
+    b, n, _ = sizes(d)
+    c, width, hidden = 16, 32, 48
+    linear = lambda rows, depth: [d.t(rows, depth, scale=0.2), d.t(rows)]  # noqa: E731
+    mlp = [*linear(hidden, c), *linear(c, hidden)]
+    return d.t(b, n, c), d.t(b, n, width), linear(c, width), [d.t(c), d.t(c)], 1e-6, mlp
+
+
+@case
+def relative_attention(d):
+    b, h, w = d.randint(1, 2), d.randint(1, 5), d.randint(1, 9)
+    heads, width, tokens = d.randint(1, 2), d.choice((16, 16, 5)), h * w
+    window = [d.randint(1, 4), d.randint(1, 4)] if d.random() < 0.4 else [0, 0]
+    places = None
+    if window[0] == 0 and d.random() < 0.4:
+        tokens = d.randint(1, tokens)
+        grid = torch.cartesian_prod(torch.arange(h), torch.arange(w))
+        places = torch.stack([grid[sorted(d.sample(range(h * w), tokens))] for _ in range(d.choice((1, b)))])
+    table = lambda size, part: d.t(2 * (part or size) - 1, width, scale=0.3)  # noqa: E731
+    pads = [d.t(heads, width), d.t(heads, width)] if window[0] else [None, None]
+    q, k, v = (d.t(b, tokens, heads, width) for _ in range(3))
+    return q, k, v, table(h, window[0]), table(w, window[1]), places, *pads, [h, w], window, 0.25
+
+
+@case
+def relative_attention_backward(d):
+    q, k, v, rel_h, rel_w, places, _, _, size, window, scale = relative_attention(d)
+    while window != [0, 0]:
+        q, k, v, rel_h, rel_w, places, _, _, size, window, scale = relative_attention(d)
+    out, log_weight = torch.ops.fastprompt.relative_attention(
+        q, k, v, rel_h, rel_w, places, None, None, size, window, scale
+    )
+    return d.t(*q.shape), q, k, v, rel_h, rel_w, places, out, log_weight, size, scale
+
+
+# ---------------------------------------------------------------- the decoder
+
+C, HEADS, WIDTH, MLP, DEPTH, MIDDLE, FINE = 32, 2, 16, 48, 2, 8, 4
+EPS = [1e-5, 1e-6]
+SIZES = [HEADS, WIDTH, DEPTH, 4 * MIDDLE, 0]
+HEAD = [(C, MIDDLE, 2, 2), (MIDDLE,), (MIDDLE,), (MIDDLE,), (MIDDLE, FINE, 2, 2), (FINE,)]
+
+
+def weights(d):
+    names = {"channels": C, "inner": HEADS * WIDTH, "mlp": MLP}
+    texts = decoder.layers(DEPTH).partition(":")[2].split("/")
+    return [d.t(*(names[n] for n in text.split()), scale=0.2) for text in texts]
+
+
+def picture(d):
+    images, h, w = d.randint(1, 2), d.randint(1, 3), d.choice((2, 5, 9))
+    prompts, tokens = images * d.randint(1, 2), d.randint(3, 5)
+    return d.t(images, C, h, w), d.t(1, C, h, w), d.t(prompts, tokens, C)
+
+
+def detail(d, image):
+    if d.random() < 0.5:
+        return None, None
+    n, _, h, w = image.shape
+    return d.t(n, MIDDLE, 2 * h, 2 * w), d.t(n, FINE, 4 * h, 4 * w)
+
+
+@case
+def mask_head(d):
+    image, _, prompt = picture(d)
+    given = d.t(len(prompt), C, *image.shape[2:]), d.t(len(prompt), 2, FINE), *(d.t(*s, scale=0.3) for s in HEAD)
+    return *given, *detail(d, image), 1e-6
+
+
+@case
+def token_mlps(d):
+    _, _, prompt = picture(d)
+    return prompt, [0, 2], [d.t(*s, scale=0.2) for s in [(16, C), (16,), (5, 16), (5,)] * 2], 2
+
+
+@case
+def two_way_prepare(d):
+    image, position, _ = picture(d)
+    all_weights = weights(d)
+    return image, position, [*all_weights[12:16], *all_weights[26:28]]
+
+
+@case
+def two_way(d):
+    image, position, prompt = picture(d)
+    all_weights = weights(d)
+    first = [*all_weights[12:16], *all_weights[26:28]]
+    prepared = torch.ops.fastprompt.two_way_prepare(image, position, first)
+    pixels = image.shape[2] * image.shape[3]
+    return prompt, prepared, all_weights, len(image), pixels, HEADS, WIDTH, MLP, DEPTH, EPS
+
+
+@case
+def two_way_transformer(d):
+    return *picture(d), weights(d), HEADS, WIDTH, DEPTH, EPS
+
+
+@case
+def low_rank_prepare(d):
+    image, position, _ = picture(d)
+    return image, position, weights(d), d.t(C, MIDDLE, 2, 2, scale=0.3), SIZES, EPS
+
+
+@case
+def low_rank(d):
+    image, position, prompt = picture(d)
+    given = weights(d), d.t(C, MIDDLE, 2, 2, scale=0.3)
+    prepared = torch.ops.fastprompt.low_rank_prepare(image, position, *given, SIZES, EPS)
+    return prompt, prepared, *given, len(image), image.shape[2] * image.shape[3], MLP, SIZES, EPS
+
+
+@case
+def low_rank_masks(d):
+    image, position, prompt = picture(d)
+    up, layers = d.t(C, MIDDLE, 2, 2, scale=0.3), weights(d)
+    prepared = torch.ops.fastprompt.low_rank_prepare(image, position, layers, up, SIZES, EPS)
+    h, w = image.shape[2:]
+    _, state = torch.ops.fastprompt.low_rank(prompt, prepared, layers, up, len(image), h * w, MLP, SIZES, EPS)
+    head = [up, *(d.t(*s, scale=0.3) for s in HEAD[1:])]
+    shape = [len(image), prompt.shape[1], h, w]
+    return state, prepared, d.t(len(prompt), 2, FINE), head, *detail(d, image), shape, SIZES, 1e-6
+
+
+@case
+def mask_decoder(d):
+    image, position, prompt = picture(d)
+    head = [d.t(*s, scale=0.3) for s in HEAD]
+    mlps = [d.t(*s, scale=0.2) for s in [(16, C), (16,), (FINE, 16), (FINE,)] * 2]
+    dense = d.t(d.choice((1, len(image))), C, *image.shape[2:])
+    return (
+        image,
+        dense,
+        position,
+        prompt,
+        weights(d),
+        head,
+        *detail(d, image),
+        mlps,
+        HEADS,
+        WIDTH,
+        DEPTH,
+        1,
+        2,
+        [*EPS, 1e-6],
+    )
