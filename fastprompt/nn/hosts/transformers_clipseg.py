@@ -9,7 +9,7 @@ from transformers.models.clipseg import modeling_clipseg as host
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import parameters
 from fastprompt.nn.parts.image_cache import version
-from fastprompt.nn.parts.recording import records_as, registry
+from fastprompt.nn.parts.recording import passes_for, registry
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -105,4 +105,4 @@ def states(module: Any) -> list[Any]:
     return [(p.data_ptr(), p.dtype, version(p)) for p in parameters(module)]
 
 
-records_as(CLIPSegVisionModel, host.CLIPSegVisionModel)
+passes_for(CLIPSegVisionModel, host.CLIPSegVisionModel)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fastprompt.nn.parts.drop_in import CPU, DropIn
 from fastprompt.nn.parts.image_cache import ImageCache, equal
 from fastprompt.nn.parts.mlp import same_layers, token_mlps
+from fastprompt.nn.parts.recording import attentions_are_captured
 from fastprompt.ops.decoder import low_rank as low_rank
 from fastprompt.ops.decoder import two_way_gpu as gpu
 from fastprompt.ops.decoder.head import MaskHeadWeights, mask_head
@@ -139,6 +140,16 @@ class TransformersDecoder(Decoder):
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         return self.upscale_conv1, self.upscale_layer_norm, self.upscale_conv2
+
+    def uncovered(
+        self, attention_similarity: Any, target_embedding: Any, output_attentions: Any = None,
+        output_hidden_states: Any = None, **unknown: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Of the arguments of a call, those that the host's path must see. The last two are for the model around the
+        decoder, which collects the weights of the decoder's layers, where it does, by hooks."""
+        captured = attentions_are_captured("mask_decoder_attentions")
+        given = {"attention_similarity": attention_similarity, "target_embedding": target_embedding}
+        return given | {"output_attentions": captured} | unknown
 
 
 def unsupported_transformer(transformer: Any) -> str | None:
