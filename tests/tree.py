@@ -20,7 +20,7 @@ LAYERS = (
     "fastprompt._runtime fastprompt._gpu",
     "fastprompt.reference fastprompt.kernels",
     "fastprompt.ops._known",
-    "fastprompt.ops._derivatives fastprompt.ops._flops",
+    "fastprompt.ops._axes fastprompt.ops._derivatives fastprompt.ops._flops",
     "fastprompt.ops._torch",
     "fastprompt.ops._operator",
     "fastprompt.ops._arrays fastprompt.ops._checks fastprompt.ops._binary",

@@ -35,7 +35,10 @@ def test_many_prompts(name, count, kind):
     check(host(name).decoder, host(name).arguments(kind, count))
 
 
-@pytest.mark.parametrize("name", ["Sam", "SamHQ", "Sam2", "Sam3Tracker", "EdgeTam"])
+SAM2 = ["Sam2", "Sam3Tracker", "EdgeTam", "Sam2Video", "Sam3TrackerVideo", "EdgeTamVideo"]  # of transformers
+
+
+@pytest.mark.parametrize("name", ["Sam", "SamHQ", *SAM2])
 def test_two_images(name):
     for kind in ("point", "mask"):
         check(host(name).decoder, host(name).arguments(kind, 3, images=2))
@@ -51,7 +54,7 @@ def changed(name, **attributes):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dynamic", [True, False])
-@pytest.mark.parametrize("name", ["Sam2", "Sam3Tracker", "EdgeTam", "sam2 features"])
+@pytest.mark.parametrize("name", [*SAM2, "sam2 features"])
 def test_the_choice_among_masks(name, dynamic, training):
     decoder = changed(name, dynamic_multimask_via_stability=dynamic).train(training)
     for threshold in (0.0, 0.98):  # the first mask is stable, and is not
@@ -144,7 +147,7 @@ def test_the_table_is_complete():
     tested = {full_name(type(fp.restore(h.decoder))) for h in hosts} | {full_name(type(positions(h))) for h in hosts}
     assert tested <= set(DROP_INS)
     installed = {name.split(".")[0] for name in tested}
-    encoders = ("Attention", "VisionLayer", "SegGptLayer", "image_encoder.Block", "CLIPSegVisionModel")
+    encoders = ("Attention", "VisionLayer", "SegGptLayer", "VitDetLayer", "image_encoder.Block", "CLIPSegVisionModel")
     decoders = {name for name in DROP_INS if not name.endswith(encoders)}
     assert {name for name in decoders if name.split(".")[0] in installed} <= tested
 

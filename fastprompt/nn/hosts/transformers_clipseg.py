@@ -10,7 +10,7 @@ from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
 from fastprompt.nn.parts.known import Look, look, own_parameters, unknown
-from fastprompt.nn.parts.recording import records_as, registry
+from fastprompt.nn.parts.recording import passes_for, registry
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -105,4 +105,4 @@ def tensors(found: Any) -> list[Tensor]:
     return inside
 
 
-records_as(CLIPSegVisionModel, host.CLIPSegVisionModel)
+passes_for(CLIPSegVisionModel, host.CLIPSegVisionModel)

@@ -151,6 +151,14 @@ class TransformersDecoder(Decoder):
     def activations(self) -> list[Any]:
         return [self.activation]
 
+    def uncovered(
+        self, attention_similarity: Any, target_embedding: Any, output_attentions: Any = None,
+        output_hidden_states: Any = None, **unknown: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Of the arguments of a call, those that the host's path must see. The last two are for the model around the
+        decoder, which collects the weights of the decoder's layers by hooks (see ``known.recorded``)."""
+        return {"attention_similarity": attention_similarity, "target_embedding": target_embedding} | unknown
+
 
 def unsupported_transformer(transformer: Any) -> str | None:
     if not len(transformer.layers):
