@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/interrupt.h"
 #include "common/math.h"
 
 namespace fastprompt {
@@ -27,6 +28,7 @@ void box_rows(const BoxMaps& a, int64_t image, int64_t first, int64_t last) {
   for (int64_t y = first; y < last; ++y) {
     float* out = a.out + image * a.image_stride + y * a.width;
     for (int64_t c = 0; c < a.width; c += N) {
+      if (c == 0 || a.boxes > 1000) checkpoint();
       const vf x = broadcast(float(c)) + loadu(steps);
       vf best = broadcast(__builtin_inff());
       for (const float* b = boxes; b < boxes + 4 * a.boxes; b += 4) {
