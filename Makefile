@@ -1,4 +1,4 @@
-.PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
+.PHONY: setup build test bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report tsan
 PYTHON ?= python
 
 setup:    ; $(PYTHON) -m pip install "scikit-build-core>=0.11" "pybind11>=3.0" ninja && $(PYTHON) -m pip install --no-build-isolation -e ".[test,lint,docs]"
@@ -9,6 +9,8 @@ lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Wer
 format:   ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')
 docs:     ; pdoc --math --docformat google -o site fastprompt
 stubs:    ; pybind11-stubgen fastprompt._C -o build/stubs
+# Races between calls: kernels, pool and memory under ThreadSanitizer; needs cmake and a g++ or clang with libtsan.
+tsan:     ; cmake -S tests/fuzz/tsan -B build/tsan -DCMAKE_BUILD_TYPE=None && cmake --build build/tsan && build/tsan/tsan
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
 peers:    ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
 gpu-table: ; $(PYTHON) tests/support/gpu_resources.py --write

@@ -42,8 +42,8 @@ __all__ = [
     "geodesic_symmetric_filter", "get_num_threads", "image_to_prompt_attention", "mask_head", "mask_to_rle",
     "masked_average_pool", "memory_attention", "merge_tokens", "metrics", "next_click", "pixel_word_attention",
     "polygon_mask", "prior_mask", "prompt", "prompt_to_image_attention", "prompt_unified_encoding",
-    "proposal_vote_map", "prune_tokens", "relative_position_attention", "release_memory", "report", "resize_masks", "restore",
-    "rle_to_mask", "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map",
+    "proposal_vote_map", "prune_tokens", "relative_position_attention", "release_memory", "report", "resize_masks",
+    "restore", "rle_to_mask", "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map",
     "text_similarity_map", "token_scores",
 ]  # fmt: skip
 
