@@ -1,4 +1,4 @@
-.PHONY: setup build test hosts fuzz bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
+.PHONY: setup build test hosts fuzz tsan bench lint docs stubs wheel peers format ci gpu-table gpu-roofline gpu-report
 PYTHON ?= python
 SECONDS ?= 600
 
@@ -21,6 +21,8 @@ fuzz: has-cmake has-pybind11
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000 PYTHONPATH=tests:tests/support $(PYTHON) -m fuzz --build build/sanitized --seconds $(SECONDS)
 # The own tests of transformers on accelerated models; tests/hosts/run.py says how to get them.
 hosts: has-pytest has-transformers ; $(PYTHON) tests/hosts/run.py $(TRANSFORMERS)
+# Races between calls: kernels, pool and memory under ThreadSanitizer; needs cmake and a g++ or clang with libtsan.
+tsan: has-cmake ; cmake -S tests/fuzz/tsan -B build/tsan -DCMAKE_BUILD_TYPE=None && cmake --build build/tsan && build/tsan/tsan
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
 peers: has-torch ; $(PYTHON) -m pip install "setuptools<81" wheel scikit-fmm SimpleITK dijkstra3d edt opencv-python-headless && CUDA_HOME= FORCE_CUDA=0 MAX_JOBS=2 $(PYTHON) -m pip install --no-deps --no-build-isolation --no-binary :all: fastgeodis==1.0.5
 gpu-table: has-torch has-triton ; $(PYTHON) tests/support/gpu_resources.py --write

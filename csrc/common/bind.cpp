@@ -2,6 +2,7 @@
 
 #include "common/bf16.h"
 #include "common/isa.h"
+#include "common/release.h"
 #include "common/sample.h"
 
 using namespace fastprompt;
@@ -10,6 +11,7 @@ FASTPROMPT_BIND(common) {
   m.def("isa", [] { return isa_name(isa()); });
   m.def("best_isa", [] { return isa_name(best_isa()); });
   m.def("bf16", &bf16_name);
+  m.def("release_memory", &release_memory);
   m.def("uses_bf16", [](int precision) { return bf16(static_cast<Precision>(precision)) != nullptr; });
   m.def("set_bf16", [](const std::string& name) {
     if (!set_bf16(name.c_str())) throw py::value_error("this machine has no bfloat16 engine '" + name + "'");

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/interrupt.h"
 #include "common/math.h"
 
 namespace fastprompt {
@@ -67,6 +68,7 @@ void paint(const BoxMaps& a, float* map, const Box* boxes, int64_t count, const 
   for (int64_t y = t.y0; y < t.y1; ++y) {
     float* out = map + y * a.width;
     for (int64_t c = t.x0; c < t.x1; c += N) {
+      if (c == t.x0 || count > 1000) checkpoint();
       const vf x = broadcast(float(c)) + loadu(steps);
       vf best = broadcast(__builtin_inff());
       for (const Box* b = boxes; b < boxes + count; ++b)

@@ -44,6 +44,8 @@ def prompt_to_image_attention(
 
     Returns:
         The shape and dtype of ``prompt``; torch in, torch out. Differentiable by prompt, image, weights and positions.
+        On the CPU the number of threads (and of prompts) decides into how many parts the sum over the image is split:
+        the same bits for the same number, and rounding (some 1e-7 of the values summed) between two.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
