@@ -54,6 +54,15 @@ struct Axes {
   Axes(std::initializer_list<int64_t> sizes) : sizes(sizes) {}
 };
 
+// work(context) without the lock of Python. Ctrl-C, or another signal whose handler raises, ends it within 0.3 s where
+// this is the main thread; what the handler raised is thrown as it is.
+void without_lock(void (*work)(void*), void* context);
+
+template <class Work>
+void without_lock(Work work) {
+  without_lock([](void* context) { (*static_cast<Work*>(context))(); }, &work);
+}
+
 // The keywords of one call. Axes have names: the first array that has one says how long it is, the others must agree;
 // "batch channels 2" is a shape of two named axes and one of two; numbers known otherwise are a list.
 class Fields {
@@ -139,8 +148,7 @@ class Fields {
   void run(Kernel kernel, const Arguments&... arguments) {
     done();
     if (nothing_) return;
-    py::gil_scoped_release nogil;
-    kernel(arguments...);
+    without_lock([&] { kernel(arguments...); });
   }
 
  private:

@@ -1,9 +1,16 @@
 """Fast, exact kernels for promptable image segmentation. Start with ``python -m fastprompt info``."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from fastprompt._runtime import backend, get_num_threads, set_num_threads
+if importlib.util.find_spec("fastprompt._C") is None:  # the source tree hides the installed package
+    raise ImportError(
+        f"{__path__[0]} is fastprompt's source, without what is compiled: start Python in another folder, or install "
+        "it in place with `pip install -e .`"
+    )
+
+from fastprompt._runtime import backend, get_num_threads, release_memory, set_num_threads
 from fastprompt._switches import disabled
 from fastprompt.ops.attention.prompts import AttentionWeights, image_to_prompt_attention, prompt_to_image_attention
 from fastprompt.ops.attention.words import pixel_word_attention
@@ -42,8 +49,8 @@ __all__ = [
     "geodesic_symmetric_filter", "get_num_threads", "image_to_prompt_attention", "mask_head", "mask_to_rle",
     "masked_average_pool", "memory_attention", "merge_tokens", "metrics", "next_click", "pixel_word_attention",
     "polygon_mask", "prior_mask", "prompt", "prompt_to_image_attention", "prompt_unified_encoding",
-    "proposal_vote_map", "prune_tokens", "relative_position_attention", "report", "resize_masks", "restore",
-    "rle_to_mask", "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map",
+    "proposal_vote_map", "prune_tokens", "relative_position_attention", "release_memory", "report", "resize_masks",
+    "restore", "rle_to_mask", "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map",
     "text_similarity_map", "token_scores",
 ]  # fmt: skip
 

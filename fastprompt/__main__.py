@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -44,8 +45,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0 = fine, 1 = the command found a fault, 2 = a mistake in the arguments."""
     command = ""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        options = parser().parse_args(arguments)
+        # NOTE: argparse takes "-5,10" for an option, but nothing for one that begins with a blank.
+        options = parser().parse_args([f" {text}" if re.match(r"-[.\d]", text) else text for text in given])
         command = f" {options.command}"
         return int(options.run(options))
     except BrokenPipeError:  # the reader of our output, such as head, has gone

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from fastprompt._choices import choice
 from fastprompt.ops._arrays import as_array
 
 Score = Literal["norm", "cls", "prompt"]
@@ -54,8 +55,8 @@ class Prune:
             raise ValueError(f"keep must be above 0 and at most 1, got {self.keep!r}")
         if self.at < 0:
             raise ValueError(f"at must be at least 0, got {self.at!r}")
-        if not (callable(self.score) or (isinstance(self.score, str) and self.score in SCORES)):
-            raise ValueError(f"score must be one of {', '.join(SCORES)} or a function, got {self.score!r}")
+        if not callable(self.score):
+            choice("score", self.score, SCORES, " or a function")
 
     def count(self, number: int) -> int:
         """How many of them stay."""

@@ -196,6 +196,22 @@ def check_output(out: Any, threshold: float, shape: tuple[int, ...], number: int
     return prediction(out.reshape(shape), threshold if out.dtype.kind == "f" else None)
 
 
+def check_result(sample: Any, curve: Any, made: Any, most: int) -> None:
+    """What a file says of one sample."""
+    if type(sample) is not int or sample < 0:
+        raise ValueError(f"sample must be an integer of at least 0, got {sample!r}")
+    if not isinstance(curve, list) or not 1 <= len(curve) <= most:
+        raise ValueError(f"iou must be a list of 1 to {most} numbers, got {curve!r}")
+    if not all(type(x) in (int, float) and 0 <= x <= 1 for x in curve):
+        raise ValueError(f"iou must hold numbers from 0 to 1, got {curve!r}")
+    if not isinstance(made, list) or len(made) != len(curve) or not all(map(is_click, made)):
+        raise ValueError(f"clicks must be x, y and label (0 or 1) of each of {len(curve)} clicks, got {made!r}")
+
+
+def is_click(x: Any) -> bool:
+    return isinstance(x, list) and len(x) == 3 and all(type(n) is int and n >= 0 for n in x) and x[2] <= 1
+
+
 class ResultsFile:
     """One line with the options, then one for each sample."""
 
@@ -204,28 +220,30 @@ class ResultsFile:
 
     def read(self) -> dict[int, tuple[Any, Any]]:
         """What earlier runs found; makes the file, or cuts a torn end off it."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
         lines = [self._parse(k, line) for k, line in enumerate(whole.splitlines(), 1)]
-        if lines and lines[0].get("options") != self.options:
-            found = lines[0].get("options")
-            raise ValueError(f"results: {self.path} holds other options: {found}, expected {self.options}")
-        if whole != text or not lines:
-            self._replace(whole or json.dumps({"options": self.options}) + "\n")
+        if whole != data or not lines:
+            self._replace(whole or json.dumps({"options": self.options}).encode() + b"\n")
         return {line["sample"]: (line["iou"], line["clicks"]) for line in lines[1:]}
 
-    def _parse(self, number: int, line: str) -> dict[str, Any]:
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(line)
+            found = json.loads(line.decode("utf-8"))
             if not ({"options"} if number == 1 else {"sample", "iou", "clicks"}) <= set(found):
                 raise ValueError("fields are missing")
+            if number > 1:
+                check_result(found["sample"], found["iou"], found["clicks"], self.options["max_clicks"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"results: line {number} of {self.path} is no result: {error}") from None
+        if number == 1 and found["options"] != self.options:
+            said = found["options"]
+            raise ValueError(f"results: {self.path} holds other options: {said}, expected {self.options}")
         return dict(found)
 
-    def _replace(self, text: str) -> None:
+    def _replace(self, data: bytes) -> None:
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        new.write_text(text, encoding="utf-8")
+        new.write_bytes(data)
         os.replace(new, self.path)
 
     def append(self, number: int, curve: Any, made: Any) -> None:

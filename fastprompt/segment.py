@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops.geodesic.distances import geodesic_distance, geodesic_symmetric_filter
 
 __all__ = ["clean", "divide", "prompt_seeds", "segment"]
@@ -34,7 +35,8 @@ def segment(
     """The object that the prompts point at.
 
     A pixel belongs to the object if its geodesic distance to the positive prompts is below that to the negative ones.
-    The geodesic symmetric filter then removes specks and holes thinner than ``theta``.
+    The geodesic symmetric filter then removes specks and holes thinner than ``theta``. It knows edges, no objects:
+    one or two clicks give poor masks of a photograph, strokes and many clicks good ones (docs/segment.md).
 
     Args:
         image: ``([C,] H, W)``; uint8 is divided by 255, other types are taken as they are, best within [0, 1].
@@ -57,11 +59,7 @@ def segment(
                [0, 0, 1, 1]])
     """
     image = normalised(image)
-    seeds = prompt_seeds(image.shape[-2:], positive, negative, scribbles=scribbles, box=box)
-    for name, where in zip(("positive", "negative"), seeds, strict=True):
-        if not where.any():
-            or_box = ", or a box" if name == "negative" else ""
-            raise ValueError(f"no {name} prompt: give at least one {name} point or scribble{or_box}")
+    seeds = checked_seeds(image.shape[-2:], positive, negative, scribbles=scribbles, box=box)
     mask = divide(image, seeds, lam=lam)
     return clean(image, mask, seeds, lam=lam, theta=theta) if refine else mask
 
@@ -81,10 +79,24 @@ def clean(image: Any, mask: Any, seeds: Any, *, lam: float = LAM, theta: float =
 
 
 def normalised(image: Any) -> Any:
-    image = np.asarray(image)
+    image = np.asarray(as_array("image", image))
     if image.ndim not in (2, 3):
         raise ValueError(f"image must be ([C,] H, W), got shape {image.shape}")
-    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
+    if image.dtype != np.uint8:
+        return image
+    scaled = np.array(image, np.float32, order="C")
+    scaled /= 255  # in place: pictures are large
+    return scaled
+
+
+def checked_seeds(size: tuple[int, int], *points: Sequence[Point], **others: Any) -> Any:
+    """:func:`prompt_seeds`, at least one on each side."""
+    seeds = prompt_seeds(size, *points, **others)
+    for name, where in zip(("positive", "negative"), seeds, strict=True):
+        if not where.any():
+            or_box = ", or a box" if name == "negative" else ""
+            raise ValueError(f"no {name} prompt: give at least one {name} point or scribble{or_box}")
+    return seeds
 
 
 def prompt_seeds(
@@ -100,7 +112,7 @@ def prompt_seeds(
     if scribbles is not None:
         if np.shape(scribbles) != seeds.shape:
             raise ValueError(f"scribbles must have shape {seeds.shape}, got {np.shape(scribbles)}")
-        seeds |= np.asarray(scribbles) != 0
+        seeds |= np.asarray(as_array("scribbles", scribbles)) != 0
     for side, (name, points) in enumerate((("positive", positive), ("negative", negative))):
         for point in points:
             seeds[(side, *pixel(name, point, size))] = True

@@ -16,10 +16,11 @@ CODE = (".py", ".cpp", ".h", ".cu", ".cuh", ".txt", ".toml")
 # From the ground up: a module may import those of its own line and of the lines above it here. What stands first here
 # whose name a module's begins with counts; the longest of several.
 LAYERS = (
-    "fastprompt._C fastprompt._later fastprompt._text",
+    "fastprompt._C fastprompt._later fastprompt._text fastprompt._choices fastprompt._cores",
     "fastprompt._runtime fastprompt._gpu",
     "fastprompt.reference fastprompt.kernels",
-    "fastprompt.ops._known fastprompt.ops._axes",
+    "fastprompt.ops._known",
+    "fastprompt.ops._axes fastprompt.ops._derivatives fastprompt.ops._flops",
     "fastprompt.ops._torch",
     "fastprompt.ops._operator",
     "fastprompt.ops._arrays fastprompt.ops._checks fastprompt.ops._binary",

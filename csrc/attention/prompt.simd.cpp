@@ -1,6 +1,7 @@
 #include "attention/prompt.h"
 
 #include "attention/tile.h"
+#include "common/interrupt.h"
 #include "common/scratch.h"
 
 namespace fastprompt {
@@ -26,6 +27,7 @@ class Pass {
 
   void run(int64_t first, int64_t last, Partial sums) {
     for (int64_t tile = first; tile < last; ++tile) {
+      checkpoint();
       start_ = tile * kTile;
       count_ = a_.pixels - start_ < kTile ? a_.pixels - start_ : kTile;
       load_tile();

@@ -1,5 +1,6 @@
 #include "clicks/next.h"
 
+#include "common/interrupt.h"
 #include "common/scratch.h"
 #include "common/simd.h"
 
@@ -63,6 +64,7 @@ static void scan_down(const NextClick& a, int64_t image, Errors* e) {
   auto* room = reinterpret_cast<uint8_t*>(memory.data());
   e->first = a.height, e->last = -1;
   for (int64_t y = 0; y < a.height; ++y) {
+    if (y % 64 == 0) checkpoint();
     const int64_t from = (image * a.height + y) * a.width;
     int16_t* run = e->rows + y * e->row;
     mark_errors(mask_pixels(a.pred, from, a.width, room), a.target + from, a.ignore, run, a.width);
@@ -77,6 +79,7 @@ static void scan_down(const NextClick& a, int64_t image, Errors* e) {
 static void scan_up(Errors* e, int16_t* below) {
   for (int64_t x = 0; x < e->row; ++x) below[x] = 0;
   for (int64_t y = e->last; y >= e->first; --y) {
+    if (y % 64 == 0) checkpoint();
     int16_t* run = e->rows + y * e->row;
     vs most{}, least{};
     for (int64_t x = 0; x < e->row; x += kShorts) {
@@ -162,7 +165,9 @@ struct Search {
       for (int64_t y = e.first + start; y <= e.last; y += 16) {
         const float bound = missed ? e.most[y] : -e.least[y];
         best->must_beat(y);
-        if (bound * bound >= best->bar) row(y, missed, best);
+        if (bound * bound < best->bar) continue;
+        checkpoint();
+        row(y, missed, best);
       }
   }
 };

@@ -12,14 +12,19 @@
 #include <mutex>
 #include <thread>
 
+#include "common/interrupt.h"
+
 namespace fastprompt {
 namespace {
+
+constexpr auto kPause = std::chrono::milliseconds(50);
 
 struct Job {
   Job(const std::function<void(int64_t)>& body, int64_t count) : body(body), count(count) {}
 
   const std::function<void(int64_t)>& body;
   int64_t count;
+  Watch* const watch = current_watch();
   std::atomic<int64_t> next{0};
   std::mutex mutex;
   std::condition_variable done;
@@ -29,12 +34,25 @@ struct Job {
   void work() {
     for (int64_t i; (i = next.fetch_add(1)) < count;) {
       try {
+        checkpoint();
         body(i);
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex);
         if (!error) error = std::current_exception();
         next = count;
       }
+    }
+  }
+
+  // Until no helper is inside the body; asks meanwhile whether it is to end.
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex);
+    const auto idle = [this] { return running == 0; };
+    if (!asks_itself()) return done.wait(lock, idle);
+    while (!done.wait_for(lock, kPause, idle)) {
+      lock.unlock();
+      watch->look();
+      lock.lock();
     }
   }
 };
@@ -65,7 +83,10 @@ class Pool {
         ++job->running;
       }
       lock.unlock();
-      job->work();
+      {
+        const Under caller(job->watch);
+        job->work();
+      }
       std::lock_guard<std::mutex> finished(job->mutex);
       if (--job->running == 0) job->done.notify_one();
     }
@@ -100,7 +121,7 @@ void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>
   (void)registered;
   const int helpers = static_cast<int>(std::min<int64_t>(threads, count)) - 1;
   if (helpers <= 0 || in_task_of_host) {
-    for (int64_t i = 0; i < count; ++i) body(i);
+    for (int64_t i = 0; i < count; ++i) checkpoint(), body(i);
     return;
   }
   if (host_run) {
@@ -113,8 +134,7 @@ void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>
   pool->call(helpers, job);
   job->work();
   pool->recall(job);
-  std::unique_lock<std::mutex> lock(job->mutex);
-  job->done.wait(lock, [&] { return job->running == 0; });
+  job->wait();
   if (job->error) std::rethrow_exception(job->error);
 }
 
@@ -134,6 +154,8 @@ std::atomic<Clock::rep> alone_until{0};
 
 Clock::rep now() { return Clock::now().time_since_epoch().count(); }
 
+struct Abandoned {};  // how a member leaves the program of a team that has failed
+
 }  // namespace
 
 struct Member::Shared {
@@ -141,6 +163,8 @@ struct Member::Shared {
   alignas(64) std::atomic<int64_t> ticket{0};
   alignas(64) std::atomic<int64_t> finished{0};
   alignas(64) std::atomic<bool> alone{false};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // of the member that set `failed`
 };
 
 void Member::stage(int64_t items, bool one_by_one) {
@@ -152,6 +176,8 @@ void Member::stage(int64_t items, bool one_by_one) {
 bool Member::next(int64_t* from, int64_t* to) {
   if (working_) shared_->finished.fetch_add(1, std::memory_order_acq_rel);
   working_ = false;
+  checkpoint();
+  if (shared_->failed.load(std::memory_order_relaxed)) throw Abandoned{};
   if (shared_->ticket.load(std::memory_order_relaxed) >= end_) return false;
   wait(first_);
   if (dismissed()) return false;
@@ -172,7 +198,9 @@ void Member::wait(int64_t finished) {
   const auto begin = Clock::now();
   for (int spin = 1; shared_->finished.load(std::memory_order_acquire) < finished && !dismissed(); ++spin) {
     if (spin % 64) continue;
+    if (shared_->failed.load(std::memory_order_relaxed)) throw Abandoned{};
     if (Clock::now() - begin < kPatience) continue;
+    checkpoint();
     if (leader_ && !shared_->alone.exchange(true)) alone_until = now() + Clock::duration(kRetreat).count();
     std::this_thread::yield();
   }
@@ -187,9 +215,14 @@ void run_team(int threads, void (*program)(Member&, void*), void* context) {
     Member member;
     member.shared_ = &shared;
     member.leader_ = !led.exchange(true);
-    program(member, context);
-    if (member.leader_) member.wait(member.end_);
+    try {
+      program(member, context);
+      if (member.leader_) member.wait(member.end_);
+    } catch (...) {  // the others would wait for its range for ever
+      if (!shared.failed.exchange(true)) shared.error = std::current_exception();
+    }
   });
+  if (shared.error) std::rethrow_exception(shared.error);
 }
 
 }  // namespace fastprompt

@@ -6,7 +6,8 @@ namespace fastprompt {
 
 // body(i) once for every i in [0, count), on at most `threads` threads, the caller being one of them.
 // The caller never waits for a helper that has not begun: on a busy machine it does the work itself.
-// The first exception of a body is rethrown. Any number of callers at a time; safe after fork().
+// The first exception of a body is rethrown. Any number of callers at a time; safe after fork(). Each item is a
+// checkpoint (interrupt.h).
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body);
 
 // The threads of a host, an inference runtime say, instead of ours, for the calls of this thread while the object
@@ -47,6 +48,7 @@ class Member {
 int team_size(int threads);
 
 // program(member, context) on up to `threads` threads; a plain function pointer, for *.simd.cpp must not use std::.
+// The first exception of a member is rethrown, and the others leave at their next range.
 void run_team(int threads, void (*program)(Member&, void*), void* context);
 
 }  // namespace fastprompt

@@ -40,7 +40,8 @@ FASTPROMPT_BIND(decoder) {
     a.image = f.array("image", "prompts channels height width");
     f.sizes({{"height", &a.height}, {"width", &a.width}});
     head_fields(f, a);
-    f.need(a.channels == f.size("channels"), "image", "must have the channels of the weights");
+    // A null image, as an empty tensor may have, is one in its low-rank form.
+    f.need(a.channels > 0 && a.channels == f.size("channels"), "image", "must have the channels of the weights");
     f.run(mask_head, a);
   });
   // Of the image in its low-rank form, which low_rank has made.

@@ -1,6 +1,7 @@
 #include "encoder/layer.h"
 
 #include "common/gemm.h"
+#include "common/interrupt.h"
 #include "common/layer_norm.h"
 #include "common/scratch.h"
 
@@ -106,10 +107,13 @@ void gelu_of(const float* bias, int64_t rows, float* tile) {
     storeu(tile + i, gelu(loadu(tile + i) + broadcast(bias[i / kTokens])));
 }
 
-// body(first, count), block by block
+// body(first, count), block by block; each is a checkpoint
 template <class Body>
 void by_blocks(int64_t rows, int64_t block, const Body& body) {
-  for (int64_t row = 0; row < rows; row += block) body(row, rows - row < block ? rows - row : block);
+  for (int64_t row = 0; row < rows; row += block) {
+    checkpoint();
+    body(row, rows - row < block ? rows - row : block);
+  }
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "common/interrupt.h"
 #include "common/scratch.h"
 #include "encoder/online_softmax.h"
 #include "encoder/relative_products.h"
@@ -33,6 +34,7 @@ class Attention {
 
   void pack() {
     for (int64_t b = 0; b < blocks_; ++b) {
+      checkpoint();
       products_.pack_keys(b, rows_of(a_.key, a_.pad_key, products_.key_row(), b));
       products_.pack_values(b, rows_of(a_.value, a_.pad_value, out_row_, b));
     }
@@ -49,6 +51,7 @@ class Attention {
     products_.load(q_, whole);
     softmax_.begin(rows);
     for (int64_t b = 0; b < blocks_; ++b) {
+      checkpoint();
       const int64_t keys = head_.keys_of(b), padded = products_.padded(keys);
       bias_.fill(head_, b, rows, softmax_.peaks(), padding_, logits_, step_, padded);
       products_.add_logits(b, whole, keys, logits_);

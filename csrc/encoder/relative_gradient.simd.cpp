@@ -1,3 +1,4 @@
+#include "common/interrupt.h"
 #include "common/scratch.h"
 #include "encoder/relative_tile.h"
 
@@ -88,6 +89,7 @@ class Gradient {
   }
 
   void block(int64_t b, int64_t rows) {
+    checkpoint();
     const int64_t first = b * step_, keys = head_.keys_of(b), vectors = (keys + N - 1) / N;
     bias_.fill(head_, b, rows, log_weight_, nullptr, weights_, step_, vectors * N);
     multiply_slabs<true>({scaled_, width_, 1}, turned_keys_ + b * turned_block(), width_, weights_, step_, rows,

@@ -29,7 +29,7 @@ void pool(Node& node) {
   const auto& levels = node.attributes.floats;
   a.threshold = levels.at("threshold"), a.eps = levels.at("eps"), a.empty = levels.at("empty");
   a.out = node.float_output(0, {a.batch, a.rows(), a.channels}), a.threads = node.threads;
-  if (a.batch * a.rows() * a.channels) masked_pool(a);
+  if (a.batch && a.rows() && a.channels) masked_pool(a);
 }
 
 Shapes pool_shapes(const Known& k) {
@@ -57,14 +57,14 @@ void similarities(Node& node) {
   Similarity a = similarity_of(node);
   a.kind = node.attributes.ints.at("softmax") ? SimilarityOutput::softmax : SimilarityOutput::cosines;
   a.out = node.float_output(0, {a.batch, a.rows, a.pixels});
-  if (a.batch * a.pixels) similarity(a);
+  if (a.batch && a.pixels) similarity(a);
 }
 
 void most_similar(Node& node) {
   Similarity a = similarity_of(node);
   a.kind = SimilarityOutput::argmax;
   a.index = node.index_output(0, {a.batch, a.pixels});
-  if (a.batch * a.pixels) similarity(a);
+  if (a.batch && a.pixels) similarity(a);
 }
 
 void prior(Node& node) {
@@ -79,7 +79,7 @@ void prior(Node& node) {
   a.eps = node.attributes.floats.at("eps"), a.precision = Precision::highest, a.threads = node.threads;
   need(a.support_pixels > 0, "support must have pixels");
   a.out = node.float_output(0, {a.pairs, a.query_pixels});
-  if (a.pairs * a.query_pixels) prior_mask(a);
+  if (a.pairs && a.query_pixels) prior_mask(a);
 }
 
 }  // namespace

@@ -47,12 +47,13 @@ struct Block {
   void clear_row(int64_t z, int64_t y) {
     for (int k = 0; k < sets + planes.channels; ++k) fill(plane(k) + at(z, y) - N, row + N, k < sets ? kInf : kNaN);
   }
-  // The halo at both ends of a row.
+  // The halo before a row, and the columns behind its last pixel. The halo behind those is the next row's: threads that
+  // clear two rows at a time must not write the same floats.
   void clear_ends(int64_t z, int64_t y) {
     for (int k = 0; k < sets + planes.channels; ++k) {
       float* start = plane(k) + at(z, y);
       fill(start - N, N, k < sets ? kInf : kNaN);
-      fill(start + nx, row - nx, k < sets ? kInf : kNaN);
+      fill(start + nx, row - N - nx, k < sets ? kInf : kNaN);
     }
   }
   void clear_halo_rows() {

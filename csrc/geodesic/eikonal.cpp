@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "geodesic/check.h"
 
 namespace fastprompt {
@@ -57,7 +58,9 @@ class March {
         speed_(pixels_),
         best_(pixels_, kInf) {
     std::fill_n(a.out, pixels_, kInf);
-    for (int64_t p = 0; p < pixels_; ++p) speed_[p] = 1 / slowness(at(p));
+    by_chunks(pixels_, [&](int64_t from, int64_t to) {
+      for (int64_t p = from; p < to; ++p) speed_[p] = 1 / slowness(at(p));
+    });
   }
 
   void run() {
@@ -65,7 +68,8 @@ class March {
       if (is_seed(at(p)) && speed_[p] > 0) a_.out[p] = 0;
     for (int64_t p = 0; p < pixels_; ++p)
       if (a_.out[p] == 0) visit_neighbours(p);
-    while (!heap_.empty()) {
+    for (int64_t n = 0; !heap_.empty(); ++n) {
+      if (n % 1024 == 0) checkpoint();
       const auto [time, p] = heap_.top();
       heap_.pop();
       if (a_.out[p] < kInf) continue;  // an older entry of this pixel

@@ -24,7 +24,8 @@ void euclidean_distance_transform(const EuclideanTransform& args);
 struct EuclideanPlan {
   EuclideanTransform args;
   int64_t rows, bands;    // a plane (z) is cut into bands of `rows` rows; the last may have fewer
-  float *above, *below;   // (batch * nz, bands, nx) pixels from the row before (after) a band up (down) to a seed
+  float *above, *below;   // (batch * nz, bands, nx) pixels from the row before (after) a band up (down) to a seed;
+                          // not there where a plane is one band
   float y_square;         // squared distance of two rows
   const float* x_square;  // x_square[k] = (k pixels in x)^2 for |k| <= nx + kEuclideanMargin
   const float* z_square;  // the same in z

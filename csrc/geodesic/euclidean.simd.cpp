@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/interrupt.h"
 #include "common/scratch.h"
 #include "common/simd.h"
 
@@ -11,6 +12,7 @@ namespace FP_ISA {
 constexpr float kInf = __builtin_inff();
 constexpr int V = N == 16 ? 2 : 4;  // vectors of a block; half or twice as many are 5 to 30 % slower
 constexpr int64_t kBlock = V * N;
+constexpr int64_t kPause = 1 << 16;  // pixels of a row between two checkpoints; shorter rows have none
 static_assert(kBlock + N <= kEuclideanMargin, "the tables of squares are too short");
 
 static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
@@ -63,9 +65,11 @@ struct Envelope {
     best[last] = static_cast<int32_t>(search(n - 1, best[0], n - 1));
     int64_t step = 1;
     while (2 * step < last) step *= 2;
-    for (; step > 0; step /= 2)
+    for (; step > 0; step /= 2) {
+      if (n > kPause) checkpoint();
       for (int64_t k = step; k < last; k += 2 * step)
         best[k] = static_cast<int32_t>(search(k * kBlock, best[k - step], best[smaller(k + step, last)]));
+    }
     best[last + 1] = best[last];
   }
 
@@ -86,6 +90,7 @@ struct Envelope {
   void write(float* out, float unit) const {
     search_all();
     for (int64_t x = 0; x < n; x += kBlock) {
+      if (x && x % kPause == 0) checkpoint();
       vf value[V];
       evaluate(x, best[x / kBlock], best[x / kBlock + 1], value);
       for (int v = 0; v < V && unit != 0.f; ++v) value[v] = sqrt(value[v]) * broadcast(unit);
@@ -137,55 +142,89 @@ void euclidean_scan(const EuclideanPlan& p, int64_t plane, int64_t band) {
   if (band > 0) to_floats(count, state, a.nx, static_cast<int>(rows));
 }
 
+static inline void first_row(const uint8_t* mask, float* up, int64_t n) {
+  for (int64_t x = 0; x < n; ++x) up[x] = mask[x] ? 0.f : kInf;
+}
+
 static inline void rows_up(const uint8_t* mask, const float* before, float* up, int64_t n) {
   for (int64_t x = 0; x < n; ++x) up[x] = mask[x] ? 0.f : before[x] + 1.f;
 }
 
-static inline void rows_down(const float* up, float* down, float* g, int64_t n, float square) {
+// `up` becomes the squares.
+static inline void rows_down(float* up, float* down, int64_t n, float square) {
   for (int64_t x = 0; x < n; ++x) {
     const float d = up[x] == 0.f ? 0.f : down[x] + 1.f, least = up[x] < d ? up[x] : d;
     down[x] = d;
-    g[x] = least * least * square;
+    up[x] = least * least * square;
   }
 }
 
 // The rows of a band: distances within their plane, squared if there are other planes to come.
 void euclidean_band(const EuclideanPlan& p, int64_t plane, int64_t band) {
   const EuclideanTransform& a = p.args;
-  const int64_t y0 = band * p.rows, rows = smaller(p.rows, a.ny - y0), row = round_up(a.nx, N), nx = a.nx;
-  Scratch memory((rows + 2) * row + line_floats(nx) + best_floats(nx));
-  float *up = memory.data(), *down = up + rows * row, *g = down + row;
-  int32_t* best = reinterpret_cast<int32_t*>(g + line_floats(nx));
+  const int64_t y0 = band * p.rows, rows = smaller(p.rows, a.ny - y0), row = line_floats(a.nx), nx = a.nx;
+  const bool alone = p.bands == 1;
+  Scratch memory((rows + 1) * row + best_floats(nx));
+  float *up = memory.data(), *down = up + rows * row;
+  int32_t* best = reinterpret_cast<int32_t*>(down + row);
   uint8_t* room = reinterpret_cast<uint8_t*>(down);  // not in use yet
   const float* before = p.above + (plane * p.bands + band) * nx;
-  for (int64_t y = 0; y < rows; ++y, before = up + (y - 1) * row)
-    rows_up(mask_row(a, plane, y0 + y, room), before, up + y * row, nx);
-  std::memcpy(down, p.below + (plane * p.bands + band) * nx, nx * sizeof(float));
-  fill(g + nx, line_floats(nx) - nx, kInf);
+  for (int64_t y = 0; y < rows; ++y, before = up + (y - 1) * row) {
+    const uint8_t* mask = mask_row(a, plane, y0 + y, room);
+    y == 0 && alone ? first_row(mask, up, nx) : rows_up(mask, before, up + y * row, nx);
+  }
+  if (alone)
+    fill(down, nx, kInf);
+  else
+    std::memcpy(down, p.below + (plane * p.bands + band) * nx, nx * sizeof(float));
   for (int64_t y = rows; y-- > 0;) {
-    rows_down(up + y * row, down, g, nx, p.y_square);
+    float* g = up + y * row;
+    rows_down(g, down, nx, p.y_square);
+    fill(g + nx, row - nx, kInf);
     Envelope{g, p.x_square, nx, best}.write(a.out + (plane * a.ny + y0 + y) * nx, a.nz == 1 ? p.unit : 0.f);
+  }
+}
+
+// A column of a volume that is thinner than a vector.
+static inline void thin_depth(const EuclideanPlan& p, float* pixels) {
+  const EuclideanTransform& a = p.args;
+  const int64_t plane = a.ny * a.nx, line = line_floats(a.nz);
+  Scratch memory(2 * line + best_floats(a.nz));
+  float *from = memory.data(), *done = from + line;
+  int32_t* best = reinterpret_cast<int32_t*>(done + line);
+  for (int64_t x = 0; x < a.nx; ++x) {
+    for (int64_t z = 0; z < a.nz; ++z) from[z] = pixels[z * plane + x];
+    fill(from + a.nz, line - a.nz, kInf);
+    Envelope{from, p.z_square, a.nz, best}.write(done, p.unit);
+    for (int64_t z = 0; z < a.nz; ++z) pixels[z * plane + x] = done[z];
   }
 }
 
 // The pixels (z, y, x) of one y: the envelope along z, from columns that are transposed N at a time.
 void euclidean_depth(const EuclideanPlan& p, int64_t batch, int64_t y) {
+  constexpr int64_t kColumns = 1024;  // that are copied at a time
   const EuclideanTransform& a = p.args;
-  const int64_t plane = a.ny * a.nx, row = line_floats(a.nx), line = line_floats(a.nz), nz = round_up(a.nz, N);
+  const int64_t plane = a.ny * a.nx, line = line_floats(a.nz), nz = round_up(a.nz, N);
+  float* pixels = a.out + (batch * a.nz * a.ny + y) * a.nx;
+  if (a.nx < N) return thin_depth(p, pixels);
+  const int64_t row = line_floats(smaller(a.nx, kColumns));
   Scratch memory(nz * row + 2 * N * line + best_floats(a.nz));
   float *rows = memory.data(), *lines = rows + nz * row, *done = lines + N * line;
   int32_t* best = reinterpret_cast<int32_t*>(done + N * line);
-  float* pixels = a.out + (batch * a.nz * a.ny + y) * a.nx;
-  for (int64_t z = 0; z < a.nz; ++z) std::memcpy(rows + z * row, pixels + z * plane, a.nx * sizeof(float));
-  for (int64_t x = 0; x < a.nx; x += N) {
-    for (int64_t z = 0; z < nz; z += N) transpose_tile(rows + z * row + x, row, lines + z, line);
-    for (int64_t k = 0; k < smaller(N, a.nx - x); ++k) {
-      fill(lines + k * line + a.nz, line - a.nz, kInf);
-      Envelope{lines + k * line, p.z_square, a.nz, best}.write(done + k * line, p.unit);
+  for (int64_t x0 = 0; x0 < a.nx; x0 += kColumns) {
+    const int64_t columns = smaller(kColumns, a.nx - x0);
+    for (int64_t z = 0; z < a.nz; ++z) std::memcpy(rows + z * row, pixels + z * plane + x0, columns * sizeof(float));
+    for (int64_t x = 0; x < columns; x += N) {
+      if (nz > 64) checkpoint();
+      for (int64_t z = 0; z < nz; z += N) transpose_tile(rows + z * row + x, row, lines + z, line);
+      for (int64_t k = 0; k < smaller(N, columns - x); ++k) {
+        fill(lines + k * line + a.nz, line - a.nz, kInf);
+        Envelope{lines + k * line, p.z_square, a.nz, best}.write(done + k * line, p.unit);
+      }
+      for (int64_t z = 0; z < nz; z += N) transpose_tile(done + z, line, rows + z * row + x, row);
     }
-    for (int64_t z = 0; z < nz; z += N) transpose_tile(done + z, line, rows + z * row + x, row);
+    for (int64_t z = 0; z < a.nz; ++z) std::memcpy(pixels + z * plane + x0, rows + z * row, columns * sizeof(float));
   }
-  for (int64_t z = 0; z < a.nz; ++z) std::memcpy(pixels + z * plane, rows + z * row, a.nx * sizeof(float));
 }
 
 }  // namespace FP_ISA

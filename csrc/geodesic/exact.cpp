@@ -7,6 +7,7 @@
 #include <queue>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "geodesic/tile.h"
 
@@ -36,23 +37,13 @@ class TileQueue {
 
   // Takes and relaxes tiles until none is left; any number of threads at a time.
   void work() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      const int64_t next = take();
-      if (next < 0) {
-        if (running_ == 0) return changed_.notify_all();
-        changed_.wait(lock);
-        continue;
-      }
-      Tile t = tile(next);
-      t.first = fresh_[next];
-      fresh_[next] = 0, busy_[next] = 1, ++running_;
-      lock.unlock();
-      FP_DISPATCH(relax_tile)(t);
-      lock.lock();
-      busy_[next] = 0, --running_;
-      wake_neighbours(next, t.lowest);
+    try {
+      relax_all();
+    } catch (...) {  // the others would wait for its tile for ever
+      const std::lock_guard<std::mutex> lock(mutex_);
+      failed_ = true;
       changed_.notify_all();
+      throw;
     }
   }
 
@@ -65,11 +56,37 @@ class TileQueue {
     return t;
   }
 
+  void relax_all() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!failed_) {
+      const int64_t next = take();
+      if (next < 0) {
+        if (running_ == 0) return changed_.notify_all();
+        changed_.wait(lock);
+        lock.unlock();
+        checkpoint();
+        lock.lock();
+        continue;
+      }
+      Tile t = tile(next);
+      t.first = fresh_[next];
+      fresh_[next] = 0, busy_[next] = 1, ++running_;
+      lock.unlock();
+      checkpoint();
+      FP_DISPATCH(relax_tile)(t);
+      lock.lock();
+      busy_[next] = 0, --running_;
+      wake_neighbours(next, t.lowest);
+      changed_.notify_all();
+    }
+  }
+
   // Pixels at the greatest start value improve nobody: a tile is due if it has a lower one.
   void begin(int64_t tiles) {
     std::vector<float> lowest(tiles, kIdle);
     float greatest = -kIdle;
     for (int64_t n = 0; n < tiles; ++n) {
+      if (n % 64 == 0) checkpoint();
       const Tile t = tile(n);
       for (int64_t z = t.z; z < t.z + t.nz; ++z)
         for (int64_t y = t.y; y < t.y + t.ny; ++y) {
@@ -148,6 +165,7 @@ class TileQueue {
   std::vector<float> due_;
   std::vector<char> busy_, fresh_;
   int running_ = 0;
+  bool failed_ = false;
 };
 
 }  // namespace

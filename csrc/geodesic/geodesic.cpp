@@ -3,9 +3,11 @@
 #include <cmath>
 #include <limits>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "geodesic/check.h"
+#include "geodesic/slim.h"
 
 namespace fastprompt {
 namespace {
@@ -18,13 +20,18 @@ int sets_per_pass(const Geodesic& a) { return a.method == Method::raster ? 2 : 1
 void apply_limit(const Geodesic& a, int64_t b, int64_t set, int count) {
   const int64_t pixels = a.nz * a.ny * a.nx;
   float* d = a.out + (b * a.sets + set) * pixels;
-  for (int64_t p = 0; a.limit < kInf && p < count * pixels; ++p)
-    if (d[p] > a.limit) d[p] = kInf;
+  if (a.limit == kInf) return;
+  by_chunks(count * pixels, [&](int64_t from, int64_t to) {
+    for (int64_t p = from; p < to; ++p)
+      if (d[p] > a.limit) d[p] = kInf;
+  });
 }
 
 void solve(const Geodesic& a, int64_t b, int64_t set, int count, int threads) {
   if (a.method == Method::exact)
     exact_distance(a, b, set, threads);
+  else if (is_slim(a))
+    slim_scan(a, b, set, count);
   else if (a.method == Method::toivanen)
     FP_DISPATCH(geodesic_toivanen)(a, b, set);
   else
@@ -58,7 +65,9 @@ void signed_geodesic_distance(const Geodesic& a) {
   for (int64_t n = 0; n < maps; ++n) {
     const float *to_map = both.data() + 2 * n * pixels, *to_rest = to_map + pixels;
     float* out = a.out + n * pixels;
-    for (int64_t p = 0; p < pixels; ++p) out[p] = to_map[p] == kInf ? kInf : to_map[p] - to_rest[p];
+    by_chunks(pixels, [&](int64_t from, int64_t to) {
+      for (int64_t p = from; p < to; ++p) out[p] = to_map[p] == kInf ? kInf : to_map[p] - to_rest[p];
+    });
   }
 }
 

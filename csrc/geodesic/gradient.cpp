@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "geodesic/check.h"
 #include "geodesic/geodesic.h"
@@ -33,6 +34,7 @@ class Forest {
     for (const int64_t p : order_) flow[p] = double(sign) * grad[p];
     std::fill(grad_start, grad_start + pixels_, 0.f);
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
+      if ((it - order_.rbegin()) % 1024 == 0) checkpoint();
       const int64_t p = *it, q = parent_[p];
       if (q < 0) {
         grad_start[p] = static_cast<float>(flow[p]);
@@ -54,7 +56,8 @@ class Forest {
     std::vector<char> settled(pixels_, 0);
     for (int64_t p = 0; p < pixels_; ++p)
       if (distance_[p] < kInf) front.push({distance_[p], 0, p});
-    while (!front.empty()) {
+    for (int64_t n = 0; !front.empty(); ++n) {
+      if (n % 1024 == 0) checkpoint();
       const auto [d, steps, p] = front.top();
       front.pop();
       if (settled[p] || d > a_.limit) continue;

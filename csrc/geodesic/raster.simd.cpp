@@ -5,6 +5,7 @@
 // Threads share the rows of a volume's plane. A picture has one row at a time, so each thread takes a part of the
 // columns for kBlock rows, and kBlock columns more on either side, in memory of its own: what is wrong at the end of
 // such a margin, where the neighbours are missing, moves inwards by one column a row and does not reach the part.
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "geodesic/block.h"
 
@@ -73,6 +74,7 @@ class Raster {
  private:
   static constexpr int kRows = Volume ? 3 : 1;
   static constexpr int64_t kStrip = 64, kBlock = 16;
+  static constexpr int kLongRow = 1 << 14;  // vectors: some 0.1 ms
 
   // One row of distances and image, and how far it is to the next of the sweep and to the neighbours in a volume.
   struct Line {
@@ -103,7 +105,10 @@ class Raster {
   void relax_block(Member& m, const Planes& planes, const Line& first, int64_t rows, const float* step) {
     if (parts_ > 1) return each(m, parts_, [&](int64_t part) { relax_part(planes, first, rows, step, part); });
     each(m, 1, [&](int64_t) {
-      for (int64_t n = 0; n < rows; ++n) relax(planes, first.next(n), step);
+      for (int64_t n = 0; n < rows; ++n) {
+        if (planes.vectors > kLongRow) checkpoint();
+        relax(planes, first.next(n), step);
+      }
     });
   }
 
@@ -126,6 +131,7 @@ class Raster {
     };
     copy(row[1], own.set, first.d - first.back_d + low * N, planes.set, high - low);
     for (int64_t n = 0; n < rows; ++n) {
+      if (planes.vectors > kLongRow) checkpoint();
       const Line here = first.next(n);
       float *now = row[n % 2], *before = row[1 - n % 2];
       copy(now, own.set, here.d + low * N, planes.set, high - low);
@@ -213,15 +219,18 @@ class Raster {
   void turn(int64_t z, int64_t x0, int64_t count, int64_t y0, int64_t y1, bool image) {
     for (int64_t x = x0; image && y0 == 0 && x < x0 + count; ++x) turned_.clear_ends(z, x);
     for (int k = 0; k < (image ? K + a_.channels : K); ++k)
-      for (int64_t y = y0; y < y1; y += N)
+      for (int64_t y = y0; y < y1; y += N) {
+        if (y % kLongRow == 0) checkpoint();
         for (int64_t x = x0; x < x0 + count; x += N)
           transpose_tile(grid_.plane(k) + grid_.at(z, y) + x, grid_.row, turned_.plane(k) + turned_.at(z, x) + y,
                          turned_.row);
+      }
   }
 
   void turn_back(int64_t z, int64_t x0, int64_t count, int64_t y0, int64_t y1, bool last) {
     for (int k = 0; k < K; ++k)
-      for (int64_t y = y0; y < y1; y += N)
+      for (int64_t y = y0; y < y1; y += N) {
+        if (y % kLongRow == 0) checkpoint();
         for (int64_t x = x0; x < x0 + count; x += N) {
           const float* tile = turned_.plane(k) + turned_.at(z, x) + y;
           if (last)
@@ -229,6 +238,7 @@ class Raster {
           else
             transpose_tile(tile, turned_.row, grid_.plane(k) + grid_.at(z, y) + x, grid_.row);
         }
+      }
   }
 
   float* output(int k, int64_t z, int64_t y) const {
@@ -245,6 +255,7 @@ class Raster {
 
   void copy_plane(int64_t z) {
     for (int64_t y = 0; y < a_.ny; ++y) {
+      if (y % 64 == 0) checkpoint();
       prepare_row(a_, b_, set_, grid_, z, y);
       for (int k = 0; k < K; ++k) std::memcpy(output(k, z, y), grid_.plane(k) + grid_.at(z, y), sizeof(float) * a_.nx);
     }

@@ -2,6 +2,7 @@
 // since that sweep last passed: bit y of a Pending mask says that row y changed.
 #include "geodesic/tile.h"
 
+#include "common/interrupt.h"
 #include "geodesic/block.h"
 
 namespace fastprompt {
@@ -217,6 +218,7 @@ void relax_tile(Tile& t) {
 void start_distances(const Geodesic& a, int64_t b, int64_t set, float* d) {
   for (int64_t z = 0; z < a.nz; ++z)
     for (int64_t y = 0; y < a.ny; ++y, d += a.nx) {
+      if (y % 64 == 0) checkpoint();
       start_row(a, b, set, z, y, 0, d, a.nx);
       if (!a.barrier.data) continue;
       const uint8_t* wall = barrier_row(a, b, z, y, 0);
@@ -230,7 +232,10 @@ void plain_image(const Geodesic& a, int64_t b, float* image) {
   planes.channels = static_cast<int>(a.channels);
   planes.channel = a.nz * a.ny * a.nx;
   for (int64_t z = 0; z < a.nz; ++z)
-    for (int64_t y = 0; y < a.ny; ++y, image += a.nx) read_pixels(a, b, 0, 0, z, y, 0, nullptr, image, planes, a.nx);
+    for (int64_t y = 0; y < a.ny; ++y, image += a.nx) {
+      if (y % 64 == 0) checkpoint();
+      read_pixels(a, b, 0, 0, z, y, 0, nullptr, image, planes, a.nx);
+    }
 }
 
 }  // namespace FP_ISA

@@ -1,5 +1,6 @@
 // Toivanen's order: in place, pixel by pixel, forth and back. What comes from other rows is data-parallel; only the
 // step from the pixel beside it is a serial chain, so each row takes its other neighbours first, then runs the chain.
+#include "common/interrupt.h"
 #include "geodesic/block.h"
 
 namespace fastprompt {
@@ -31,7 +32,10 @@ class Toivanen {
   void run() {
     block_.clear_halo_rows(), beside_.clear_all();
     for (int64_t z = 0; z < a_.nz; ++z)
-      for (int64_t y = 0; y < a_.ny; ++y) prepare_row(a_, b_, set_, block_, z, y);
+      for (int64_t y = 0; y < a_.ny; ++y) {
+        if (y % 64 == 0) checkpoint();
+        prepare_row(a_, b_, set_, block_, z, y);
+      }
     for (int n = 0; n < a_.iterations; ++n) pass(1), pass(-1);
     for (int64_t z = 0; z < a_.nz; ++z)
       for (int64_t y = 0; y < a_.ny; ++y)
@@ -51,6 +55,7 @@ class Toivanen {
   void pass(int dir) {
     for (int64_t m = 0; m < a_.nz; ++m)
       for (int64_t n = 0; n < a_.ny; ++n) {
+        if (n % 16 == 0) checkpoint();
         const int64_t z = dir > 0 ? m : a_.nz - 1 - m, y = dir > 0 ? n : a_.ny - 1 - n;
         const ptrdiff_t p = block_.at(z, y);
         const Row to{block_.d + p, block_.i + p};

@@ -45,10 +45,12 @@ template <class Kernel>
 int64_t image_by_image(const Fields& f, const Kernel& kernel) {
   f.done();
   const int64_t images = f.size("images"), clicks = f.size("clicks");
-  py::gil_scoped_release nogil;
-  for (int64_t b = 0; b < images; ++b)
-    if (const int64_t bad = kernel(b); bad >= 0) return b * clicks + bad;
-  return -1;
+  int64_t found = -1;
+  without_lock([&] {
+    for (int64_t b = 0; b < images && found < 0; ++b)
+      if (const int64_t bad = kernel(b); bad >= 0) found = b * clicks + bad;
+  });
+  return found;
 }
 
 }  // namespace

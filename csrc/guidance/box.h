@@ -18,6 +18,15 @@ struct BoxMaps {
 
 void box_maps(const BoxMaps& args);
 
-FP_DECLARE_ISA(void, box_rows, (const BoxMaps& args, int64_t image, int64_t first_row, int64_t last_row))
+struct Box {
+  float x0, y0, x1, y1;  // x0 <= x1, y0 <= y1, none a NaN
+};
+
+struct Tile {
+  int64_t y0, y1, x0, x1;  // pixels from, up to and without
+};
+
+// The pixels of a tile of a map. The boxes change their order.
+FP_DECLARE_ISA(void, box_tile, (const BoxMaps& args, float* map, Box* boxes, int64_t count, const Tile& tile))
 
 }  // namespace fastprompt

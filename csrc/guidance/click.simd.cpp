@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "common/interrupt.h"
 #include "common/math.h"
 #include "common/scratch.h"
 
@@ -79,6 +80,7 @@ class Band {
   }
 
   void block(int64_t x, int64_t columns) {
+    if (clicks_ > 100) checkpoint();
     const float left = x, right = x + columns - 1, top = first_, bottom = last_ - 1;
     float least = p_.start[map_], bound = p_.start[map_];
     for (int64_t k = 0; k < clicks_; ++k) {

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "guidance/raster.h"
 
@@ -33,9 +34,14 @@ class Polygon {
       }
     }
     cross();
-    for (int64_t y = 0; y < a.height; ++y) fill(y);
-    if (a.boundary)
-      for (const Edge& e : edges_) line(e);
+    for (int64_t y = 0; y < a.height; ++y) {
+      if (y % 64 == 0) checkpoint();
+      fill(y);
+    }
+    for (size_t k = 0; a.boundary && k < edges_.size(); ++k) {
+      if (k % 64 == 0) checkpoint();
+      line(edges_[k]);
+    }
   }
 
  private:
@@ -52,6 +58,7 @@ class Polygon {
   // Always from the upper end, so that neighbours share an edge exactly.
   template <class Body>
   void each_row(Edge e, const Body& body) const {
+    checkpoint();
     const int winding = e.y0 < e.y1 ? 1 : -1;
     if (winding < 0) e = {e.x1, e.y1, e.x0, e.y0};
     const double height = e.y1 - e.y0, width = e.x1 - e.x0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "common/interrupt.h"
+
 namespace fastprompt {
 namespace {
 
@@ -37,11 +39,13 @@ struct Centroid {
 
 std::vector<Centroid> centroids(const SuperpixelMap& a) {
   std::vector<Centroid> table(a.regions, Centroid{});
-  for (int64_t y = 0; y < a.height; ++y)
+  for (int64_t y = 0; y < a.height; ++y) {
+    if (y % 64 == 0) checkpoint();
     for (int64_t x = 0; x < a.width; ++x) {
       Centroid& c = table[a.region[y * a.width + x]];
       c.x += x, c.y += y, c.pixels += 1;
     }
+  }
   for (Centroid& c : table) c.x /= c.pixels, c.y /= c.pixels;  // NaN where there is no pixel: nobody asks
   return table;
 }
@@ -62,10 +66,14 @@ int64_t superpixel_map(const SuperpixelMap& a) {
     std::sort(clicked.begin(), clicked.end());
     clicked.erase(std::unique(clicked.begin(), clicked.end()), clicked.end());
     for (const int64_t r : clicked)
-      for (int64_t s = 0; s < a.regions; ++s)
-        value[s] = std::min(value[s], float(std::hypot(table[s].x - table[r].x, table[s].y - table[r].y)));
+      by_chunks(a.regions, [&](int64_t from, int64_t to) {
+        for (int64_t s = from; s < to; ++s)
+          value[s] = std::min(value[s], float(std::hypot(table[s].x - table[r].x, table[s].y - table[r].y)));
+      });
     float* out = a.out + channel * count;
-    for (int64_t k = 0; k < count; ++k) out[k] = value[a.region[k]];
+    by_chunks(count, [&](int64_t from, int64_t to) {
+      for (int64_t k = from; k < to; ++k) out[k] = value[a.region[k]];
+    });
   }
   return -1;
 }
@@ -80,11 +88,14 @@ int64_t proposal_votes(const ProposalVotes& a) {
     std::fill(out, out + count, 0.f);
     for (int64_t p = 0; p < a.proposals; ++p) {
       const uint8_t* member = a.member + p * count;
+      checkpoint();
       int votes = 0;
       for (const int64_t at : pixels[channel]) votes += member[at] != 0;
       if (votes == 0) continue;
       const float weight = votes;
-      for (int64_t k = 0; k < count; ++k) out[k] += member[k] != 0 ? weight : 0.f;
+      by_chunks(count, [&](int64_t from, int64_t to) {
+        for (int64_t k = from; k < to; ++k) out[k] += member[k] != 0 ? weight : 0.f;
+      });
     }
   }
   return -1;
@@ -93,6 +104,7 @@ int64_t proposal_votes(const ProposalVotes& a) {
 void prompt_vectors(const PromptVectors& a) {
   const int64_t sizes[] = {a.width, a.height}, length = a.width + a.height + 3;
   for (int64_t k = 0; k < a.prompts; ++k) {
+    if (k % 64 == 0) checkpoint();
     float* out = a.out + k * length;
     std::fill(out, out + length, 0.f);
     out[length - 3 + a.bit[k]] = 1;

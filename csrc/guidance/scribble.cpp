@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/interrupt.h"
 #include "guidance/raster.h"
 
 namespace fastprompt {
@@ -22,7 +23,9 @@ class Pen {
   void segment(const double* p0, const double* p1) {
     const double low = std::min(p0[1], p1[1]) - a_.radius, high = std::max(p0[1], p1[1]) + a_.radius;
     const int64_t end = place(std::floor(high) + 1, a_.height);
+    checkpoint();
     for (int64_t y = place(std::ceil(low), a_.height); y < end; ++y) {
+      if (y % 64 == 0) checkpoint();
       double from = std::min(p0[0], p1[0]), to = std::max(p0[0], p1[0]);
       if (p1[1] != p0[1]) {  // only where the segment is within the radius of the row
         const double slope = (p1[0] - p0[0]) / (p1[1] - p0[1]);

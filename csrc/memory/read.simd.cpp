@@ -1,5 +1,6 @@
 #include "memory/read.h"
 
+#include "common/interrupt.h"
 #include "common/scratch.h"
 #include "encoder/online_softmax.h"
 
@@ -47,6 +48,7 @@ void memory_queries(const MemoryHead& h, int64_t first, int64_t last) {
     for (int64_t d = 0; d < a.width; d += N) storeu(q + i * a.width + d, loadu(from + d) * scale);
   }
   for (int64_t b = 0; b < blocks; ++b) {
+    checkpoint();
     const int64_t keys = count_of(h, b), vectors = (keys + N - 1) / N;
     multiply_slabs<false>({q, a.width, 1}, h.keys_of(b), a.width, logits, kMemoryKeys, rows, vectors, a.width);
     for (int64_t i = 0; i < rows; ++i) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 
 namespace fastprompt {
@@ -24,6 +25,7 @@ void count_classes(const ClassCounts& a) {
   std::vector<int64_t> right(kTables * size), pred_only(size), target_only(size);
   const T *pred = static_cast<const T*>(a.pred), *target = static_cast<const T*>(a.target);
   for (int64_t k = 0; k < a.pixels; ++k) {
+    if (k % (1 << 20) == 0) checkpoint();
     const auto p = static_cast<uint64_t>(pred[k]), t = static_cast<uint64_t>(target[k]);  // < 0: above every class
     if (p == t) {
       right[k % kTables * size + std::min(t, limit)] += 1;

@@ -5,6 +5,6 @@ class UserError(Exception):
     """A mistake of the user: ``main`` prints the message on one line and exits with 2."""
 
 
-def needs(extra: str, module: str) -> UserError:
-    """The error for an optional package that is not installed."""
-    return UserError(f'{module} is not installed; run: pip install "fastprompt[{extra}]"')
+def needs(*packages: str) -> UserError:
+    """The error for optional packages that are not installed."""
+    return UserError(f"{' or '.join(packages)} is not installed; run: pip install {' '.join(packages)}")

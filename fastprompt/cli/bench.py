@@ -132,7 +132,7 @@ def picture(size: int) -> Any:
         from PIL import Image
         from skimage import data
     except ImportError:
-        raise needs("images", "pillow or scikit-image") from None
+        raise needs("pillow", "scikit-image") from None
     import numpy as np
 
     resized = Image.fromarray(data.astronaut()).resize((size, size), Image.Resampling.BICUBIC)

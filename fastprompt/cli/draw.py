@@ -23,10 +23,9 @@ def overlay(
 ) -> Any:
     """A PIL image of the picture's size."""
     scale = max(min(picture.shape[:2]) / 512, 0.6)  # of lines and markers
-    canvas = outline(tint(picture, mask), mask, scale)
+    image = outline(tint(picture, mask), mask, scale)
     for strokes, colour in zip(scribbles if scribbles is not None else (), (GREEN, RED), strict=False):
-        canvas[strokes] = colour
-    image = Image.fromarray(canvas)
+        image.paste(colour, mask=stencil(strokes))
     if box is not None:
         draw_box(image, box, scale)
     for x, y, positive in clicks:
@@ -35,17 +34,26 @@ def overlay(
     return image
 
 
+def stencil(mask: Any) -> Any:
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+# NOTE: everything below stays uint8 and in pillow: numbers of NumPy would be eight times as large as a large picture.
 def tint(picture: Any, mask: Any) -> Any:
-    inside = (1 - TINT) * picture + TINT * np.array(BLUE)
-    return np.where(mask[..., None], inside, DIM * picture).astype(np.uint8)
+    image, shades = Image.fromarray(picture), np.arange(256)
+    inside = [(1 - TINT) * shades + TINT * colour for colour in BLUE]
+    outside = [DIM * shades] * 3
+    tinted, dimmed = (image.point(np.concatenate(k).astype(int).tolist()) for k in (inside, outside))
+    return Image.composite(tinted, dimmed, stencil(mask))
 
 
-def outline(canvas: Any, mask: Any, scale: float) -> Any:
+def outline(image: Any, mask: Any, scale: float) -> Any:
     """A smooth white line where the blurred mask passes one half."""
-    padded = Image.fromarray(np.pad(mask, 8, mode="edge").astype(np.uint8) * 255)
-    soft = np.asarray(padded.filter(ImageFilter.GaussianBlur(1.6 * scale)), np.float32)[8:-8, 8:-8] / 255
-    strength = np.clip(1.6 - 3.2 * np.abs(2 * soft - 1), 0, 1)[..., None]
-    return (canvas + strength * (255.0 - canvas)).astype(np.uint8)
+    soft = stencil(np.pad(mask, 8, mode="edge")).filter(ImageFilter.GaussianBlur(1.6 * scale))
+    strength = 255 * np.clip(1.6 - 3.2 * np.abs(2 * np.arange(256) / 255 - 1), 0, 1)
+    line = soft.point(strength.round().astype(int).tolist()).crop((8, 8, soft.width - 8, soft.height - 8))
+    image.paste(WHITE, mask=line)
+    return image
 
 
 def draw_box(image: Any, box: tuple[int, int, int, int], scale: float) -> None:

@@ -139,7 +139,7 @@ def load(chosen: Model, options: argparse.Namespace) -> Any:
     try:
         import transformers
     except ImportError:
-        raise needs("test", "transformers") from None
+        raise needs("transformers") from None
     host = getattr(transformers, chosen.host)
     if not options.random:
         try:

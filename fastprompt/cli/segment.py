@@ -7,20 +7,21 @@
   fastprompt segment photo.jpg --scribble strokes.png --overlay seen.png
 
 --model geodesic, the default: a pixel belongs to the object if its geodesic distance to the positive prompts is below
-that to the negative ones; no network, no training. --model tiny: a network of 0.7 M parameters that comes with this
-package, was trained on polygons of texture and takes clicks only; it sees the picture at 96 x 96 pixels, and needs
-torch (docs/tiny_click.md).
+that to the negative ones; no network, no training. It knows edges, no objects: one or two clicks give poor masks, every
+piece that looks different needs a prompt of its own, and strokes say most (docs/segment.md).
+--model tiny: a network of 0.7 M parameters that comes with this package, was trained on polygons of texture and takes
+clicks only; it sees the picture at 96 x 96 pixels, and needs torch (docs/tiny_click.md).
 Points are X,Y in pixels from the top left corner.
 """
 
 import argparse
 import importlib.util
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from fastprompt.cli import UserError, needs
+from fastprompt.cli.pictures import check_outputs, load, load_scribbles, save
 
 # The astronaut of scikit-image (NASA, public domain), 512 x 512: suit, face, hair and helmet against everything else.
 ASTRONAUT = (
@@ -38,6 +39,8 @@ SAYS = {
     "tiny": "a small network that sees the picture at 96 x 96 pixels",
 }
 GEODESIC = {"box": None, "scribble": None, "lam": 0.99, "theta": 0.1, "no_filter": False}  # its own options
+
+FEW = 6  # clicks; below, a photograph's masks are mostly poor
 
 Click = tuple[int, int, bool]  # x, y, positive
 
@@ -73,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     model = options.model
     if model == "tiny":
         check_tiny(options)
+    check_outputs(options.output, options.overlay)
     name, picture = load(options.image, BUILT_IN[model][0])
     clicks = options.clicks or []
     if options.image is None and not (clicks or options.box or options.scribble):
@@ -94,7 +98,7 @@ def check_tiny(options: argparse.Namespace) -> None:
     if given:
         raise UserError(f"{given[0]} is an option of --model geodesic; the tiny network takes clicks only")
     if importlib.util.find_spec("torch") is None:
-        raise needs("torch", "torch")
+        raise needs("torch")
 
 
 def by_network(picture: Any, clicks: list[Click]) -> Any:
@@ -114,11 +118,35 @@ def by_network(picture: Any, clicks: list[Click]) -> Any:
 def by_distance(picture: Any, clicks: list[Click], prompts: dict[str, Any], options: argparse.Namespace) -> Any:
     from fastprompt import segment as library
 
-    image = picture.transpose(2, 0, 1)
-    mask = library.segment(image, *by_side(clicks), **prompts, lam=options.lam, theta=options.theta, refine=False)
-    report_clicks(image, clicks, prompts, options.lam)
+    image = library.normalised(picture.transpose(2, 0, 1))
+    seeds = library.checked_seeds(image.shape[1:], *by_side(clicks), **prompts)
+    mask = click_by_click(image, clicks, prompts, options.lam)
     if not options.no_filter:
-        mask = report_filter(image, mask, library.prompt_seeds(mask.shape, *by_side(clicks), **prompts), options)
+        spent, mask = milliseconds(library.clean, image, mask, seeds, lam=options.lam, theta=options.theta)
+        print(f"filter   {spent:.1f} ms, once at the end")
+    if len(clicks) < FEW and prompts["scribbles"] is None:
+        print("hint     few clicks: this finds the edge between them, not an object; more clicks or strokes say more")
+    return mask
+
+
+def click_by_click(image: Any, clicks: list[Click], prompts: dict[str, Any], lam: float) -> Any:
+    """The mask of all prompts. Clicks are added one after the other, as a user would; prints what each one costs."""
+    from fastprompt import segment as library
+
+    def divided(count: int) -> tuple[float, Any]:
+        seeds = library.prompt_seeds(image.shape[1:], *by_side(clicks[:count]), **prompts)
+        return milliseconds(library.divide, image, seeds, lam=lam)
+
+    if not clicks:
+        spent, mask = divided(0)
+        print(f"distance {spent:.1f} ms")
+    total = 0.0
+    for n, (x, y, positive) in enumerate(clicks, 1):
+        spent, mask = divided(n)
+        total += spent
+        print(f"click {n:>3}  {'+' if positive else '-'} {f'{x},{y}':<9}  {spent:7.1f} ms")
+    if clicks:
+        print(f"clicks   {total:.1f} ms, for each the distances to all prompts anew")
     return mask
 
 
@@ -130,66 +158,13 @@ def numbers(text: str, form: str) -> tuple[int, ...]:
         values = ()
     if len(values) != len(form.split(",")):
         hint = "; put IMAGE before the options" if Path(text).suffix and "," not in text else ""
-        raise UserError(f"expected {form} in whole pixels, got {text!r}{hint}")
+        raise UserError(f"expected {form} in whole pixels, got {text.strip()!r}{hint}")
     return values
 
 
 def by_side(clicks: list[Click]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     sides = ([(x, y) for x, y, positive in clicks if positive == side] for side in (True, False))
     return next(sides), next(sides)
-
-
-def load(path: str | None, built_in: str) -> tuple[str, Any]:
-    """Name and pixels (H, W, 3) uint8 of a picture file, or of a picture of scikit-image."""
-    if path is not None:
-        return path, pixels(path, "RGB")
-    try:
-        from skimage import data
-    except ImportError:
-        raise needs("images", "scikit-image") from None
-    return f"built-in picture (skimage.data.{built_in})", getattr(data, built_in)()
-
-
-def pixels(path: str, mode: str | None) -> Any:
-    """The pixels of a file, upright; ``mode`` None keeps grey pictures grey and makes the others RGBA."""
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise needs("images", "pillow") from None
-    import numpy as np
-
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)  # clicks mean what a viewer shows
-            if image.mode[0] in "IF":  # 16 bits or floats: their range becomes 0..255
-                values = np.asarray(image, np.float64)
-                values = (values - values.min()) * (255 / max(np.ptp(values), 1e-30))
-                image = Image.fromarray(values.astype(np.uint8))
-            grey = image.mode in ("L", "1")
-            return np.asarray(image.convert(mode or ("L" if grey else "RGBA")))
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture that pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def load_scribbles(path: str, size: tuple[int, int]) -> Any:
-    """Positive and negative strokes (2, H, W) of a scribble picture."""
-    import numpy as np
-
-    marks = pixels(path, None)
-    if marks.shape[:2] != size:
-        wrong, right = ("{1} x {0}".format(*shape) for shape in (marks.shape, size))
-        raise UserError(f"{path}: scribbles must be {right} pixels like the picture, got {wrong}")
-    if marks.ndim == 2:
-        strokes = np.stack([marks == 255, marks == 128])
-    else:
-        red, green, blue, alpha = (marks[..., k].astype(int) for k in range(4))
-        strong = (alpha > 127) & (blue < 128)  # anti-aliased rims and other colours mean nothing
-        strokes = np.stack([strong & (green > 127) & (red < 128), strong & (red > 127) & (green < 128)])
-    if not strokes.any():
-        raise UserError(f"{path}: no strokes; green or grey 255 is on the object, red or grey 128 off it")
-    return strokes
 
 
 def report_input(name: str, picture: Any, clicks: list[Click], prompts: dict[str, Any]) -> None:
@@ -202,40 +177,11 @@ def report_input(name: str, picture: Any, clicks: list[Click], prompts: dict[str
     print(f"prompts  {', '.join(parts) or 'none'}")
 
 
-def report_clicks(image: Any, clicks: list[Click], prompts: dict[str, Any], lam: float) -> None:
-    """Add the clicks one after the other, as a user would, and print what each one costs."""
-    from fastprompt import segment as library
-
-    scaled, spent = library.normalised(image), []
-    for n in range(1, len(clicks) + 1):
-        seeds = library.prompt_seeds(image.shape[1:], *by_side(clicks[:n]), **prompts)
-        spent.append(milliseconds(library.divide, scaled, seeds, lam=lam)[0])
-        x, y, positive = clicks[n - 1]
-        print(f"click {n:>3}  {'+' if positive else '-'} {f'{x},{y}':<9}  {spent[-1]:7.1f} ms")
-    if spent:
-        print(f"clicks   median {statistics.median(spent):.1f} ms each, distances to all prompts anew")
-    else:
-        seeds = library.prompt_seeds(image.shape[1:], **prompts)
-        print(f"distance {milliseconds(library.divide, scaled, seeds, lam=lam)[0]:.1f} ms")
-
-
-def report_filter(image: Any, mask: Any, seeds: Any, options: argparse.Namespace) -> Any:
-    from fastprompt import segment as library
-
-    scaled = library.normalised(image)
-    spent, mask = milliseconds(library.clean, scaled, mask, seeds, lam=options.lam, theta=options.theta)
-    print(f"filter   {spent:.1f} ms, once at the end")
-    return mask
-
-
 def milliseconds(call: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
-    """Median of three, and the result."""
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        result = call(*arguments, **options)
-        times.append(1e3 * (time.perf_counter() - begin))
-    return statistics.median(times), result
+    """The time of one call, and the result."""
+    begin = time.perf_counter()
+    result = call(*arguments, **options)
+    return 1e3 * (time.perf_counter() - begin), result
 
 
 def write(picture: Any, mask: Any, clicks: list[Click], prompts: dict[str, Any], options: argparse.Namespace) -> None:
@@ -244,13 +190,9 @@ def write(picture: Any, mask: Any, clicks: list[Click], prompts: dict[str, Any],
 
     from fastprompt.cli.draw import overlay
 
-    images = {
-        options.output: Image.fromarray(mask.astype(np.uint8) * 255),
-        options.overlay: overlay(picture, mask, clicks, **prompts),
-    }
-    for path, image in images.items():
-        try:
-            image.save(path)
-        except ValueError:
-            raise UserError(f"{path}: unknown kind of picture; use a name such as mask.png") from None
-        print(f"wrote    {path}")
+    save(
+        {
+            options.output: Image.fromarray(mask.astype(np.uint8) * 255),
+            options.overlay: overlay(picture, mask, clicks, **prompts),
+        }
+    )

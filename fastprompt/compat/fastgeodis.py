@@ -68,7 +68,8 @@ class Transform:
 
 def plain(x: Tensor) -> Any:
     """``x`` without its gradient; on the CPU as a NumPy array, whose way to the kernel is shorter."""
-    return x.detach().numpy() if x.device.type == "cpu" else x.detach()
+    x = x.detach().resolve_neg()
+    return x.numpy() if x.device.type == "cpu" else x
 
 
 def raster(
@@ -107,7 +108,7 @@ def fastmarch(image: Tensor, mask: Tensor, spacing: Sequence[float], lamb: float
     """The eikonal equation, see :func:`fastprompt.compat._eikonal.eikonal_distance`."""
     check_tensors(image, mask, spacing)
     options = make_options("exact", spacing, UNREACHED, lamb, 0)
-    pixels = image.detach().numpy()[0]
+    pixels = plain(image)[0]
 
     def time(mask: Any) -> Any:
         seeds = mask[0, 0] == 0
@@ -155,6 +156,8 @@ def make_options(method: Method, spacing: Sequence[float], v: float, lamb: float
         raise TypeError(f"spacing must be a sequence of 3 numbers, got {spacing!r}")
     sizes = check_spacing(spacing, 2 if spacing is PLANE else 3, 0)
     lam, v = check_number("lamb", lamb, 0.0, 1.0), check_number("v", v, 0.0, np.inf)
+    if iterations >= 2**31:
+        raise ValueError(f"iter must be below 2**31, got {iterations}")
     return Options("fastgeodis", method, iterations, lam, float(1 - lamb), sizes, v, np.inf)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt.ops._arrays import as_array
+from fastprompt.ops._checks import check_number
 from fastprompt.ops.geodesic.distances import solve
 from fastprompt.ops.geodesic.grid import check_options
 
@@ -29,8 +31,8 @@ def geodesic2d_fast_marching(image: Any, seeds: Any, /) -> Any:
 
 def geodesic2d_raster_scan(image: Any, seeds: Any, lamb: float, iteration: float, /) -> Any:
     """``iteration`` scans in Toivanen's order; a step costs length / ((1 - lamb) + lamb / (||dI||_2 + 1e-5))."""
-    passes = max(0, int(iteration))
-    return distance(image, seeds, 1.0, 2, metric="geodistk", method="toivanen", lam=lamb, iterations=passes)
+    numbers = {"lam": lamb, "iterations": scans(iteration)}
+    return distance(image, seeds, 1.0, 2, metric="geodistk", method="toivanen", **numbers)
 
 
 def geodesic3d_fast_marching(image: Any, seeds: Any, spacing: Any, /) -> Any:
@@ -40,8 +42,13 @@ def geodesic3d_fast_marching(image: Any, seeds: Any, spacing: Any, /) -> Any:
 
 def geodesic3d_raster_scan(image: Any, seeds: Any, spacing: Any, lamb: float, iteration: float, /) -> Any:
     """:func:`geodesic2d_raster_scan` on a volume."""
-    passes = max(0, int(iteration))
-    return distance(image, seeds, three(spacing), 3, metric="geodistk", method="toivanen", lam=lamb, iterations=passes)
+    numbers = {"lam": lamb, "iterations": scans(iteration)}
+    return distance(image, seeds, three(spacing), 3, metric="geodistk", method="toivanen", **numbers)
+
+
+def scans(iteration: Any) -> int:
+    """The original takes a float, and cuts it off."""
+    return max(0, int(check_number("iteration", iteration, -(2**31), 2**31 - 1)))
 
 
 def three(spacing: Any) -> list[float]:
@@ -52,7 +59,7 @@ def three(spacing: Any) -> list[float]:
 
 
 def distance(image: Any, seeds: Any, spacing: Any, dims: int, **numbers: Any) -> Any:
-    image, seeds = np.require(image, np.float32, "A"), np.asarray(seeds)
+    image, seeds = np.asarray(as_array("image", image), np.float32), np.asarray(as_array("seeds", seeds))
     axes = "(H, W)" if dims == 2 else "(D, H, W)"
     if image.ndim not in (dims, dims + 1):
         raise ValueError(f"image must be {axes}, channels may follow, got shape {image.shape}")

@@ -6,6 +6,8 @@ PFENet has no licence: these are its formulas, not its code. torch tensors or Nu
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastprompt.ops.pooling import prior
 from fastprompt.ops.pooling.means import masked_average_pool
 
@@ -18,6 +20,9 @@ def Weighted_GAP(supp_feat: Any, mask: Any) -> Any:
     The host resizes the mask to the features before; here a larger one is resized in the same way (bilinear,
     align_corners=True). Its label 255 is not 1: pass ``(label == 1)``.
     """
+    shape = tuple(np.shape(mask))
+    if len(shape) != 4 or shape[1] != 1:
+        raise ValueError(f"mask must be (B, 1, h, w), got shape {shape}")
     return masked_average_pool(supp_feat, mask, preset="pfenet")[:, 0, :, None, None]
 
 

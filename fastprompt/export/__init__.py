@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastprompt._choices import choice
 from fastprompt.export import onnxruntime, quick_plugins
 from fastprompt.export._onnx.export import Exported, onnx
 from fastprompt.export._onnx.inspecting import Inspected, inspect
@@ -45,8 +46,7 @@ def openvino_extension(kind: str = "auto") -> list[Any]:
         >>> for extension in fp.export.openvino_extension():
         ...     core.add_extension(extension)
     """
-    if kind not in ("auto", "c++", "python"):
-        raise ValueError(f"kind must be 'auto', 'c++' or 'python', got {kind!r}")
+    choice("kind", kind, ("auto", "c++", "python"))
     from fastprompt.export._openvino import build
 
     if kind != "python":

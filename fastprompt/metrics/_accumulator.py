@@ -3,6 +3,8 @@
 import math
 from typing import Any, ClassVar
 
+from fastprompt._choices import choice
+
 # NOTE: scores are added as integers of this unit: a sum does not depend on the order, so that any split over processes
 # gives the same bits. A double between 2**-7 and 1 is a whole number of units.
 UNIT = 2.0**60
@@ -15,9 +17,7 @@ class Accumulator:
 
     @classmethod
     def preset(cls, name: str) -> Any:
-        if name not in cls.PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(cls.PRESETS)}, got {name!r}")
-        return cls(**cls.PRESETS[name])
+        return cls(**cls.PRESETS[choice("preset", name, cls.PRESETS)])
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -67,7 +67,7 @@ class Accumulator:
 
 def fraction(part: int, whole: int, empty: str, eps: float = 0.0) -> float:
     """A ratio of two counts; where the whole is 0, what ``empty`` says ("skip": NaN)."""
-    if whole + eps == 0:
+    if whole == 0:
         return {"one": 1.0, "zero": 0.0, "nan": math.nan, "skip": math.nan}[empty]
     return part / (whole + eps)
 

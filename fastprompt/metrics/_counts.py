@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.metrics._operators import overlap_counts
 from fastprompt.ops._arrays import as_array
@@ -82,9 +83,7 @@ def count(pred: Any, target: Any, threshold: float | None, ignore: int | None) -
 
 def check_empty(empty: str, words: Any = Empty) -> str:
     """``words``: a ``Literal``."""
-    if empty not in get_args(words):
-        raise ValueError(f"empty must be one of {', '.join(get_args(words))}, got {empty!r}")
-    return empty
+    return str(choice("empty", empty, get_args(words)))
 
 
 def ratio(numerator: Any, denominator: Any, empty: str, eps: float = 0.0) -> Any:
@@ -92,4 +91,4 @@ def ratio(numerator: Any, denominator: Any, empty: str, eps: float = 0.0) -> Any
     value = {"one": 1.0, "zero": 0.0, "nan": math.nan, "skip": math.nan}[empty]
     total = np.asarray(denominator + eps, np.float64)
     out = np.full(total.shape, value)
-    return np.divide(numerator, total, out=out, where=total != 0)
+    return np.divide(numerator, total, out=out, where=np.asarray(denominator) != 0)

@@ -58,7 +58,8 @@ class ClassMetrics(Accumulator):
     ) -> None:
         """Masks of one class each; see :func:`overlap` for ``threshold`` and ``ignore``."""
         _, n = counted(pred, target, threshold, ignore)
-        ids = np.asarray(class_id.cpu() if is_tensor(class_id) else class_id)
+        ids = as_array("class_id", class_id)
+        ids = ids.cpu().numpy() if is_tensor(ids) else ids
         if ids.dtype.kind not in "iu" or ids.shape not in ((), n.pred.shape):
             wanted = f"an int or ints of shape {n.pred.shape}"
             raise ValueError(f"class_id must be {wanted}, got dtype {ids.dtype} and shape {ids.shape}")

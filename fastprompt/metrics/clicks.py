@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt.metrics._accumulator import Accumulator, check_thresholds
+from fastprompt.ops._arrays import as_array
 
 __all__ = ["ClickMetrics", "Failures", "noc", "nof"]
 
@@ -20,11 +21,20 @@ class Failures(NamedTuple):
 
 def clicks_needed(curve: Any, threshold: float, max_clicks: int) -> int:
     """The first click with IoU >= threshold, from 1; 0 if none of the first ``max_clicks`` reaches it."""
-    values = np.asarray(curve, np.float64)
+    values = np.asarray(as_array("a curve", curve), np.float64)
     if values.ndim != 1:
         raise ValueError(f"a curve must be the IoU after each click, one axis, got shape {values.shape}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"a curve must hold IoUs from 0 to 1, got {values.tolist()}")
     reached = np.flatnonzero(values[:max_clicks] >= threshold)
     return int(reached[0]) + 1 if len(reached) else 0
+
+
+def listed(curves: Any) -> list[Any]:
+    try:
+        return list(curves)
+    except TypeError:
+        raise TypeError(f"curves must be a curve for every sample, got {curves!r}") from None
 
 
 def check_clicks(clicks: Any, name: str = "max_clicks") -> int:
@@ -59,7 +69,7 @@ def noc(curves: Iterable[Any], threshold: float, *, max_clicks: int = 20) -> Any
     Source: RITM (2022), ``compute_noc_metric``.
     """
     x, cap = check_thresholds(threshold)[0], check_clicks(max_clicks)
-    return np.array([clicks_needed(curve, x, cap) or cap for curve in curves], np.int64)
+    return np.array([clicks_needed(curve, x, cap) or cap for curve in listed(curves)], np.int64)
 
 
 def nof(curves: Iterable[Any], threshold: float, *, max_clicks: int = 20, strict: bool = False) -> Failures:
@@ -76,7 +86,7 @@ def nof(curves: Iterable[Any], threshold: float, *, max_clicks: int = 20, strict
         (Failures(number=2, rate=0.6666666666666666), 1)
     """
     x, cap = check_thresholds(threshold)[0], check_clicks(max_clicks)
-    needed = [clicks_needed(curve, x, cap) for curve in curves]
+    needed = [clicks_needed(curve, x, cap) for curve in listed(curves)]
     number = sum(n == 0 or (n == cap and not strict) for n in needed)
     return Failures(number, number / len(needed) if needed else math.nan)
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.metrics import _operators
 from fastprompt.metrics._counts import Blank, check_empty, counted, ratio
@@ -44,7 +45,7 @@ def iou(
 
     Args:
         pred, target, threshold, ignore: see :func:`overlap`.
-        empty: the value where both masks are empty: "one", "zero" or "nan". One empty mask gives 0.
+        empty: the value where both masks are empty, whatever ``eps``: "one", "zero" or "nan". One empty mask gives 0.
         eps: CRIS adds 1e-6.
 
     Returns:
@@ -89,10 +90,11 @@ def dice(
 
 
 def hausdorff(
-    pred: Any,  # (..., H, W)
-    target: Any,  # (..., H, W)
+    pred: Any,  # (..., [D,] H, W)
+    target: Any,  # (..., [D,] H, W)
     *,
     spacing: float | Sequence[float] = 1.0,
+    dims: int | None = None,
     surface: bool = False,
     empty: Apart = "zero",
     one_empty: Literal["inf", "diagonal"] = "inf",
@@ -104,8 +106,10 @@ def hausdorff(
 
     Args:
         pred, target, threshold: see :func:`overlap`.
-        spacing: pixel size, a number or (y, x).
-        surface: between the border pixels of the masks, those with one of 4 neighbours outside of mask or image, as
+        spacing: pixel size, a number or one per spatial axis.
+        dims: 2 or 3 spatial axes; default 3 where the masks have five axes, else 2: (D, H, W) are D masks without
+            ``dims=3``.
+        surface: between the border pixels of the masks, those with one of 4 (6) neighbours outside of mask or image, as
             torchmetrics and medical toolkits do; else between all their pixels, as SciPy and scikit-image do. A mask
             inside a hole of the other makes the difference.
         empty: of two empty masks: "zero" or "nan".
@@ -123,24 +127,26 @@ def hausdorff(
         2.0
     """
     check_empty(empty, Apart)
-    if one_empty not in ("inf", "diagonal"):
-        raise ValueError(f"one_empty must be one of inf, diagonal, got {one_empty!r}")
-    sizes = check_spacing(spacing, 2, 0)
+    choice("one_empty", one_empty, ("inf", "diagonal"))
     pred, target = as_array("pred", pred), as_array("target", target)
+    # Leading axes are a batch of any shape, so three numbers of spacing alone make no volume of it.
+    sizes = check_spacing(spacing, dims or (3 if pred.ndim == 5 else 2), 0)
     check_devices(pred=pred, target=target)
-    if pred.ndim < 2 or tuple(pred.shape) != tuple(target.shape):
+    if pred.ndim < len(sizes) or tuple(pred.shape) != tuple(target.shape):
         shapes = f"{tuple(pred.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"pred and target must both be (..., H, W), got shapes {shapes}")
+        wanted = "(..., D, H, W)" if len(sizes) == 3 else "(..., H, W)"
+        raise ValueError(f"pred and target must both be {wanted}, got shapes {shapes}")
+    axes = tuple(range(-len(sizes), 0))
     pair = []
     for x, (made, bound) in ((pred, prediction(pred, threshold)), (target, labelled(target, None))):
         inside = made > bound if dtype_name(made) == "float32" else made != 0
         inside = inside.numpy() if is_tensor(x) else inside
-        pair.append(border(inside) if surface else inside)
-    lead, (height, width) = pair[0].shape[:-2], pair[0].shape[-2:]
+        pair.append(border(inside, axes) if surface else inside)
+    lead, pixels = pair[0].shape[: axes[0]], pair[0].shape[axes[0] :]
     reach = [directed(a, b, sizes) for a, b in (pair, pair[::-1])] if pair[0].size else [np.full(lead, -math.inf)] * 2
     out = np.asarray(np.maximum(*reach))
-    blank = [~x.any((-2, -1)) for x in pair]
-    diagonal = math.hypot(*(s * (n - 1) for s, n in zip(sizes, (height, width), strict=True)))
+    blank = [~x.any(axes) for x in pair]
+    diagonal = math.hypot(*(s * (n - 1) for s, n in zip(sizes, pixels, strict=True)))
     out[blank[0] != blank[1]] = math.inf if one_empty == "inf" else diagonal
     out[blank[0] & blank[1]] = 0.0 if empty == "zero" else math.nan
     return like(is_tensor(pred), out)
@@ -148,16 +154,17 @@ def hausdorff(
 
 def directed(of: Any, to: Any, sizes: tuple[float, ...]) -> Any:
     """The largest distance of a pixel of ``of`` to the nearest of ``to``."""
-    distance = euclidean_distance_transform(to, spacing=sizes)
-    return np.where(of, distance, -np.inf).max((-2, -1)).astype(np.float64)
+    distance = euclidean_distance_transform(to, spacing=sizes, dims=len(sizes))
+    return np.where(of, distance, -np.inf).max(tuple(range(-len(sizes), 0))).astype(np.float64)
 
 
-def border(mask: Any) -> Any:
-    """Pixels with one of their 4 neighbours outside."""
-    inner = np.zeros_like(mask)
-    inner[..., 1:-1, 1:-1] = (
-        mask[..., :-2, 1:-1] & mask[..., 2:, 1:-1] & mask[..., 1:-1, :-2] & mask[..., 1:-1, 2:]
-    )  # NOTE: pixels at the edge of the image always have one outside
+def border(mask: Any, axes: tuple[int, ...]) -> Any:
+    """Pixels with one of their neighbours along these axes outside."""
+    inner = mask.copy()
+    for axis in axes:
+        x, of = (np.moveaxis(m, axis, -1) for m in (mask, inner))  # views
+        of[..., :1] = of[..., -1:] = False  # at the edge of the image, one is always outside
+        of[..., 1:-1] &= x[..., :-2] & x[..., 2:]
     return mask & ~inner
 
 
@@ -195,11 +202,11 @@ def point_matching(
         values = (scores.detach().float() if dtype_name(scores) == "bfloat16" else scores.detach()).numpy()
     else:
         values = scores
-    flat = values.reshape(math.prod(lead), -1)
+    flat = values.reshape(math.prod(lead), math.prod(scores.shape[-2:]))
     if flat.dtype.kind == "f":
         flat = np.where(np.isnan(flat), -np.inf, flat)
     at = flat.argmax(1)
-    hit = np.asarray(inside).reshape(len(flat), -1)[np.arange(len(flat)), at] != 0
+    hit = np.asarray(inside).reshape(flat.shape)[np.arange(len(flat)), at] != 0
     return like(is_tensor(scores), hit.reshape(lead))
 
 

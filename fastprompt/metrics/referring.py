@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.metrics._accumulator import Accumulator, check_thresholds, fraction
 from fastprompt.metrics._counts import Empty, check_empty, counted
@@ -77,8 +78,7 @@ class ReferringMetrics(Accumulator):
         eps: float = 0.0,
         running_sum: bool = False,
     ) -> None:
-        if denominator not in get_args(Denominator):
-            raise ValueError(f"denominator must be one of all, targeted, got {denominator!r}")
+        choice("denominator", denominator, get_args(Denominator))
         super().__init__(
             thresholds=check_thresholds(thresholds),
             empty=check_empty(empty),
@@ -204,7 +204,8 @@ def flags(name: str, x: Any, shape: tuple[int, ...]) -> Any:
     """A bool for each sample, or None."""
     if x is None:
         return None
-    values = np.asarray(x.detach().cpu() if is_tensor(x) else x)
+    values = as_array(name, x)
+    values = values.detach().cpu().numpy() if is_tensor(values) else values
     if values.dtype.kind not in "biu":
         raise TypeError(f"{name} must hold bools, got dtype {values.dtype}")
     if values.shape != shape:

@@ -50,7 +50,31 @@ HOSTS = {
     "transformers_edgetam": Host(
         f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
     ),
+    "transformers_sam2_video": Host(
+        f"{_T}.sam2_video.modeling_sam2_video", ("Sam2VideoMaskDecoder", "Sam2VideoPositionalEmbedding")
+    ),
+    "transformers_sam3_tracker_video": Host(
+        f"{_T}.sam3_tracker_video.modeling_sam3_tracker_video",
+        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoPositionalEmbedding"),
+    ),
+    "transformers_edgetam_video": Host(
+        f"{_T}.edgetam_video.modeling_edgetam_video", ("EdgeTamVideoMaskDecoder", "EdgeTamVideoPositionalEmbedding")
+    ),
     "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
+    "transformers_vitdet": Host(f"{_T}.vitdet.modeling_vitdet", ("VitDetAttention", "VitDetLayer")),
+    "transformers_got_ocr2": Host(f"{_T}.got_ocr2.modeling_got_ocr2", ("GotOcr2VisionAttention", "GotOcr2VisionLayer")),
+    "transformers_pp_formulanet": Host(
+        f"{_T}.pp_formulanet.modeling_pp_formulanet", ("PPFormulaNetVisionAttention", "PPFormulaNetVisionLayer")
+    ),
+    "transformers_slanext": Host(f"{_T}.slanext.modeling_slanext", ("SLANeXtVisionAttention", "SLANeXtVisionLayer")),
+    "transformers_deepseek_ocr2": Host(
+        f"{_T}.deepseek_ocr2.modeling_deepseek_ocr2",
+        ("DeepseekOcr2SamVisionAttention", "DeepseekOcr2SamVisionSdpaAttention", "DeepseekOcr2SamVisionLayer"),
+    ),
+    "transformers_unlimited_ocr": Host(
+        f"{_T}.unlimited_ocr.modeling_unlimited_ocr",
+        ("UnlimitedOcrSamVisionAttention", "UnlimitedOcrSamVisionSdpaAttention", "UnlimitedOcrSamVisionLayer"),
+    ),
     "transformers_clipseg": Host(f"{_T}.clipseg.modeling_clipseg", ("CLIPSegVisionModel",)),
     "segment_anything": Host("segment_anything.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
     "segment_anything_hq": Host("segment_anything_hq.modeling", (*SEGMENT_ANYTHING, "mask_decoder_hq.MaskDecoderHQ")),

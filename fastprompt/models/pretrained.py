@@ -40,7 +40,7 @@ def tiny_click(*, pretrained: bool = True) -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError('tiny_click needs torch; run: pip install "fastprompt[torch]"') from None
+        raise ImportError("tiny_click needs torch; run: pip install torch") from None
     from fastprompt.nn.tiny_click import TinyClick
 
     model = TinyClick()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastprompt._drop_ins import full_name, host_of, is_drop_in, original
 from fastprompt._pruning import Prune, Pruned
 from fastprompt.models.hosts import PRUNABLE, drop_in, pruned_encoder
+from fastprompt.models.remainder import remainder, warn_of_nothing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,12 +21,14 @@ class Report:
     replaced: dict[str, str] = field(default_factory=dict)  # name of the module: class of the host
     skipped: dict[str, str] = field(default_factory=dict)  # name of the module: reason
     pruned: dict[str, Pruned] = field(default_factory=dict)  # name of the encoder: how much of it
+    remains: dict[str, str] = field(default_factory=dict)  # name of a large part with nothing of these: what, how large
 
     def __str__(self) -> str:
         lines = [f"replaced  {name or '(the model)'}: {host}" for name, host in self.replaced.items()]
         lines += [f"skipped   {name or '(the model)'}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"pruned    {name or '(the model)'}: {how}" for name, how in self.pruned.items()]
-        return "\n".join(lines) or "nothing to replace: no module has a drop-in"
+        lines = lines or ["nothing to replace: no module has a drop-in"]
+        return "\n".join([*lines, *(f"remains   {name}: {what}, as it was" for name, what in self.remains.items())])
 
 
 def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
@@ -34,11 +37,13 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     A module keeps its parameters, buffers, hooks, device and dtype: only its class changes, to a subclass of what it
     was. So state dicts, pickles and ``isinstance`` go on working. Calls that a drop-in does not cover take the host's
     path and say so once. A second call changes nothing; :func:`restore` undoes it, :func:`disabled` switches it off.
+    A model in which nothing can be replaced gives a warning.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2, Sam3Tracker, EdgeTam, SegGpt, CLIPSeg),
-            segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS, anything that
-            has one inside, or a ``DistMaps`` of RITM or its forks.
+        model: an ``nn.Module`` of transformers (Sam, SamHQ; the decoders of Sam2, Sam3Tracker, EdgeTam and their video
+            models; SegGpt, VitDet, and SAM's encoder in GotOcr2, PPFormulaNet, SLANeXt, DeepseekOcr2, UnlimitedOcr;
+            CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS,
+            anything that has one inside, or a ``DistMaps`` of RITM or its forks.
         prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/pruning_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
             mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
@@ -56,12 +61,16 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
         replaced  (the model): transformers.models.sam.modeling_sam.SamMaskDecoder
     """
     encoders = [] if prune is None else checked_encoders(model, prune)
-    for module, ours in candidates(model).values():
-        if ours.unsupported(module) is None:
-            module.__class__ = ours
+    # All are looked at before the first is replaced: what cannot be looked at leaves the model as it was.
+    known = [pair for pair in candidates(model).values() if refusal(*pair) is None]
+    for module, ours in known:
+        module.__class__ = ours
     for module, ours in encoders:
         module.__class__ = ours
         module.__dict__["_fastprompt_prune"] = prune
+    done = report(model)
+    if not done.replaced and not done.pruned:
+        warn_of_nothing(model, done.skipped, done.remains)
     return model
 
 
@@ -81,16 +90,28 @@ def undo(module: Any) -> None:
 
 
 def report(model: Any) -> Report:
-    """What is replaced in ``model`` now, what could not be and why, and what is pruned."""
+    """What is replaced in ``model`` now, what could not be and why, what is pruned, and which large parts stay the
+    host's: those with a tenth of the parameters or more, a rough measure of time."""
     found = Report()
     for name, module in checked(model).named_modules():
         if hasattr(module, "_fastprompt_prune"):
             found.pruned[name] = module.pruned()
         elif is_drop_in(type(module)):
             found.replaced[name] = full_name(host_of(type(module)))
+            if reason := refusal(module, type(module)):
+                found.skipped[name] = f"takes the host's path: {reason}"
     for name, (module, ours) in candidates(model).items():
-        found.skipped[name] = ours.unsupported(module) or "not accelerated: call fastprompt.accelerate"
+        found.skipped[name] = refusal(module, ours) or "not accelerated: call fastprompt.accelerate"
+    known = (*found.replaced, *found.skipped, *found.pruned)
+    found.remains = remainder(model, {id(model.get_submodule(name)) for name in known})
     return found
+
+
+def refusal(module: Any, ours: Any) -> str | None:
+    """Why a module cannot be replaced; None: it can."""
+    from fastprompt.nn.parts.known import why_not  # which imports torch
+
+    return "it has a forward of its own" if "forward" in module.__dict__ else why_not(module, ours)
 
 
 def checked(model: Any) -> Any:

@@ -56,6 +56,8 @@ class DistMaps(nn.Module):
         self.cpu_mode, self.use_disks = cpu_mode, use_disks
 
     def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Tensor:
+        if not isinstance(points, Tensor):
+            raise TypeError(f"coords must be a tensor, got {type(points).__name__}")
         if points.dim() != 3 or points.shape[2] not in (2, 3) or points.shape[1] % 2:
             raise ValueError(f"coords must be (B, 2 N, 2 or 3) of row, column[, order], got {tuple(points.shape)}")
         why = no_kernel(points)
@@ -65,4 +67,6 @@ class DistMaps(nn.Module):
         return dist_maps(points.detach(), (rows, cols), *options)
 
     def forward(self, x: Tensor, coords: Tensor) -> Tensor:
+        if len(getattr(x, "shape", ())) != 4:
+            raise ValueError(f"x must be (B, C, H, W), got {tuple(x.shape) if hasattr(x, 'shape') else x!r}")
         return self.get_coord_features(coords, x.shape[0], x.shape[2], x.shape[3])

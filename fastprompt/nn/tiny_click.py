@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastprompt._choices import choice
+from fastprompt.ops._arrays import as_array
 from fastprompt.ops.guidance.click_maps import click_map
 from fastprompt.ops.pruning.scoring import token_scores
 from fastprompt.ops.pruning.selection import prune_tokens
@@ -159,15 +161,14 @@ def check_forward(image: Tensor, points: Tensor, labels: Tensor, boxes: Any, at:
         raise ValueError(f"labels must be {tuple(points.shape[:2])}, got shape {tuple(labels.shape)}")
     if isinstance(at, bool) or not isinstance(at, int) or not 0 <= at < DEPTH:
         raise ValueError(f"at must be an integer from 0 to {DEPTH - 1}, got {at!r}")
-    if score not in ("click", "box"):
-        raise ValueError(f"score must be 'click' or 'box', got {score!r}")
+    choice("score", score, ("click", "box"))
     if score == "box" and boxes is None:
         raise ValueError("score 'box' needs a box, got None")
 
 
 def colour(image: Any) -> Any:
     """(H, W, 3) uint8."""
-    pixels = np.asarray(image)
+    pixels = np.asarray(as_array("image", image))
     if pixels.dtype != np.uint8:
         raise TypeError(f"image must be uint8, got {pixels.dtype}")
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or 0 in pixels.shape:
@@ -176,7 +177,7 @@ def colour(image: Any) -> Any:
 
 
 def check_clicks(points: Any, labels: Any, size: tuple[int, int]) -> tuple[Any, Any]:
-    clicks, kinds = np.asarray(points, np.float64), np.asarray(labels)
+    clicks, kinds = np.asarray(as_array("points", points), np.float64), np.asarray(as_array("labels", labels))
     if clicks.ndim != 2 or clicks.shape[1] != 2:
         raise ValueError(f"points must be (P, 2), got shape {clicks.shape}")
     if kinds.shape != clicks.shape[:1]:
@@ -194,7 +195,7 @@ def check_clicks(points: Any, labels: Any, size: tuple[int, int]) -> tuple[Any, 
 
 
 def check_box(box: Any) -> Any:
-    corners = np.asarray(box, np.float64)
+    corners = np.asarray(as_array("box", box), np.float64)
     if corners.shape != (4,) or not (corners[:2] <= corners[2:]).all():
         raise ValueError(f"box must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {np.asarray(box).tolist()}")
     return corners

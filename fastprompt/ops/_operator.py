@@ -53,6 +53,7 @@ class Operator:
         formula: the formula in torch: for the gradient, for what no kernel takes, and on a GPU without kernel.
         gpu: ``gpu(*args)``, the kernel for a GPU; None as its result leaves the call to the formula. With :meth:`into`
             it is called with ``out=``.
+        flops: of the arguments: what ``torch.utils.flop_counter`` counts, where there is no formula to be counted.
         gradient: "formula", a :class:`Gradient`, or None: the results have none.
         arrays_only: it is called with NumPy arrays alone, and torch never hears of it.
     """
@@ -70,10 +71,12 @@ class Operator:
         formula: Fn | None = None,
         gpu: Fn | None = None,
         gradient: Gradient | str | None = None,
+        flops: Fn | None = None,
         arrays_only: bool = False,
     ) -> None:
         self.schema, self.axes, self.out, self.call, self.check, self.takes = schema, axes, out, call, check, takes
         self.reference, self.formula, self.gpu, self.gradient = reference, formula, gpu, gradient
+        self.flops = flops
         self.name, _, rest = schema.partition("(")
         self.arguments = [a.strip() for a in rest.rpartition(") ->")[0].split(",")]
         self.names = [a.split()[-1] for a in self.arguments]
@@ -163,7 +166,7 @@ class Operator:
         if current_backend() == "reference" and self.reference is not None:
             return self.by_reference(args)
         if self.call is None or (self.takes is not None and not self.takes(*args)):
-            return self.by_formula(args)
+            return self.by_formula(*args)
         if self.pack is first:  # 2 us less
             shape, dtype = self.out(*args)
             made = args[self.place].new_empty(shape, dtype=torch_dtype(dtype))
@@ -180,11 +183,11 @@ class Operator:
     def on_gpu(self, *args: Any) -> Any:
         self.check_axes(args)
         if current_backend() == "reference" and (self.reference or self.formula):
-            return self.by_reference(args) if self.reference else self.by_formula(args)
+            return self.by_reference(args) if self.reference else self.by_formula(*args)
         found = None if self.gpu is None else self.gpu(*args)
-        return self.by_formula(args) if found is None and self.pack is not nothing else found
+        return self.by_formula(*args) if found is None and self.pack is not nothing else found
 
-    def by_formula(self, args: Any) -> Any:
+    def by_formula(self, *args: Any) -> Any:
         """Half precision in float32, and results in the dtypes of ``out``."""
         self.check_axes(args)
         if self.formula is None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from fastprompt.ops._derivatives import gradient_of, in_place, is_followed, kernel
+from fastprompt.ops._flops import counted
 from fastprompt.ops._known import OPERATORS, REGISTER
 
 Fn = Callable[..., Any]
@@ -17,10 +19,11 @@ def define(operator: Any) -> None:
     library.impl(name, operator.on_cpu, "CPU")
     library.impl(name, on_its_device(operator), "CUDA")
     torch.library.register_fake(f"fastprompt::{name}", operator.fake, lib=library)
-    if gradient is not None:
-        backward, setup = gradient
-        torch.library.register_autograd(f"fastprompt::{name}", backward, setup_context=setup, lib=library)
-    operator.overload = getattr(torch.ops.fastprompt, name).default
+    operator.overload = overload = getattr(torch.ops.fastprompt, name).default
+    formula = None if operator.formula is None else operator.by_formula
+    autograd = in_place(overload) if overload._schema.is_mutable else kernel(overload, formula, gradient)
+    library.impl(name, autograd, "Autograd", with_keyset=True)
+    counted(overload, operator.flops, operator.formula)
 
 
 def on_its_device(operator: Any) -> Fn:
@@ -37,38 +40,43 @@ def on_its_device(operator: Any) -> Fn:
 
 
 def of_formula(operator: Any) -> tuple[Fn, Fn]:
-    """Differentiates the formula, behind an operator of its own."""
-    schema = ", ".join(operator.arguments)
+    """Differentiates the formula, behind an operator of its own if there is one result."""
     tensors = sum(argument.startswith("Tensor") for argument in operator.arguments)  # they come first
-
-    def fake(grad: Any, needed: Any, *args: Any) -> Any:
-        return [x.new_empty(x.shape) for x, n in zip(args, needed, strict=False) if n]
-
-    def compute(grad: Any, needed: Any, *args: Any) -> Any:
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_() if n else x for x, n in zip(args, needed, strict=False)]
-            wanted = [x for x, n in zip(inputs, needed, strict=True) if n]
-            out = operator.formula(*inputs, *args[tensors:])
-            found = torch.autograd.grad(out, wanted, grad, materialize_grads=True)
-        return [g.contiguous() for g in found]
-
-    name = library.define(f"{operator.name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]")
-    for device in ("CPU", "CUDA"):
-        library.impl(name, compute, device)
-    torch.library.register_fake(f"fastprompt::{name}", fake, lib=library)
-    overload = getattr(torch.ops.fastprompt, name).default
+    overload = backward_operator(operator) if operator.schema.endswith("-> Tensor") else None
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[:tensors])
         ctx.rest = inputs[tensors:]
 
-    def backward(ctx: Any, grad: Any) -> Any:
+    def backward(ctx: Any, *grads: Any) -> Any:
         saved = ctx.saved_tensors
         needed = [n and x is not None for n, x in zip(ctx.needs_input_grad[:tensors], saved, strict=True)]
-        found = iter(overload(grad.contiguous(), needed, *saved, *ctx.rest))
+        again = is_followed(grads)
+        if again or overload is None:
+            found = iter(gradient_of(operator.by_formula, (*saved, *ctx.rest), needed, grads, again))
+        else:
+            found = iter(overload(grads[0].contiguous(), needed, *saved, *ctx.rest))
         return (*(next(found) if n else None for n in needed), *[None] * len(ctx.rest))
 
     return backward, setup
+
+
+def backward_operator(operator: Any) -> Any:
+    def fake(grad: Any, needed: Any, *args: Any) -> Any:
+        return [x.new_empty(x.shape) for x, n in zip(args, needed, strict=False) if n]
+
+    def compute(grad: Any, needed: Any, *args: Any) -> Any:
+        return [g.contiguous() for g in gradient_of(operator.formula, args, needed, [grad], again=False)]
+
+    schema = ", ".join(operator.arguments)
+    name = library.define(f"{operator.name}_backward(Tensor grad, bool[] needed, {schema}) -> Tensor[]")
+    for device in ("CPU", "CUDA"):
+        library.impl(name, compute, device)
+    torch.library.register_fake(f"fastprompt::{name}", fake, lib=library)
+    overload = getattr(torch.ops.fastprompt, name).default
+    library.impl(name, kernel(overload, None, None), "Autograd", with_keyset=True)
+    counted(overload, None, compute)
+    return overload
 
 
 for operator in list(OPERATORS.values()):

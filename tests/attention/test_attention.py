@@ -307,5 +307,5 @@ def test_wrong_calls(change):
 def test_wrong_bias_and_norm():
     with pytest.raises(ValueError, match="bias must have shape"):
         fp.prompt_to_image_attention(weights=W, heads=2, bias=np.zeros((2, 3, 4, 4)), **X)
-    with pytest.raises(ValueError, match="norm must be weight"):
+    with pytest.raises(ValueError, match=r"norm\[0\] must have shape"):
         fp.image_to_prompt_attention(weights=W, heads=2, norm=(np.zeros(8), np.zeros(16), 1e-5), **X)

@@ -168,9 +168,14 @@ WRONG = {
         ValueError,
         "mask_kind must be one of additive, boolean, multiplicative, got 'soft'",
     ),
-    "full": ({"on_full_mask": "nan"}, ValueError, "on_full_mask must be 'zero' or 'unmask', got 'nan'"),
+    "full": ({"on_full_mask": "nan"}, ValueError, "on_full_mask must be one of zero, unmask, got 'nan'"),
     "mask": ({"mask": np.zeros((2, 4))}, ValueError, r"mask must have shape \(2, 5\), got \(2, 4\)"),
     "bias": ({"bias": np.zeros(5)}, ValueError, r"bias must have shape \(2, 5\), got \(5,\)"),
+    "query_norm": ({"query_norm": -1e-5}, ValueError, "query_norm must be between 0 and inf, got -1e-05"),
+    "query_norm_nan": ({"query_norm": math.nan}, ValueError, "query_norm must be between 0 and inf, got nan"),
+    "query_norm_text": ({"query_norm": "batch"}, TypeError, "query_norm must be a number, got 'batch'"),
+    "scale": ({"scale": math.nan}, ValueError, "scale must be between"),
+    "no_pixels": ({"image": np.zeros((2, 16, 0, 4))}, ValueError, r"image must be .* none empty, got \(2, 16, 0, 4\)"),
     "mixed": ({"words": torch.zeros(2, 5, 8)}, TypeError, "both be NumPy arrays or both torch tensors"),
 }
 

@@ -1,6 +1,7 @@
 """The NoC protocol: against the published loop, and what happens when it is stopped."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -272,6 +273,48 @@ def test_other_files_are_refused(tmp_path, line, text):
     (tmp_path / "r").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=rf"results: line {line} of .*r is no result"):
         fp.evaluate_clicks(disks, samples(2), results=tmp_path / "r")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"iou": [5.0]}, "iou must hold numbers from 0 to 1"),
+    ({"iou": [-0.1]}, "iou must hold numbers from 0 to 1"),
+    ({"iou": [math.nan]}, "iou must hold numbers from 0 to 1"),
+    ({"iou": ["0.5"]}, "iou must hold numbers from 0 to 1"),
+    ({"iou": [True]}, "iou must hold numbers from 0 to 1"),
+    ({"iou": []}, "iou must be a list of 1 to 20 numbers"),
+    ({"iou": [0.1] * 21}, "iou must be a list of 1 to 20 numbers"),
+    ({"iou": 0.5}, "iou must be a list of 1 to 20 numbers"),
+    ({"sample": -1}, "sample must be an integer of at least 0, got -1"),
+    ({"sample": "0"}, "sample must be an integer of at least 0"),
+    ({"sample": 0.0}, "sample must be an integer of at least 0"),
+    ({"clicks": []}, "clicks must be x, y and label"),
+    ({"clicks": [[1, 2]]}, "clicks must be x, y and label"),
+    ({"clicks": [[1, 2, 2]]}, "clicks must be x, y and label"),
+    ({"clicks": [[-1, 2, 1]]}, "clicks must be x, y and label"),
+    ({"clicks": [[1.5, 2, 1]]}, "clicks must be x, y and label"),
+    ({"clicks": None}, "clicks must be x, y and label"),
+], ids=str)  # fmt: skip
+def test_results_are_not_believed(tmp_path, change, said):
+    file = tmp_path / "r"
+    fp.evaluate_clicks(disks, samples(2), results=file)
+    first, _, last = file.read_text().splitlines()
+    right = {"sample": 0, "iou": [0.5], "clicks": [[1, 2, 1]]}
+    file.write_text("\n".join((first, json.dumps(right), last)) + "\n")
+    assert fp.evaluate_clicks(disks, samples(2), results=file).curves[0].tolist() == [0.5]
+    file.write_text("\n".join((first, json.dumps(right | change), last)) + "\n")
+    with pytest.raises(ValueError, match=rf"results: line 2 of .*r is no result: {said}"):
+        fp.evaluate_clicks(disks, samples(2), results=file)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_results_that_are_no_text(tmp_path, number):
+    file = tmp_path / "r"
+    fp.evaluate_clicks(disks, samples(2), results=file)
+    lines = file.read_bytes().splitlines()
+    lines[number - 1] = lines[number - 1].replace(b":", b": \xff", 1)
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(ValueError, match=rf"results: line {number} of .*r is no result: .*utf-8"):
+        fp.evaluate_clicks(disks, samples(2), results=file)
 
 
 # ---------------------------------------------------------------- the bar

@@ -87,7 +87,7 @@ WRONG = {
     "iterations_float": ({"iterations": 1.5}, TypeError, r"iterations must be an int, got 1.5"),
     "iterations_huge": ({"iterations": 2**31}, ValueError, r"iterations must be between 0"),
     "iterations_bool": ({"iterations": True}, TypeError, r"iterations must be an int"),
-    "dims_four": ({"dims": 4}, ValueError, r"dims must be 2 or 3, got 4"),
+    "dims_four": ({"dims": 4}, ValueError, r"dims must be one of 2, 3, None, got 4"),
     # names
     "metric_unknown": (
         {"metric": "l2"},
@@ -144,15 +144,40 @@ def test_table_is_long_enough():
     [
         (fp.geodesic_symmetric_filter, {"theta": -1}, ValueError, "theta must be between 0 and inf"),
         (fp.geodesic_symmetric_filter, {"theta": None}, TypeError, "theta must be a number"),
-        (fp.exponentiated_geodesic, {"power": 3}, ValueError, "power must be 1 or 2, got 3"),
+        (fp.exponentiated_geodesic, {"power": 3}, ValueError, "power must be one of 1, 2, got 3"),
         (fp.exponentiated_geodesic, {"threshold": 0}, ValueError, "threshold must be positive and finite, got 0"),
-        (fp.exponentiated_geodesic, {"normalize": "max"}, ValueError, "normalize must be None or 'minmax', got 'max'"),
+        (
+            fp.exponentiated_geodesic,
+            {"normalize": "max"},
+            ValueError,
+            "normalize must be one of minmax, None, got 'max'",
+        ),
         (fp.signed_geodesic_distance, {"lam": 2}, ValueError, "lam must be between 0 and 1"),
     ],
 )
 def test_wrong_call_of_the_others(function, options, error, message):
     with pytest.raises(error, match=message):
         function(IMAGE, SEEDS, **options)
+
+
+def test_volumes_that_could_be_channels():
+    seeds = np.zeros(VOLUME.shape, bool)
+    seeds[0, 0, 0] = True
+    for image, starts in ((VOLUME, seeds), (VOLUME[None], seeds), (VOLUME[None], seeds[None])):
+        with pytest.warns(UserWarning, match="taken for 4 channels and seeds for 4 sets: say dims=2, or dims=3"):
+            flat = fp.geodesic_distance(image, starts)
+        np.testing.assert_array_equal(flat, fp.geodesic_distance(image, starts, dims=2))
+        with pytest.warns(UserWarning, match="say dims=2, or dims=3"):
+            fp.signed_geodesic_distance(image, starts)
+    for image, starts, options in (  # nobody doubts these
+        (VOLUME, seeds, {"dims": 2}),
+        (VOLUME, seeds, {"spacing": (1, 1, 1)}),
+        (VOLUME, seeds, {"spacing": (1, 1)}),
+        (VOLUME, seeds[0], {}),
+        (VOLUME[:3], seeds[:3], {}),  # a picture and a seed set for each of its colours
+        (VOLUME[None, None], seeds[None, None], {}),
+    ):
+        fp.geodesic_distance(image, starts, **options)
 
 
 # ---------------------------------------------------------------- defined results

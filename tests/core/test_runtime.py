@@ -1,11 +1,13 @@
 """What all operators share: a light import, threads that follow the process, fork."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastprompt as fp
+from fastprompt import _cores
 
 
 def test_import_has_no_side_effect(fresh_python):
@@ -42,6 +44,51 @@ def test_threads_follow_the_environment_and_torch(fresh_python):
     assert fresh_python(fixed).strip() == "4"
 
 
+@pytest.mark.parametrize(("value", "threads"), [("2,1", 2), (" 3 ", 3), ("3", 3), ("0", 64), ("x", 64), ("", 64)])
+def test_the_first_number_of_omp_num_threads(fresh_python, value, threads):
+    code = (
+        "import os; os.sched_getaffinity = lambda pid: range(64); from fastprompt import _cores; _cores.quota = lambda: None;"
+        "import fastprompt as fp; print(fp.get_num_threads())"
+    )
+    assert fresh_python(code, OMP_NUM_THREADS=value).strip() == str(threads)
+
+
+QUOTAS = {  # files of cgroups, cores of 64
+    "none": ({}, 64),
+    "v2": ({"cpu.max": "200000 100000\n"}, 2),
+    "v2, half a core more": ({"cpu.max": "250000 100000\n"}, 3),
+    "v2, a tenth": ({"cpu.max": "10000 100000\n"}, 1),
+    "v2, no limit": ({"cpu.max": "max 100000\n"}, 64),
+    "v2, more than there are": ({"cpu.max": "9900000 100000\n"}, 64),
+    "v2, of a group": ({"own": "0::/a/b", "a/b/cpu.max": "400000 100000"}, 4),
+    "v2, of a group around it": ({"own": "0::/a/b", "a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
+    "v2, seen from inside": ({"own": "0::/../../x", "cpu.max": "100000 100000"}, 1),
+    "v1": ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    "v1, of a group": (
+        {
+            "own": "4:cpu,cpuacct:/d",
+            "cpu,cpuacct/d/cpu.cfs_quota_us": "50000",
+            "cpu,cpuacct/d/cpu.cfs_period_us": "10000",
+        },
+        5,
+    ),
+    "v1, no limit": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    "nonsense": ({"own": "a:b\n::", "cpu.max": "many", "cpu/cpu.cfs_quota_us": "1"}, 64),
+    "no period": ({"cpu.max": "100000 0"}, 64),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_quotas_of_containers(monkeypatch, name):
+    files, wanted = QUOTAS[name]
+    known = {"/proc/self/cgroup" if k == "own" else f"/sys/fs/cgroup/{k}": text for k, text in files.items()}
+    monkeypatch.setattr(_cores, "read", lambda path: known.get(str(path), ""))
+    monkeypatch.setattr(_cores.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    _cores.quota.cache_clear()
+    assert _cores.cores() == wanted
+    _cores.quota.cache_clear()
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_fork_after_the_pool_has_started(fresh_python):
     """A child inherits the memory of the pool, not its threads."""
@@ -59,6 +106,25 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert np.array_equal(fp.geodesic_distance(image, seeds), expected)
 """)
+
+
+def test_the_source_tree_without_what_is_compiled_is_named(fresh_python, tmp_path):
+    """Python started in the source tree finds that first."""
+    (tmp_path / "fastprompt").mkdir()
+    (tmp_path / "fastprompt" / "__init__.py").write_text(
+        Path(__file__).parents[2].joinpath("fastprompt/__init__.py").read_text()
+    )
+    said = fresh_python("""
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if f.__module__.startswith("_frozen")]  # those of editable installs go first
+try:
+    import fastprompt
+except ImportError as error:
+    print(error)
+""")
+    assert said.startswith(
+        f"{tmp_path / 'fastprompt'} is fastprompt's source, without what is compiled: start Python in"
+    )
 
 
 def test_the_interpreter_runs_on_during_a_call():

@@ -136,6 +136,19 @@ WRONG = {
     "detail": ({"detail": (np.zeros((1, 8, 4, 6)),)}, ValueError, "detail must be two feature maps, got 1"),
     "detail_size": ({"detail": (np.zeros((1, 8, 4, 6)), np.zeros((1, 4, 8, 8)))}, ValueError, r"detail\[1\] must be"),
     "detail_images": ({"detail": (np.zeros((1, 8, 4, 6)), np.zeros((2, 4, 8, 12)))}, ValueError, "equally many images"),
+    "detail_lists": ({"detail": ([1], [2])}, ValueError, r"detail\[0\] must be \(B', 8, 4, 6\), got \(1,\)"),
+    "detail_number": ({"detail": 3}, ValueError, "detail must be two feature maps, got int"),
+    "detail_mixed": (
+        {"detail": (torch.zeros(1, 8, 4, 6), torch.zeros(1, 4, 8, 12))},
+        TypeError,
+        r"image and detail\[0\] must both be",
+    ),
+    "eps": ({"eps": "small"}, TypeError, "eps must be a number, got 'small'"),
+    "no_channels": (
+        {"image": IMAGE[:, :0], "weights": W._replace(conv1_weight=np.zeros((0, 8, 2, 2)))},
+        ValueError,
+        r"weights must have channels, got conv1_weight of shape \(0, 8, 2, 2\)",
+    ),
     "mixed": ({"vectors": torch.zeros(2, 1, 4)}, TypeError, "both be NumPy arrays or both torch tensors"),
 }
 

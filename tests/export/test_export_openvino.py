@@ -116,7 +116,7 @@ def test_python_stands_in_and_says_why(monkeypatch, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(fp.export.openvino_extension("python")) == len(cases.RECORDS)
-    with pytest.raises(ValueError, match=r"kind must be 'auto', 'c\+\+' or 'python', got 'C'"):
+    with pytest.raises(ValueError, match=r"kind must be one of auto, c\+\+, python, got 'C'"):
         fp.export.openvino_extension("C")
 
 

@@ -220,6 +220,16 @@ def test_further_mask_channels_and_integer_masks():
         assert_same(ours.signed_generalised_geodesic2d(image, start.to(dtype), 8.0, 0.5), expected)
 
 
+@pytest.mark.parametrize("name", [n for n in ours.__all__ if "2d" in n and n != "GSF2d_fastmarch"])
+def test_a_negation_that_waits(rng, name):
+    image, mask = (torch.from_numpy(rng.random((1, 1, 9, 11), np.float32)) for _ in range(2))
+    mask = (mask > 0.2).float()
+    numbers = {"theta": 1.0, "v": 1e10, "lamb": 0.5, "iter": 2}
+    rest = [numbers[n] for n in inspect.signature(getattr(ours, name)).parameters if n in numbers]
+    wanted = getattr(ours, name)(image, mask, *rest)
+    assert torch.equal(getattr(ours, name)(torch._neg_view(-image), torch._neg_view(-mask), *rest), wanted)
+
+
 def test_geodistk_takes_any_numbers(rng):
     image, seeds = rng.random((6, 9, 3)), rng.random((6, 9)) < 0.1
     seeds[2, 2] = True
@@ -269,6 +279,12 @@ WRONG = {
     "lamb_nan": ("GSF2d_fastmarch", (PLANE, PLANE, 1.0, float("nan")), ValueError, "lamb must be between 0 and 1"),
     "lamb_none": ("geodesic2d_pixelqueue", (PLANE, PLANE, None), TypeError, "lamb must be a number"),
     "v_negative": ("generalised_geodesic2d", (PLANE, PLANE, -1.0, 0.5), ValueError, "v must be between 0 and inf"),
+    "iter_2**31": (
+        "generalised_geodesic2d",
+        (PLANE, PLANE, 1e10, 0.5, 2**31),
+        ValueError,
+        r"iter must be below 2\*\*31, got 2147483648",
+    ),
     "iter_float": ("generalised_geodesic2d", (PLANE, PLANE, 1e10, 0.5, 2.0), TypeError, "integer"),
     "no_march_seed": ("geodesic2d_fastmarch", (PLANE, PLANE + 1, 0.5), ValueError, "needs a pixel with mask == 0"),
     "only_march_seeds": (
@@ -309,6 +325,18 @@ WRONG = {
         (np.zeros((2, 8, 9)), np.zeros((2, 8, 9)), [1, 1]),
         ValueError,
         "spacing must hold 3",
+    ),
+    "gtk_infinite": (
+        "geodesic2d_raster_scan",
+        (np.zeros((8, 9)), np.zeros((8, 9)), 0.5, float("inf")),
+        ValueError,
+        "iteration must be between .* got inf",
+    ),
+    "gtk_masked": (
+        "geodesic2d_fast_marching",
+        (np.ma.array(np.zeros((8, 9)), mask=True), np.zeros((8, 9))),
+        TypeError,
+        "image must not be a masked array",
     ),
     "gtk_lamb": ("geodesic2d_raster_scan", (np.zeros((8, 9)), np.zeros((8, 9)), 1.5, 2), ValueError, "lam must be"),
 }

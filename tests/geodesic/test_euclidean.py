@@ -185,6 +185,9 @@ def test_dims():
     assert np.isposinf(transform(seeds)[1:]).all()  # three images
     for settings in ({"dims": 3}, {"spacing": (1, 1, 1)}):
         assert transform(seeds, **settings)[2, 0, 0] == 2
+    volumes = np.stack([[seeds], [seeds[::-1]]])  # five axes are volumes, as in geodesic_distance
+    np.testing.assert_array_equal(transform(volumes), transform(volumes, dims=3))
+    assert np.isposinf(transform(volumes, dims=2)[0, 0, 1:]).all()
 
 
 def test_writes_nothing_else(isa, monkeypatch):
@@ -242,7 +245,7 @@ ERRORS = {
     "spacing_length": (ValueError, "spacing must be one number or 2 or 3 numbers, got 4", OK, {"spacing": [1] * 4}),
     "spacing_dims": (ValueError, "spacing must be one number or 3 numbers, got 2", OK, {"spacing": (1, 1), "dims": 3}),
     "spacing_type": (TypeError, "spacing must be a number", OK, {"spacing": "wide"}),
-    "dims": (ValueError, "dims must be 2 or 3, got 1", OK, {"dims": 1}),
+    "dims": (ValueError, "dims must be one of 2, 3, None, got 1", OK, {"dims": 1}),
     "axes": (ValueError, r"seeds must have at least 2 axes .*got shape \(4,\)", OK[:, 0], {}),
     "axes_3d": (ValueError, r"seeds must have at least 3 axes .*got shape \(4, 5\)", OK, {"dims": 3}),
     "complex": (TypeError, "seeds must hold real numbers, got dtype complex128", OK * 1j, {}),

@@ -121,7 +121,7 @@ def test_wrong_calls(rng):
         ({"points": points, "previous_mask": mask}, ValueError, "batch sizes must be the same in all arguments"),
         ({"points": points, "boxes": np.zeros((3, 1, 4))}, ValueError, "batch sizes must be the same"),
         ({"points": points, "click_options": {"sigmas": 3}}, ValueError, r"click_options must be among .* got \['sigmas'\]"),
-        ({"boxes": np.zeros(4), "box_encoding": "sdf"}, ValueError, "box_encoding must be 'map' or 'distance', got 'sdf'"),
+        ({"boxes": np.zeros(4), "box_encoding": "sdf"}, ValueError, "box_encoding must be one of map, distance, got 'sdf'"),
         ({"scribbles": np.zeros((3, 2))}, TypeError, "scribbles must be a list of strokes"),
         ({"points": torch.zeros(3, 2), "previous_mask": mask}, TypeError, "must both be NumPy arrays or both torch tensors"),
         ({"scribbles": [[[np.zeros((2, 2))]]]}, ValueError, r"strokes\[0\] must be \(N, 2\)"),

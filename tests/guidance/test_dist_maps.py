@@ -211,6 +211,11 @@ def test_wrong_calls():
     for radius, scale in ((0, 1), (5, 0), (-1, 1), (float("nan"), 1)):
         with pytest.raises(ValueError, match="norm_radius and spatial_scale must be > 0"):
             Ours(radius, scale)
+    with pytest.raises(TypeError, match="coords must be a tensor, got ndarray"):
+        Ours(5)(x, np.zeros((1, 4, 3)))
+    for short in (x[0], np.zeros((4, 5)), 3):
+        with pytest.raises(ValueError, match=r"x must be \(B, C, H, W\), got"):
+            Ours(5)(short, torch.zeros(1, 4, 3))
     with pytest.raises(ValueError, match="coords is on meta"):
         Ours(5)(x, torch.zeros(1, 4, 3, device="meta"))
     assert torch.equal(Ours(5, use_disks=True)(x, torch.zeros(1, 0, 3)), torch.zeros(1, 2, 4, 5))

@@ -6,6 +6,8 @@ import pytest
 import fastprompt as fp
 from fastprompt.reference import masks as reference
 
+torch = pytest.importorskip("torch")
+
 # h, w, size, frame, crop
 CASES = {
     "sam": (64, 64, (300, 451), (256, 256), (171, 256)),
@@ -104,9 +106,41 @@ def test_rle(rng):
         fp.rle_to_mask({"size": [2, 2], "counts": [3]})
     with pytest.raises(ValueError, match="mask must be"):
         fp.mask_to_rle(np.zeros(3))
+    for dtype in (torch.bfloat16, torch.float16, torch.bool, torch.int8):
+        assert fp.mask_to_rle(torch.eye(3).to(dtype)) == both[0]
+    for kind in ("f4", ">f8", "u1", ">i2"):
+        assert fp.mask_to_rle(np.eye(3).astype(kind)) == both[0]
+        rle = {"size": np.array([3, 3], kind), "counts": np.array(both[0]["counts"], kind)}
+        np.testing.assert_array_equal(fp.rle_to_mask(rle), np.eye(3) > 0)
 
 
-torch = pytest.importorskip("torch")
+WRONG_RLE = {
+    "none": (None, TypeError, r"rle must be .* got NoneType"),
+    "text": ("3 4", TypeError, r"rle must be .* got str"),
+    "no_size": ({"counts": [4]}, ValueError, r"rle must have size and counts, got \['counts'\]"),
+    "no_counts": ({"size": [2, 2]}, ValueError, "rle must have size and counts"),
+    "compressed": ({"size": [2, 2], "counts": "abcd"}, TypeError, "counts must be a list of integers, got str"),
+    "bytes": ({"size": [2, 2], "counts": b"04"}, TypeError, "counts must be a list of integers, got bytes"),
+    "fractions": ({"size": [2, 2], "counts": [1.9, 1.1, 1]}, ValueError, r"counts must hold integers, got 1\.9"),
+    "nan": ({"size": [2, 2], "counts": [np.nan, 4]}, ValueError, "counts must hold integers, got nan"),
+    "nested": ({"size": [2, 2], "counts": [[4]]}, ValueError, "counts must be a list of integers"),
+    "words": ({"size": [2, 2], "counts": ["a"]}, TypeError, "counts must hold real numbers"),
+    "negative": ({"size": [2, 2], "counts": [-1, 5]}, ValueError, "counts must be positive"),
+    "far": ({"size": [2, 2], "counts": [2**63, 2**63]}, ValueError, "counts must be positive and add up"),
+    "too_far": ({"size": [2, 2], "counts": [2**64]}, TypeError, "counts must hold real numbers"),
+    "one_side": ({"size": [4], "counts": [4]}, ValueError, r"size must be \[H, W\]"),
+    "negative_side": ({"size": [-2, -2], "counts": [4]}, ValueError, r"size must be \[H, W\]"),
+    "half_a_side": ({"size": [2.5, 2], "counts": [5]}, ValueError, r"size must hold integers, got 2\.5"),
+    "huge": ({"size": [2**20, 2**20], "counts": [2**40]}, ValueError, r"size must be \[H, W\] of at most 2\*\*31"),
+    "wrap": ({"size": [2**32, 2**32], "counts": [0]}, ValueError, r"size must be \[H, W\] of at most 2\*\*31"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RLE)
+def test_wrong_rle(name):
+    rle, error, match = WRONG_RLE[name]
+    with pytest.raises(error, match=match):
+        fp.rle_to_mask(rle)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

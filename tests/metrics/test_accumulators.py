@@ -52,6 +52,21 @@ def test_a_stopped_curve_gets_the_cap_above():
     assert metrics.noc([[0.5, 0.91]], 0.95).tolist() == [20]
 
 
+@pytest.mark.parametrize(("curves", "error", "match"), [
+    (3.0, TypeError, r"curves must be a curve for every sample, got 3\.0"),
+    (np.array(3.0), TypeError, "curves must be a curve for every sample"),
+    (None, TypeError, "curves must be a curve for every sample, got None"),
+    ([0.5, 0.9], ValueError, "a curve must be the IoU after each click, one axis"),
+    ([[0.5], [92.0]], ValueError, r"a curve must hold IoUs from 0 to 1, got \[92\.0\]"),
+    ([[math.nan]], ValueError, r"a curve must hold IoUs from 0 to 1, got \[nan\]"),
+    (["ab"], TypeError, "a curve must hold real numbers"),
+])  # fmt: skip
+def test_wrong_curves(curves, error, match):
+    for function in (metrics.noc, metrics.nof):
+        with pytest.raises(error, match=match):
+            function(curves, 0.8)
+
+
 # ---------------------------------------------------------------- merging
 
 

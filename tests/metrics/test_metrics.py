@@ -142,7 +142,8 @@ def test_iou_is_of_the_foreground_and_of_masks_not_labels():
 def test_eps(rng):
     pred, target = random_pair(rng, 9, 9)
     assert metrics.iou(pred, target, eps=1e-6) == (pred & target).sum() / ((pred | target).sum() + 1e-6)
-    assert metrics.iou(NONE, NONE, eps=1e-6) == 0.0
+    for empty, value in (("one", 1.0), ("zero", 0.0), ("nan", math.nan)):  # eps makes no number of nothing
+        np.testing.assert_equal(metrics.iou(NONE, NONE, eps=1e-6, empty=empty), value)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0)], ids=str)
@@ -181,6 +182,31 @@ def test_hausdorff_of_surfaces_differs_in_a_hole():
     holed[4, 4] = True
     assert metrics.hausdorff(holed, square) == pytest.approx(math.sqrt(2))
     assert metrics.hausdorff(holed, square, surface=True) == 3.0
+
+
+def six_neighbours(mask):
+    inside = np.pad(mask, 1)
+    least = [np.roll(inside, step, axis) for axis in range(3) for step in (-1, 1)]
+    return mask & ~np.all(least, 0)[1:-1, 1:-1, 1:-1]
+
+
+@pytest.mark.parametrize("surface", [False, True])
+def test_hausdorff_of_volumes(rng, surface):
+    pred, target = (rng.random((2, 1, 4, 7, 8)) < 0.6 for _ in range(2))
+    spacing = (3.0, 1.0, 0.5)
+    shown = six_neighbours if surface else np.asarray
+    wanted = [[all_points(shown(p[0]), shown(t[0]), spacing)] for p, t in zip(pred, target, strict=True)]
+    for options in ({}, {"dims": 3}):  # five axes are volumes
+        found = metrics.hausdorff(pred, target, spacing=spacing, surface=surface, **options)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    one = metrics.hausdorff(pred[0, 0], target[0, 0], spacing=spacing, dims=3, surface=surface)
+    np.testing.assert_allclose(one, wanted[0][0], rtol=1e-6)
+    assert metrics.hausdorff(pred[0, 0], target[0, 0], surface=surface).shape == (4,)
+    with pytest.raises(ValueError, match="spacing must be one number or 2 numbers, got 3; a volume needs dims=3"):
+        metrics.hausdorff(pred[0, 0], target[0, 0], spacing=spacing)
+    none = np.zeros((4, 7, 8), bool)
+    edge = metrics.hausdorff(none, ~none, one_empty="diagonal", spacing=spacing, dims=3, surface=surface)
+    assert edge == pytest.approx(math.sqrt(9**2 + 6**2 + 3.5**2))
 
 
 def test_the_edge_of_the_image_is_a_border():

@@ -47,11 +47,16 @@ def pair():
 
 
 @pytest.fixture
-def encoded(pair):
-    """How many pictures each run of the accelerated encoder has seen."""
-    seen = []
-    layer = pair[1].clip.vision_model.encoder.layers[0]
-    layer.register_forward_hook(lambda module, arguments, out: seen.append(len(arguments[0])))
+def encoded(pair, monkeypatch):
+    """How many pictures each run of an encoder has seen, by its only convolution: a hook would be the host's path."""
+    seen, convolve = [], torch.nn.functional.conv2d
+
+    def count(x, weight, *rest):
+        if weight is pair[1].clip.vision_model.embeddings.patch_embedding.weight:
+            seen.append(len(x))
+        return convolve(x, weight, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", count)
     return seen
 
 

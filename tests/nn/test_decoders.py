@@ -35,7 +35,10 @@ def test_many_prompts(name, count, kind):
     check(host(name).decoder, host(name).arguments(kind, count))
 
 
-@pytest.mark.parametrize("name", ["Sam", "SamHQ", "Sam2", "Sam3Tracker", "EdgeTam"])
+SAM2 = ["Sam2", "Sam3Tracker", "EdgeTam", "Sam2Video", "Sam3TrackerVideo", "EdgeTamVideo"]  # of transformers
+
+
+@pytest.mark.parametrize("name", ["Sam", "SamHQ", *SAM2])
 def test_two_images(name):
     for kind in ("point", "mask"):
         check(host(name).decoder, host(name).arguments(kind, 3, images=2))
@@ -51,7 +54,7 @@ def changed(name, **attributes):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dynamic", [True, False])
-@pytest.mark.parametrize("name", ["Sam2", "Sam3Tracker", "EdgeTam", "sam2 features"])
+@pytest.mark.parametrize("name", [*SAM2, "sam2 features"])
 def test_the_choice_among_masks(name, dynamic, training):
     decoder = changed(name, dynamic_multimask_via_stability=dynamic).train(training)
     for threshold in (0.0, 0.98):  # the first mask is stable, and is not
@@ -122,6 +125,19 @@ def test_the_path_of_the_host(name):
         assert all(torch.equal(x, y) for x, y in zip(decoder(**arguments), want, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", ["Sam", "Sam2"])
+def test_layers_that_are_quantised_afterwards(name):
+    """Their weights are packed, and the host alone knows how."""
+    decoder = torch.ao.quantization.quantize_dynamic(fp.accelerate(changed(name)), {torch.nn.Linear})
+    arguments = host(name).arguments("point", 2)
+    got = decoder(**arguments)
+    with fp.disabled():
+        want = decoder(**arguments)
+    for x, y in zip(got, want, strict=True):
+        same(x, y)
+
+
 def test_the_table_is_complete():
     """Every class of the table is tested here, where its package is; the image encoders are elsewhere."""
     from fastprompt._drop_ins import full_name
@@ -131,7 +147,7 @@ def test_the_table_is_complete():
     tested = {full_name(type(fp.restore(h.decoder))) for h in hosts} | {full_name(type(positions(h))) for h in hosts}
     assert tested <= set(DROP_INS)
     installed = {name.split(".")[0] for name in tested}
-    encoders = ("Attention", "VisionLayer", "SegGptLayer", "image_encoder.Block", "CLIPSegVisionModel")
+    encoders = ("Attention", "VisionLayer", "SegGptLayer", "VitDetLayer", "image_encoder.Block", "CLIPSegVisionModel")
     decoders = {name for name in DROP_INS if not name.endswith(encoders)}
     assert {name for name in decoders if name.split(".")[0] in installed} <= tested
 

@@ -9,22 +9,14 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from hosts import randomised  # noqa: E402
+from hosts import randomised, vision, vitdet  # noqa: E402
 from test_relative_position_hosts import first  # noqa: E402
 
 CHANNELS = 64
 
 
-def sam(package="sam", window=0, **given):
-    import transformers
-
-    module = pytest.importorskip(f"transformers.models.{package}.modeling_{package}")
-    prefix = {"sam": "Sam", "sam_hq": "SamHQ"}[package]
-    options = {"image_size": 160, "hidden_size": CHANNELS, "num_attention_heads": 2, "mlp_dim": 192}
-    options = {"attn_implementation": "sdpa"} | options | given
-    return randomised(
-        getattr(module, f"{prefix}VisionLayer")(getattr(transformers, f"{prefix}VisionConfig")(**options), window)
-    )
+def sam(package="sam", window=0, **options):
+    return vision(package, "Layer", window, **{"attn_implementation": "sdpa", "mlp_dim": 192} | options)
 
 
 def segment_anything(window=0, bias=True):
@@ -36,6 +28,17 @@ def segment_anything(window=0, bias=True):
             CHANNELS, num_heads=4, qkv_bias=bias, use_rel_pos=True, window_size=window, input_size=size
         )
     )
+
+
+class VitDet(torch.nn.Module):
+    """Called like the others."""
+
+    def __init__(self, kind="Layer", window=0):
+        super().__init__()
+        self.layer = vitdet(kind, window)
+
+    def forward(self, x):
+        return self.layer(x.permute(0, 3, 1, 2))[0]
 
 
 class SegGpt(torch.nn.Module):
@@ -64,6 +67,13 @@ HOSTS = {
     "Sam eager": lambda: sam(attn_implementation="eager"),
     "SamHQ": lambda: sam("sam_hq"),
     "SamHQ, windows": lambda: sam("sam_hq", 6),
+    "GotOcr2, windows": lambda: sam("got_ocr2", 7),
+    "PPFormulaNet, windows": lambda: sam("pp_formulanet", 4),
+    "SLANeXt": lambda: sam("slanext"),
+    "DeepseekOcr2, windows": lambda: sam("deepseek_ocr2", 7),
+    "UnlimitedOcr": lambda: sam("unlimited_ocr"),
+    "VitDet": VitDet,
+    "VitDet, windows and a residual block": lambda: VitDet("Residual", 7),
     "segment_anything": segment_anything,
     "segment_anything, windows": lambda: segment_anything(4),
     "segment_anything without bias": lambda: segment_anything(4, bias=False),
@@ -101,7 +111,7 @@ def test_drop_in(host, size):
         torch.testing.assert_close(pickle.loads(pickle.dumps(host))(x), want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["Sam, windows", "segment_anything", "SegGpt"])
+@pytest.mark.parametrize("name", ["Sam, windows", "segment_anything", "SegGpt", "VitDet"])
 def test_the_layer_itself_is_called(name, monkeypatch):
     """Not the host's forward with our attention in it."""
     host = fp.accelerate(HOSTS[name]())
@@ -210,3 +220,17 @@ def test_layers_of_another_kind_stay(change, reason):
 def test_odd_sizes_stay():
     host = sam(mlp_dim=200)
     assert "multiples of 16" in fp.report(fp.accelerate(host)).skipped[""]
+
+
+def test_the_table_is_complete():
+    """Every class of an image encoder of transformers is tested here, or in the file of its attention."""
+    from test_relative_position_hosts import HOSTS as ATTENTIONS
+
+    from fastprompt._drop_ins import full_name
+    from fastprompt.models.hosts import DROP_INS
+
+    hosts = [layer_of(HOSTS[n]()) for n in HOSTS if "segment_anything" not in n]
+    hosts += [ATTENTIONS[n]() for n in ATTENTIONS if "segment_anything" not in n]
+    ends = ("Attention", "Layer")
+    wanted = {name for name in DROP_INS if name.startswith("transformers.") and name.endswith(ends)}
+    assert {full_name(type(host)) for host in hosts} == wanted

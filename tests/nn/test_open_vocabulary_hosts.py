@@ -60,6 +60,7 @@ def host(monkeypatch):
             module.__path__ = []
             monkeypatch.setitem(sys.modules, part, module)
         made = type(cls.__name__, (cls,), {"__module__": name})
+        monkeypatch.setattr(cls.forward, "__module__", name)
         setattr(sys.modules[name], cls.__name__, made)
         monkeypatch.delitem(sys.modules, f"fastprompt.nn.hosts.{drop_in}", raising=False)
         importlib.import_module(f"fastprompt.nn.hosts.{drop_in}")

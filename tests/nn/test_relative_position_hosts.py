@@ -9,16 +9,11 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from hosts import randomised, under_another_name  # noqa: E402
+from hosts import randomised, under_another_name, vision, vitdet  # noqa: E402
 
 
-def sam(name="SamVisionAttention", package="sam", window=0, bias=True):
-    import transformers
-
-    module = pytest.importorskip(f"transformers.models.{package}.modeling_{package}")
-    config = getattr(transformers, {"sam": "SamVisionConfig", "sam_hq": "SamHQVisionConfig"}[package])
-    config = config(image_size=160, hidden_size=64, num_attention_heads=2, qkv_bias=bias)
-    return randomised(getattr(module, name)(config, window))
+def sam(kind="Attention", package="sam", window=0, **options):
+    return vision(package, kind, window, **options)
 
 
 def seggpt():
@@ -37,10 +32,18 @@ def segment_anything(bias=True):
 
 HOSTS = {
     "SamVisionAttention": sam,
-    "SamVisionSdpaAttention": lambda: sam("SamVisionSdpaAttention"),
-    "SamHQVisionAttention": lambda: sam("SamHQVisionAttention", "sam_hq"),
-    "SamHQVisionSdpaAttention": lambda: sam("SamHQVisionSdpaAttention", "sam_hq"),
-    "without bias": lambda: sam(bias=False),
+    "SamVisionSdpaAttention": lambda: sam("SdpaAttention"),
+    "SamHQVisionAttention": lambda: sam("Attention", "sam_hq"),
+    "SamHQVisionSdpaAttention": lambda: sam("SdpaAttention", "sam_hq"),
+    "GotOcr2VisionAttention": lambda: sam("Attention", "got_ocr2"),
+    "PPFormulaNetVisionAttention": lambda: sam("Attention", "pp_formulanet"),
+    "SLANeXtVisionAttention": lambda: sam("Attention", "slanext"),
+    "DeepseekOcr2SamVisionAttention": lambda: sam("Attention", "deepseek_ocr2"),
+    "DeepseekOcr2SamVisionSdpaAttention": lambda: sam("SdpaAttention", "deepseek_ocr2"),
+    "UnlimitedOcrSamVisionAttention": lambda: sam("Attention", "unlimited_ocr"),
+    "UnlimitedOcrSamVisionSdpaAttention": lambda: sam("SdpaAttention", "unlimited_ocr"),
+    "VitDetAttention": lambda: vitdet("Attention"),
+    "without bias": lambda: sam(qkv_bias=False),
     "window": lambda: sam(window=7),
     "SegGptAttention": seggpt,
     "segment_anything": segment_anything,
@@ -104,6 +107,7 @@ def test_drop_in_gradient(host, size):
 
 
 def test_drop_in_compile(host):
+    torch._dynamo.reset()  # which compiles one line of code for eight classes at most
     x = torch.randn(2, 10, 10, host.qkv.in_features)
     with torch.no_grad():
         wanted = first(host(x))

@@ -134,7 +134,7 @@ CALLS = {
     "label": ({"labels": [-1]}, ValueError, "labels must be 1 .* or 0 .*, got .-1."),
     "no positive": ({"labels": [0]}, ValueError, "no positive click"),
     "at": ({"at": 6}, ValueError, "at must be an integer from 0 to 5, got 6"),
-    "score": ({"score": "edge"}, ValueError, "score must be 'click' or 'box', got 'edge'"),
+    "score": ({"score": "edge"}, ValueError, "score must be one of click, box, got 'edge'"),
     "no box": ({"score": "box"}, ValueError, "score 'box' needs a box"),
     "box": ({"box": (3, 3, 1, 1)}, ValueError, "x0 <= x1"),
     "keep": ({"keep": 1.5}, ValueError, "keep must be between 0 and 1"),
@@ -321,4 +321,4 @@ def test_segment_without_torch(monkeypatch, capsys):
     assert main(arguments) == 0
     assert "model    geodesic: distances to the prompts, no network" in capsys.readouterr().out
     assert main([*arguments, "--model", "tiny"]) == 2
-    assert 'torch is not installed; run: pip install "fastprompt[torch]"' in capsys.readouterr().err
+    assert "torch is not installed; run: pip install torch\n" in capsys.readouterr().err

@@ -218,7 +218,7 @@ WRONG = {
     "reduce": (fp.text_similarity_map, (X, P), {"reduce": "max"}, ValueError, "reduce must be one of none, softmax, argmax"),
     "temperature": (fp.text_similarity_map, (X, P), {"temperature": -1}, ValueError, "temperature must be between 0"),
     "denoise": (fp.text_similarity_map, (X, P), {"denoise": math.nan}, ValueError, "denoise must be between 0 and 1"),
-    "axis": (fp.film, (X, P, P), {"axis": 2}, ValueError, "axis must be 1 or -1, got 2"),
+    "axis": (fp.film, (X, P, P), {"axis": 2}, ValueError, "axis must be one of 1, -1, got 2"),
     "gamma": (fp.film, (X, P[:, :3], P), {}, ValueError, r"gamma must be \(2, 4\), got shape \(2, 3\)"),
     "beta": (fp.film, (X, P, P[:1]), {}, ValueError, r"beta must be \(2, 4\), got shape \(1, 4\)"),
     "images": (fp.film, (X, P.repeat(2, 0), P.repeat(2, 0)), {}, ValueError, "x must have a batch of 1 or 4"),

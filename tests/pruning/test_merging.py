@@ -220,6 +220,15 @@ WRONG = {
     "r_float": ({"r": 1.0}, ValueError, "r must be an integer"),
     "protected": ({"protected": 8}, ValueError, "protected must be an integer from 0 to the number of tokens 7, got 8"),
     "size": ({"size": np.ones((2, 6))}, ValueError, r"size must be \(2, 7\), got shape \(2, 6\)"),
+    "size_zero": ({"size": np.zeros((2, 7))}, ValueError, "size must be positive and finite, got 0"),
+    "size_negative": ({"size": -np.ones((2, 7))}, ValueError, "size must be positive and finite, got -1"),
+    "size_nan": ({"size": np.full((2, 7), np.nan)}, ValueError, "size must be positive and finite, got nan"),
+    "size_inf": ({"size": np.full((2, 7), np.inf)}, ValueError, "size must be positive and finite, got inf"),
+    "size_tensor": (
+        {"tokens": torch.ones(2, 7, 4), "size": torch.arange(14.0).reshape(2, 7)},
+        ValueError,
+        "size must be positive and finite, got 0",
+    ),
     "size_kind": ({"size": torch.ones(2, 7)}, TypeError, "both be NumPy arrays or both torch tensors"),
 }
 

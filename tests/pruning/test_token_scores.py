@@ -148,6 +148,19 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.fastprompt.cosine_scores.default, (x, q))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_no_place_at_all_gives_nothing(rng, kind):
+    tokens, mask = kind(rng.standard_normal((2, 6, 4), np.float32)), kind(rng.random((2, 2, 3), np.float32))
+    for batch in (1, 2):
+        for name, last in (("points", 2), ("boxes", 4)):
+            none = {name: kind(np.zeros((batch, 0, last)))}
+            found = fp.token_scores(tokens, **none, grid=(2, 3))
+            assert tuple(found.shape) == (2, 6)
+            assert (found == 0).all()
+            both, alone = (fp.token_scores(tokens, mask=mask, grid=(2, 3), **given) for given in (none, {}))
+            assert (both == alone).all()
+
+
 X, PLACE = np.zeros((2, 6, 4), np.float32), {"grid": (2, 3)}
 WRONG = {
     "nothing": ({}, ValueError, "needs at least one of prompts, attention, points, boxes, mask"),

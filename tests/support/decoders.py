@@ -112,9 +112,9 @@ def detail(images):
 
 def of_transformers(name, folder):
     module = importlib.import_module(f"transformers.models.{folder}.modeling_{folder}")
-    config = getattr(transformers, f"{name}MaskDecoderConfig")(**({"vit_dim": 32} if name == "SamHQ" else {}))
+    config = getattr(module, f"{name}MaskDecoderConfig")(**({"vit_dim": 32} if name == "SamHQ" else {}))
     config._attn_implementation = "eager"
-    prompt = getattr(transformers, f"{name}PromptEncoderConfig")(image_size=PIXELS, patch_size=16)
+    prompt = getattr(module, f"{name}PromptEncoderConfig")(image_size=PIXELS, patch_size=16)
     if name in ("Sam", "SamHQ"):
         prompt = getattr(transformers, f"{name}Config")(prompt_encoder_config=prompt)
     encoder = getattr(module, f"{name}PromptEncoder")(prompt)
@@ -150,6 +150,9 @@ BUILDERS = {
     "Sam2": lambda: of_transformers("Sam2", "sam2"),
     "Sam3Tracker": lambda: of_transformers("Sam3Tracker", "sam3_tracker"),
     "EdgeTam": lambda: of_transformers("EdgeTam", "edgetam"),
+    "Sam2Video": lambda: of_transformers("Sam2Video", "sam2_video"),
+    "Sam3TrackerVideo": lambda: of_transformers("Sam3TrackerVideo", "sam3_tracker_video"),
+    "EdgeTamVideo": lambda: of_transformers("EdgeTamVideo", "edgetam_video"),
     "segment_anything": lambda: of_package("segment_anything", "segment_anything.modeling"),
     "mobile_sam": lambda: of_package("mobile_sam", "mobile_sam.modeling"),
     "segment_anything_hq": lambda: of_package("segment_anything_hq", "segment_anything_hq.modeling"),

@@ -37,6 +37,38 @@ def randomised(encoder):
     return encoder.eval()
 
 
+# Modules of transformers that carry SAM's image encoder, and what its classes are called there.
+VISION = {
+    "sam": "SamVision",
+    "sam_hq": "SamHQVision",
+    "got_ocr2": "GotOcr2Vision",
+    "pp_formulanet": "PPFormulaNetVision",
+    "slanext": "SLANeXtVision",
+    "deepseek_ocr2": "DeepseekOcr2SamVision",
+    "unlimited_ocr": "UnlimitedOcrSamVision",
+}
+
+
+def vision(package, kind, window=0, **options):
+    """``SamVision<kind>`` ("Layer", "Attention", …) of such a module, for 10 x 10 tokens."""
+    module = pytest.importorskip(f"transformers.models.{package}.modeling_{package}")
+    config = getattr(module, f"{VISION[package]}Config")(
+        **{"image_size": 160, "hidden_size": 64, "num_attention_heads": 2} | options
+    )
+    return randomised(getattr(module, f"{VISION[package]}{kind}")(config, window))
+
+
+def vitdet(kind, window=0, **options):
+    """``VitDetAttention`` for 10 x 10 tokens, or ``VitDetLayer``."""
+    from transformers.models.vitdet import modeling_vitdet
+
+    given = {"image_size": 160, "hidden_size": 64, "num_attention_heads": 2, "use_relative_position_embeddings": True}
+    config = transformers.VitDetConfig(**given | options)
+    if kind == "Attention":
+        return randomised(modeling_vitdet.VitDetAttention(config, (window or 10, window or 10)))
+    return randomised(modeling_vitdet.VitDetLayer(config, window_size=window, use_residual_block=kind != "Layer"))
+
+
 def sam(size=64):
     vision = transformers.SamVisionConfig(
         image_size=16 * size,

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fastprompt._choices import choice
+from fastprompt._switches import exporting
 from fastprompt.export._nodes._body import OPSET
 from fastprompt.export._nodes._translate import table
 from fastprompt.export._onnx.functions import attach, our_nodes
@@ -107,10 +109,8 @@ def onnx(
 
 
 def check(model: Any, flavor: str, part: str) -> None:
-    if flavor not in FLAVORS:
-        raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {flavor!r}")
-    if part not in ("decoder", "encoder"):
-        raise ValueError(f"part must be 'decoder' or 'encoder', got {part!r}")
+    choice("flavor", flavor, FLAVORS)
+    choice("part", part, ("decoder", "encoder"))
     if not hasattr(model, "named_modules"):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for package in ("onnx", "onnxscript"):
@@ -145,7 +145,7 @@ def traced(model: Any, args: tuple[Any, ...], names: dict[str, Any]) -> Any:
     before = [(module, type(module)) for module in model.modules()]
     accelerate(model)
     try:
-        with warnings.catch_warnings():
+        with exporting(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.onnx: an axis named twice, a deprecation
             options: dict[str, Any] = {"opset_version": OPSET, "external_data": False, **names}
             program = torch.onnx.export(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastprompt._choices import choice
 from fastprompt.export._onnx.precision import cast_model
 from fastprompt.export._tensorrt import model as lowering
 from fastprompt.export._tensorrt import profiles
@@ -146,10 +147,8 @@ def tensorrt(
 
 def check(precision: str, target: str | None) -> str:
     """The target that is meant."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if target is not None and target not in TARGETS:
-        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+    choice("precision", precision, PRECISIONS)
+    choice("target", target, (*TARGETS, None))
     candidates = TARGETS if target is None else {target: TARGETS[target]}
     for name, (module, _) in candidates.items():
         if installed(module) or (name == "tensorrt-rtx" and installed("tensorrt_rtx")):

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastprompt._switches import is_disabled
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.known import unknown
 from fastprompt.nn.parts.signature import another_class
 from fastprompt.ops.memory.reading import memory_attention
 
@@ -48,7 +49,7 @@ class TransformerDecoderLayer(host.TransformerDecoderLayer):
 
     def forward(self, vis: Tensor, txt: Tensor, vis_pos: Any, txt_pos: Any, pad_mask: Any) -> Any:
         plain = vis.dtype == torch.float32 and vis.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if is_disabled() or not plain or (self.training and self.self_attn.dropout):
+        if not plain or (self.training and self.self_attn.dropout) or falls_back(self, unknown(self, vis, txt)):
             return super().forward(vis, txt, vis_pos, txt_pos, pad_mask)
         seen = self.norm1(vis)
         vis = vis + self.dropout1(self.self_attn_norm(own_attention(self.self_attn, placed(seen, vis_pos), seen)))

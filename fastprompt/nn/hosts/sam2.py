@@ -14,6 +14,7 @@ from fastprompt.nn.parts.segment_anything import PackageDecoder
 class MaskDecoder(PackageDecoder, host.MaskDecoder):
     """``MaskDecoder`` in three kernels; the image is neither repeated for the prompts nor prepared twice."""
 
+    parts = (*PackageDecoder.parts, "conv_s0", "conv_s1", "obj_score_token", "pred_obj_score_head")
     obj_score_token: Any
     pred_obj_score_head: Any
     _dynamic_multimask_via_stability: Any

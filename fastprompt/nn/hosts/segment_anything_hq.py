@@ -38,6 +38,9 @@ class MaskDecoderHQ(HqDecoder, PackageDecoder, mask_decoder_hq.MaskDecoderHQ):
     """``MaskDecoderHQ``: SAM's part in three kernels, and what HQ adds in torch operators, with as little as it takes;
     the image is neither repeated for the prompts nor prepared twice."""
 
+    parts = (
+        *PackageDecoder.parts, "hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature"
+    )  # fmt: skip
     embedding_encoder: Any
     compress_vit_feat: Any
     embedding_maskfeature: Any

@@ -7,9 +7,10 @@ from torch import Tensor
 from transformers.models.clipseg import modeling_clipseg as host
 
 from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.float32 import parameters
-from fastprompt.nn.parts.image_cache import version
-from fastprompt.nn.parts.recording import records_as, registry
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.image_cache import Seen
+from fastprompt.nn.parts.known import Look, look, own_parameters, unknown
+from fastprompt.nn.parts.recording import passes_for, registry
 
 
 class CLIPSegVisionModel(host.CLIPSegVisionModel):
@@ -25,7 +26,7 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
         return None if registry() is not None else "this version of transformers records outputs in another way"
 
     def forward(self, pixel_values: Tensor | None, interpolate_pos_encoding: bool | None = True, **kwargs: Any) -> Any:
-        if pixel_values is None or pixel_values.ndim != 4 or len(pixel_values) == 0 or self._takes_the_hosts_path():
+        if pixel_values is None or self._takes_the_hosts_path(pixel_values):
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         first, picture = distinct(pixel_values)
         pixels = pixel_values if len(first) == len(pixel_values) else pixel_values[first]
@@ -33,37 +34,40 @@ class CLIPSegVisionModel(host.CLIPSegVisionModel):
             interpolate_pos_encoding,
             repr(sorted(kwargs.items())),
             torch.is_inference_mode_enabled(),
-            states(self),
         )
         kept: Kept = self.__dict__.setdefault("_fastprompt_picture", Kept())
-        found = kept.get(marks, pixels)
+        found = kept.get(look(self), marks, pixels)
         if found is None:
             found = super().forward(pixels, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
             if not hasattr(found, "items"):  # a tuple, with return_dict=False
                 return found if pixels is pixel_values else nested(found, lambda x: repeated(x, picture))
-            kept.set(marks, pixels, found)
+            kept.set(look(self), marks, pixels, found)  # a first call has added hooks that record
         # A new object each time: its fields are the caller's to replace.
         return type(found)(**{name: nested(x, lambda x: repeated(x, picture)) for name, x in found.items()})
 
-    def _takes_the_hosts_path(self) -> bool:
+    def _takes_the_hosts_path(self, pixel_values: Tensor) -> bool:
         if is_disabled() or torch.compiler.is_compiling() or self.training:
             return True
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if pixel_values.ndim != 4 or len(pixel_values) == 0:
             return True
-        return torch.is_grad_enabled() and any(p.requires_grad for p in parameters(self))
+        if falls_back(self, unknown(self, pixel_values)):
+            return True
+        return torch.is_grad_enabled() and any(p.requires_grad for p in own_parameters(self))
 
 
 class Kept(dict[str, Any]):
     """The last pictures and what they gave. Copies and pickles of the module are empty of it."""
 
-    def get(self, marks: Any, pixels: Any = None) -> Any:
+    def get(self, module: Look, marks: Any, pixels: Any) -> Any:  # type: ignore[override]
         last = dict.get(self, "last")
-        if last is None or last[0] != marks or not torch.equal(last[1], pixels) or last[1].dtype != pixels.dtype:
+        if last is None or last[0] is not module or last[1] != marks:
             return None
-        return last[2] if last[3] == versions(last[2]) else None  # somebody wrote into it
+        _, _, weights, picture, found, seen = last
+        same = picture.dtype == pixels.dtype and torch.equal(picture, pixels) and weights.are(module.parameters)
+        return found if same and seen.are(tensors(found)) else None  # nobody wrote into it
 
-    def set(self, marks: Any, pixels: Tensor, found: Any) -> None:
-        self["last"] = marks, pixels.clone(), found, versions(found)
+    def set(self, module: Look, marks: Any, pixels: Tensor, found: Any) -> None:
+        self["last"] = module, marks, Seen(module.parameters), pixels.clone(), found, Seen(tensors(found))
 
     def __reduce__(self) -> Any:
         return Kept, ()
@@ -95,14 +99,10 @@ def nested(x: Any, change: Any) -> Any:
     return type(x)(nested(y, change) for y in x) if isinstance(x, (tuple, list)) else x
 
 
-def versions(found: Any) -> list[int | None]:
-    marks: list[int | None] = []
-    nested(list(found.values()), lambda x: marks.append(version(x)))
-    return marks
+def tensors(found: Any) -> list[Tensor]:
+    inside: list[Tensor] = []
+    nested(list(found.values()), inside.append)
+    return inside
 
 
-def states(module: Any) -> list[Any]:
-    return [(p.data_ptr(), p.dtype, version(p)) for p in parameters(module)]
-
-
-records_as(CLIPSegVisionModel, host.CLIPSegVisionModel)
+passes_for(CLIPSegVisionModel, host.CLIPSegVisionModel)

@@ -9,7 +9,7 @@ from transformers.models.sam import modeling_sam as host
 from fastprompt.nn.parts.decoder import TransformersDecoder, one_position
 from fastprompt.nn.parts.encoder import TransformersLayer
 from fastprompt.nn.parts.positions import TransformersPositions
-from fastprompt.nn.parts.recording import records_as
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.relative import TransformersAttention
 from fastprompt.nn.parts.windows import TransformersEncoder
 
@@ -28,7 +28,7 @@ class SamMaskDecoder(TransformersDecoder, host.SamMaskDecoder):
         target_embedding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         inputs = (image_embeddings, image_positional_embeddings, sparse_prompt_embeddings, dense_prompt_embeddings)
-        unused: dict[str, Any] = {"attention_similarity": attention_similarity, "target_embedding": target_embedding}
+        unused = self.uncovered(attention_similarity, target_embedding)
         if self.falls_back(*inputs, **unused) or not one_position(image_positional_embeddings):
             return super().forward(*inputs, multimask_output, attention_similarity, target_embedding)
         return self.run(*inputs, multimask_output)
@@ -70,4 +70,4 @@ class SamVisionEncoder(TransformersEncoder, host.SamVisionEncoder):
         return host.SamVisionEncoderOutput(last_hidden_state=x)
 
 
-records_as(SamVisionEncoder, host.SamVisionEncoder)
+passes_for(SamVisionEncoder, host.SamVisionEncoder)

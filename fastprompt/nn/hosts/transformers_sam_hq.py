@@ -10,7 +10,7 @@ from transformers.models.sam_hq import modeling_sam_hq as host
 from fastprompt.nn.parts.decoder import TransformersDecoder, constant, one_position
 from fastprompt.nn.parts.encoder import TransformersLayer
 from fastprompt.nn.parts.positions import TransformersPositions
-from fastprompt.nn.parts.recording import records_as
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.relative import TransformersAttention
 from fastprompt.nn.parts.sam_hq import HqDecoder, HqLayers, between
 from fastprompt.nn.parts.windows import TransformersEncoder
@@ -46,7 +46,7 @@ class SamHQMaskDecoder(TransformersDecoder, HqDecoder, host.SamHQMaskDecoder):
     ) -> tuple[Tensor, Tensor]:
         inputs = (image_embeddings, image_positional_embeddings, sparse_prompt_embeddings, dense_prompt_embeddings)
         early = intermediate_embeddings[0] if intermediate_embeddings else None
-        unused: dict[str, Any] = {"attention_similarity": attention_similarity, "target_embedding": target_embedding}
+        unused = self.uncovered(attention_similarity, target_embedding)
         if self.falls_back(*inputs, early, **unused) or not one_position(image_positional_embeddings):
             options = (multimask_output, hq_token_only, intermediate_embeddings, attention_similarity, target_embedding)
             return super().forward(*inputs, *options)
@@ -124,4 +124,4 @@ class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
         return host.SamHQVisionEncoderOutput(last_hidden_state=x, intermediate_embeddings=outputs)
 
 
-records_as(SamHQVisionEncoder, host.SamHQVisionEncoder)
+passes_for(SamHQVisionEncoder, host.SamHQVisionEncoder)

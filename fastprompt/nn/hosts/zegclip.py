@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastprompt._switches import is_disabled
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.known import unknown
 from fastprompt.nn.parts.signature import another_class
 from fastprompt.ops.attention.prompts import prompt_to_image_attention
 from fastprompt.ops.attention.weights import AttentionWeights
@@ -38,7 +39,7 @@ class Attention(host.Attention):
         return another_class(module, names, type(module).forward, ["xq", "xk", "xv"])
 
     def forward(self, xq: Tensor, xk: Tensor, xv: Tensor) -> Any:
-        if is_disabled() or not self._pays(xq, xk, xv):
+        if not self._pays(xq, xk, xv) or falls_back(self, unknown(self, xq, xk, xv)):
             return super().forward(xq, xk, xv)
         patches = xk.transpose(1, 2)
         layers = (self.q, self.k, self.v, self.proj)

@@ -1,5 +1,6 @@
 """What SAM's mask decoders have in common, whatever library they come from."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from fastprompt.nn.parts.drop_in import CPU, DropIn
 from fastprompt.nn.parts.image_cache import ImageCache, equal
+from fastprompt.nn.parts.known import is_gelu
 from fastprompt.nn.parts.mlp import same_layers, token_mlps
 from fastprompt.ops.decoder import low_rank as low_rank
 from fastprompt.ops.decoder import two_way_gpu as gpu
@@ -35,7 +37,8 @@ class Decoder(DropIn):
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
-        return unsupported_transformer(host.transformer)
+        head = cls.upscaling(host), cls.activations(host)
+        return unsupported_transformer(host.transformer) or unsupported_head(*head)
 
     def decode(
         self, prompt: Tensor, image: Tensor, dense: Tensor, position: Tensor, first: int, wanted: slice,
@@ -129,6 +132,10 @@ class Decoder(DropIn):
         """The two transposed convolutions and the LayerNorm between them, in their order."""
         raise NotImplementedError
 
+    def activations(self) -> list[Any]:
+        """Those behind the LayerNorm and behind the second convolution."""
+        raise NotImplementedError
+
 
 class TransformersDecoder(Decoder):
     """Mixin of the decoders of transformers, whose up-scaling layers have names of their own."""
@@ -136,9 +143,21 @@ class TransformersDecoder(Decoder):
     upscale_conv1: Any
     upscale_conv2: Any
     upscale_layer_norm: Any
+    activation: Any
 
     def upscaling(self) -> tuple[Any, Any, Any]:
         return self.upscale_conv1, self.upscale_layer_norm, self.upscale_conv2
+
+    def activations(self) -> list[Any]:
+        return [self.activation]
+
+    def uncovered(
+        self, attention_similarity: Any, target_embedding: Any, output_attentions: Any = None,
+        output_hidden_states: Any = None, **unknown: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Of the arguments of a call, those that the host's path must see. The last two are for the model around the
+        decoder, which collects the weights of the decoder's layers by hooks (see ``known.recorded``)."""
+        return {"attention_similarity": attention_similarity, "target_embedding": target_embedding} | unknown
 
 
 def unsupported_transformer(transformer: Any) -> str | None:
@@ -148,6 +167,12 @@ def unsupported_transformer(transformer: Any) -> str | None:
         if hasattr(module, "weight") and type(module) not in (nn.Linear, nn.LayerNorm):
             return f"transformer.{name} must be Linear or LayerNorm, got {type(module).__name__}"
     channels, w = transformer.layers[0].self_attn.q_proj.in_features, TwoWayWeights(transformer)
+    known = set(map(id, w.all))
+    if others := [name for name, p in transformer.named_parameters() if id(p) not in known]:
+        return f"the transformer has weights that are not its host's: {others[0]}"
+    for name, module in transformer.named_modules():
+        if hasattr(module, "q_proj") and not attends(module, w.heads):
+            return f"transformer.{name} must have {w.heads} heads, and scale by the square root of their width"
     sizes = {"channels": channels, "channels of a head": channels // w.heads, "width of a head": w.width, "MLP": w.mlp}
     for name, size in sizes.items():
         if size % 16:
@@ -162,6 +187,29 @@ def unsupported_transformer(transformer: Any) -> str | None:
             return f"the activation must be ReLU, got {type(activation).__name__}"
         if getattr(layer.mlp, "num_layers", 2) != 2 or len({norm(layer, k).eps for k in (1, 2, 3, 4)}) > 1:
             return "layers with an MLP of two layers and one eps only"
+    return None
+
+
+def attends(attention: Any, heads: int) -> bool:
+    width = attention.q_proj.out_features // heads
+    own = getattr(attention, "num_attention_heads", None) or attention.num_heads
+    return own == heads and math.isclose(getattr(attention, "scaling", width**-0.5), width**-0.5)
+
+
+CONVOLUTION: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "output_padding": (0, 0)}
+CONVOLUTION |= {"dilation": (1, 1), "groups": 1}
+
+
+def unsupported_head(layers: tuple[Any, Any, Any], activations: list[Any]) -> str | None:
+    conv1, norm, conv2 = layers
+    for conv in (conv1, conv2):
+        plain = type(conv) is nn.ConvTranspose2d and conv.bias is not None
+        if not plain or any(getattr(conv, name) != value for name, value in CONVOLUTION.items()):
+            return f"the up-scaling must have transposed convolutions of 2 x 2, got {conv}"
+    if getattr(norm, "data_format", "channels_first") != "channels_first":
+        return "the LayerNorm of the up-scaling must be over the channels"
+    if others := [act for act in activations if not is_gelu(act)]:
+        return f"the up-scaling must have GELU, got {others[0]}"
     return None
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from fastprompt._gpu import triton_reason
 from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.float32 import Float32, host_dtype, parameters
+from fastprompt.nn.parts.float32 import Float32, host_dtype
 from fastprompt.nn.parts.host_path import say_once
+from fastprompt.nn.parts.known import own_parameters, unknown
 
 CPU = torch.device("cpu")
 
@@ -21,14 +22,21 @@ class DropIn(nn.Module):
 
     def falls_back(self, *tensors: Tensor | None, **unused: Any) -> bool:
         """Whether this call takes the host's path; the reason is said once."""
-        given = [x for x in tensors if x is not None]
-        reason = None
         if is_disabled():
             return True
+        given = [x for x in tensors if x is not None]
+        reason = unknown(self, *given) or self.cannot_take(given, unused)
+        if reason:
+            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
+        return reason is not None
+
+    def cannot_take(self, given: list[Tensor], unused: dict[str, Any]) -> str | None:
+        """Why there is no kernel for such arguments; None: there is one."""
+        reason = None
         for name, value in unused.items():
             if value is not None and value is not False:
                 reason = f"{name} is given"
-        own = parameters(self)
+        own = own_parameters(self)
         dtypes = {x.dtype for x in (*given, *own)}
         kinds = {x.device.type for x in (*given, *own)}
         if len(kinds) > 1 or not kinds <= set(self.devices):
@@ -41,20 +49,19 @@ class DropIn(nn.Module):
             reason = "half precision is not compiled"
         elif torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *own)):
             reason = "gradients are enabled (wrap the call in torch.no_grad())"
-        if reason:
-            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
-        return reason is not None
+        return reason
 
     def run(self, *arguments: Any) -> Any:
         """``predict`` of the arguments, in float32; the results in the dtype that the host would return."""
-        if parameters(self)[0].device != CPU:  # whose kernels take half precision as it is
+        own = own_parameters(self)
+        if own[0].device != CPU:  # whose kernels take half precision as it is
             results, lowered = self.predict(*arguments), torch.is_autocast_enabled("cuda")
-            return tuple(x.to(host_dtype(self)) for x in results) if lowered else results
-        lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in parameters(self))
+            return tuple(x.to(host_dtype(own[0])) for x in results) if lowered else results
+        lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in own)
         if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
             return self.predict(*arguments)
         keeper = self.__dict__.setdefault("_fastprompt_float32", Float32())
-        dtype = host_dtype(self)
+        dtype = host_dtype(own[0])
         with torch.autocast("cpu", enabled=False):
             results = keeper.module(self).predict(*keeper.inputs(arguments))
         return tuple(x.to(dtype) for x in results)

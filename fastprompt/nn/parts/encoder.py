@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastprompt import _gpu
 from fastprompt.nn.parts.host_path import falls_back
-from fastprompt.nn.parts.recording import has_hooks
+from fastprompt.nn.parts.known import is_gelu, other_parts, own_parameters, unknown
 from fastprompt.nn.parts.relative import UNIT, RelativeAttention, fits, refusal, weights
 from fastprompt.ops.encoder.operators import normalised_linear, residual_mlp
 from fastprompt.ops.encoder.relative import relative_position_attention
@@ -39,19 +39,18 @@ class EncoderLayer(nn.Module):
     def unsupported(cls, host: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
         attention = getattr(host, cls.attention_name)
-        if not hasattr(attention, "rel_pos_h"):
-            return "it has no relative position"
         found = cls.parts(host)
+        parts = (*cls.norms, cls.attention_name, "mlp", "drop_path")  # which is asked for in training
+        reason = other_parts(host, *parts) or RelativeAttention.unsupported(attention)
+        if reason := reason or other_parts(host.mlp, "lin1", "lin2", "act"):
+            return reason
         for name, part in found._asdict().items():
             want = nn.LayerNorm if name.startswith("norm") else nn.Linear
             if type(part) is not want:  # adapters and quantised layers compute something else
                 return f"{name} must be {want.__name__}, got {type(part).__name__}"
             if part.weight is None or not fits(part):
                 return f"the sizes of {name} must be multiples of {UNIT}"
-        act = host.mlp.act
-        if type(act).__name__ not in ("GELU", "GELUActivation") or getattr(act, "approximate", "none") != "none":
-            return f"the activation must be GELU, got {act}"
-        return None
+        return None if is_gelu(host.mlp.act) else f"the activation must be GELU, got {host.mlp.act}"
 
     @classmethod
     def parts(cls, host: Any) -> Parts:
@@ -62,14 +61,14 @@ class EncoderLayer(nn.Module):
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
         """Why a call is not covered; None: it is."""
         attention: Any = getattr(self, self.attention_name)
-        gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if reason := unknown(self, x):
+            return reason
+        gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in own_parameters(self)))
         if gradient and not _gpu.is_cuda(x):
             return "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
-        if has_hooks(self):
-            return "its modules have hooks"
         if self.training and (getattr(attention, "dropout", False) or hasattr(self, "drop_path")):
             return "it is in training"
-        return self.unsupported(self) or refusal(x, attention.rel_pos_h, output_attentions)
+        return refusal(x, attention.rel_pos_h, output_attentions)
 
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(…, 3, heads, width) of the layer's input (…, C)."""

@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastprompt.nn.parts.image_cache import ImageCache, version
+from fastprompt.nn.parts.image_cache import ImageCache, Seen
+from fastprompt.nn.parts.known import Look, seen
 
 LARGE = 1 << 18  # numbers of an input from which its copy is kept: converting 4 MB costs as much as a small layer
 
@@ -18,21 +19,22 @@ class Float32:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[list[tuple[Tensor, int | None]], Any] | None = None
+        self._kept: tuple[Look, Seen, Any] | None = None
         self._inputs: dict[tuple[int, ...], ImageCache] = {}
 
     def module(self, host: Any) -> Any:
-        """``host`` if all its parameters are float32, else a copy that is; a new one if a parameter has changed."""
-        now = parameters(host)
+        """``host`` if all its parameters are float32, else a copy that is; a new one if anything has changed."""
+        found = seen(host)
+        now = found.parameters
         if all(p.dtype == torch.float32 for p in now):
             self._kept = None
             return host
         kept = self._kept  # read once: another thread may be here too
-        if kept and len(kept[0]) == len(now) and all(unchanged(*mark, p) for mark, p in zip(kept[0], now, strict=True)):
-            return kept[1]
+        if kept and kept[0] is found and not any(p.is_inference() for p in now) and kept[1].are(now):
+            return kept[2]
         with torch.inference_mode(False), torch.no_grad():
             twin = copy.deepcopy(host).float().requires_grad_(False)
-        self._kept = [(p.detach(), version(p)) for p in now], twin
+        self._kept = found, Seen(now), twin
         return twin
 
     def inputs(self, arguments: Any, place: tuple[int, ...] = ()) -> list[Any]:
@@ -52,23 +54,6 @@ class Float32:
         return Float32, ()
 
 
-def parameters(module: nn.Module) -> list[Tensor]:
-    """All parameters of a module, six times as fast as ``module.parameters()``; one that is shared comes twice."""
-    found: list[Tensor] = []
-    waiting = [module]
-    while waiting:
-        here = waiting.pop()
-        found += [p for p in here._parameters.values() if p is not None]
-        waiting += [m for m in here._modules.values() if m is not None]
-    return found
-
-
-def unchanged(kept: Tensor, kept_version: int | None, now: Tensor) -> bool:
-    """``kept`` holds the memory that it saw, so that no other parameter can come to lie there."""
-    same = kept.data_ptr() == now.data_ptr() and kept.dtype == now.dtype and kept.shape == now.shape
-    return same and kept_version is not None and kept_version == version(now)
-
-
 def once(x: Tensor) -> Tensor:
     """Without the axes along which it is expanded."""
     return x[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.stride())]
@@ -79,12 +64,11 @@ def floats(x: Tensor) -> Tensor:
     return once(x).float().expand(x.shape)
 
 
-def host_dtype(module: nn.Module) -> torch.dtype:
-    """Of what a decoder returns: its last layers are matrix products, which autocast lowers."""
-    first = parameters(module)[0]
+def host_dtype(first: Tensor) -> torch.dtype:
+    """Of what a decoder with this parameter returns: its last layers are matrix products, which autocast lowers."""
     if torch.is_autocast_enabled(first.device.type):
         return torch.get_autocast_dtype(first.device.type)
     return first.dtype
 
 
-__all__ = ["Float32", "host_dtype", "parameters"]
+__all__ = ["Float32", "host_dtype"]

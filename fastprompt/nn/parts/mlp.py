@@ -32,7 +32,7 @@ def same_layers(mlps: Iterable[Any]) -> tuple[list[Tensor], int] | None:
 
 def linear_layers(mlp: Any) -> list[nn.Linear]:
     """Of a FeedForward of transformers or an MLP of segment-anything; none for anything else."""
-    if not hasattr(mlp, "sigmoid_output") or mlp._forward_hooks or mlp._forward_pre_hooks:
+    if not hasattr(mlp, "sigmoid_output"):
         return []
     if not isinstance(getattr(mlp, "activation", getattr(mlp, "act", nn.ReLU())), nn.ReLU):
         return []

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.drop_in import DropIn
-from fastprompt.nn.parts.image_cache import capturing, equal, stream_of, version
+from fastprompt.nn.parts.image_cache import MANY, Seen, capturing, equal, stream_of
+from fastprompt.nn.parts.known import Look, seen, unknown
 
 
 class Kept(NamedTuple):
-    matrix: Tensor  # the parameter's memory, so that no other can come to lie there
     marks: Any
+    matrix: Seen
     grid: Tensor | None
     result: Tensor
-    result_version: int | None
+    seen: Seen  # of the result, which is the caller's too
 
 
 class Last:
@@ -25,16 +26,19 @@ class Last:
     def __init__(self) -> None:
         self.kept: Kept | None = None
 
-    def get(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
-        marks = (matrix.data_ptr(), matrix.dtype, version(matrix), size, autocast(matrix), stream_of(matrix))
+    def get(
+        self, matrix: Tensor, module: Look, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]
+    ) -> Tensor:
+        marks = (module, size, autocast(matrix), stream_of(matrix))
         kept = self.kept  # read once: another thread may be here too
         known = kept and kept.marks == marks and (grid is None or (kept.grid is not None and equal(grid, kept.grid)))
-        if kept and known and version(kept.result) == kept.result_version:  # nobody wrote into it
+        if kept and known and kept.matrix.are([matrix]) and kept.seen.are([kept.result]):
             return kept.result
         with torch.inference_mode(False), torch.no_grad():
             result = make()
         if not matrix.is_inference():
-            self.kept = Kept(matrix.detach(), marks, None if grid is None else grid.clone(), result, version(result))
+            copy = None if grid is None else grid.clone()
+            self.kept = Kept(marks, Seen([matrix], MANY), copy, result, Seen([result], MANY))
         return result
 
     def __reduce__(self) -> Any:
@@ -56,11 +60,11 @@ class Positions(DropIn):
     def last(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
         gradient = torch.is_grad_enabled() and matrix.requires_grad
         # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
-        unknown = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
-        if gradient or torch.compiler.is_compiling() or unknown or is_disabled():
+        unsure = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
+        if gradient or torch.compiler.is_compiling() or unsure or is_disabled() or unknown(self, matrix, grid):
             return make()
         kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
-        return kept.get(matrix, size, grid, make)
+        return kept.get(matrix, seen(self), size, grid, make)
 
 
 class TransformersPositions(Positions):

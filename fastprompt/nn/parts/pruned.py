@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastprompt._pruning import Prune, Pruned, current_prompt
 from fastprompt._switches import is_off
 from fastprompt.nn.parts.host_path import say_once
+from fastprompt.nn.parts.transforms import transformed
 from fastprompt.ops.pruning.scoring import token_scores
 
 
@@ -31,7 +32,8 @@ class PrunedEncoder(nn.Module):
         """Whether this call takes the host's path, with all tokens: the first reason that holds is said once."""
         if is_off():
             return True
-        reasons = {"there is no kernel for this device": x.device.type not in ("cpu", "cuda")} | reasons
+        here = x.device.type in ("cpu", "cuda")
+        reasons = {"there is no kernel for this device": not here, transformed(x) or "": transformed(x)} | reasons
         for reason, holds in reasons.items():
             if holds:
                 say_once(f"fastprompt: {type(self).__name__} takes the host's path, nothing is pruned: {reason}")

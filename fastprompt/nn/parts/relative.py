@@ -1,5 +1,6 @@
 """Attention with decomposed relative position, whatever library it comes from."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from fastprompt import _gpu
 from fastprompt.nn.parts.host_path import falls_back
-from fastprompt.nn.parts.recording import attentions_are_captured
+from fastprompt.nn.parts.image_cache import Seen
+from fastprompt.nn.parts.known import collecting, other_parts, unknown
 from fastprompt.ops.encoder.operators import normalised_linear
 from fastprompt.ops.encoder.relative import relative_position_attention
 
@@ -26,10 +28,16 @@ class RelativeAttention(nn.Module):
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
         """Why a host cannot be replaced; None: it can."""
-        return None if hasattr(host, "rel_pos_h") else "it has no relative position"
+        used = getattr(host, "use_rel_pos", True) and getattr(host, "use_relative_position_embeddings", True)
+        if not used or not hasattr(host, "rel_pos_h"):
+            return "it has no relative position"
+        heads = getattr(host, "num_attention_heads", None) or host.num_heads
+        if not math.isclose(host.scale, (host.proj.in_features // heads) ** -0.5):  # sdpa hosts do not look at it
+            return "its scale must be one by the square root of the width of a head"
+        return other_parts(host, "qkv", "proj")
 
     def falls_back(self, x: Tensor, output_attentions: Any = None) -> bool:
-        reason = refusal(x, self.rel_pos_h, output_attentions)
+        reason = unknown(self, x) or refusal(x, self.rel_pos_h, output_attentions)
         if self.training and self.dropout:
             reason = reason or "attention dropout in training"
         return falls_back(self, reason)
@@ -50,16 +58,15 @@ class RelativeAttention(nn.Module):
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and rel.requires_grad) or rel.is_inference():
             return interpolated(rel, size)
         kept = self.__dict__.setdefault("_fastprompt_tables", Tables())
-        mark = id(rel), rel.data_ptr(), rel._version, size, torch.is_inference_mode_enabled()
-        found = kept.get(name)
-        if found is None or found[0] != mark:
-            found = kept[name] = mark, interpolated(rel.detach(), size)
-        return found[1]
+        mark, found = (size, torch.is_inference_mode_enabled()), kept.get(name)
+        if found is None or found[0] != mark or not found[1].are([rel]):
+            found = kept[name] = mark, Seen([rel]), interpolated(rel.detach(), size)
+        return found[2]
 
 
 def refusal(x: Tensor, rel_pos: Tensor, output_attentions: Any) -> str | None:
     """Why a call is not covered by any of our attentions; None: it is."""
-    if output_attentions or attentions_are_captured():
+    if output_attentions or "attentions" in collecting():
         return "the weights are asked for"
     if x.device.type not in ("cpu", "cuda"):
         return "there is no kernel for this device"
@@ -77,10 +84,8 @@ UNIT = 16  # the sizes of a linear layer that our operators take are multiples o
 
 def linear(layer: Any, x: Tensor) -> Any:
     """``layer(x)``, on the CPU by our operator where it does the same."""
-    plain = (
-        x.device.type == "cpu" and type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
-    )
-    if not plain or layer.weight.dtype != torch.float32 or x.dtype != torch.float32 or not fits(layer):
+    plain = x.device.type == "cpu" and type(layer) is nn.Linear and fits(layer)
+    if not plain or not x.dtype == layer.weight.dtype == torch.float32:
         return layer(x)
     if torch.is_autocast_enabled("cpu"):  # of which the host's layer takes its dtype
         return layer(x)

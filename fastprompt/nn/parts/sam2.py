@@ -29,7 +29,7 @@ class Sam2Decoder(TransformersDecoder):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         inputs = (image_embeddings, image_positional_embeddings, sparse_prompt_embeddings, dense_prompt_embeddings)
-        unused = {"attention_similarity": attention_similarity, "target_embedding": target_embedding, **kwargs}
+        unused = self.uncovered(attention_similarity, target_embedding, **kwargs)
         if self.falls_back(*inputs, *high_resolution_features, **unused) or not one_position(inputs[1]):
             rest = (multimask_output, high_resolution_features, attention_similarity, target_embedding)
             return super().forward(*inputs, *rest, **kwargs)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastprompt.nn.parts.decoder import Attended, Decoder
-from fastprompt.nn.parts.float32 import parameters
 from fastprompt.nn.parts.image_cache import ImageCache
+from fastprompt.nn.parts.known import parameters
 
 Three = tuple[Any, Any, Any]  # convolution, LayerNorm and convolution, with a GELU before the last
 

@@ -1,22 +1,26 @@
 """The mask decoder of segment-anything's own code, which several packages carry under their name."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fastprompt.nn.parts.decoder import Attended, Decoder, one_position
+from fastprompt.nn.parts.known import other_parts
 
 
 class PackageDecoder(Decoder):
     """Mixin of the decoders of that shape: prompts without an axis of images."""
 
     output_upscaling: Any
+    parts: ClassVar[tuple[str, ...]] = (
+        "transformer", "iou_token", "mask_tokens", "output_upscaling",
+        "output_hypernetworks_mlps", "iou_prediction_head",
+    )  # fmt: skip
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
-        others = [type(x).__name__ for x in host.output_upscaling[2::2] if getattr(x, "approximate", "") != "none"]
-        return f"the up-scaling must have GELU, got {others[0]}" if others else super().unsupported(host)
+        return other_parts(host, *cls.parts) or super().unsupported(host)
 
     def covers(self, image: Tensor, position: Tensor, *others: Tensor) -> bool:
         # A batch of images is no use of this decoder: the host repeats each for every prompt of all.
@@ -25,6 +29,9 @@ class PackageDecoder(Decoder):
     def upscaling(self) -> tuple[Any, Any, Any]:
         conv1, norm, _, conv2, _ = self.output_upscaling
         return conv1, norm, conv2
+
+    def activations(self) -> list[Any]:
+        return [self.output_upscaling[2], self.output_upscaling[4]]
 
     def attend_each(self, tokens: Tensor, image: Tensor, dense: Tensor, position: Tensor) -> tuple[Tensor, Attended]:
         """``dense`` may differ from prompt to prompt (mask prompts): then every prompt has an image of its own."""

@@ -10,6 +10,7 @@ from fastprompt._drop_ins import full_name, original
 from fastprompt._pruning import Prune, Pruned
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.known import touched
 from fastprompt.nn.parts.pruned import (
     PrunedEncoder,
     at_is_too_high,
@@ -145,6 +146,9 @@ class PrunedWindows(PrunedEncoder):
         return {
             "there is no kernel for this dtype": not {x.dtype, patches.weight.dtype} <= known,
             "attention dropout in training": self.training and bool(getattr(layers[0].attn, "dropout", 0.0)),
+            "its layers have hooks or a forward of their own": any(
+                touched(m) for layer in layers[self._fastprompt_prune.at :] for m in (layer, layer.attn)
+            ),
         }
 
     def through(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:

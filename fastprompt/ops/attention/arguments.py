@@ -1,14 +1,15 @@
 """What the functions between prompts and images share: the checked and batched arguments."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._gpu import is_cuda
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, dtype_name, plain_floats
-from fastprompt.ops._checks import check_devices
+from fastprompt.ops._arrays import as_array, dtype_name, in_dtype_of, in_order, plain_floats
+from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.attention.call import LANES
 from fastprompt.ops.attention.weights import check_weights
 
@@ -44,6 +45,8 @@ class Arguments:
         images, self.map_shape = self.image.shape[0], tuple(self.image.shape[1:])
         if self.image.shape[1] != channels:
             raise ValueError(f"image must have the prompt's {channels} channels, got {self.image.shape[1]}")
+        if channels == 0:
+            raise ValueError(f"prompt must have channels, got shape {tuple(prompt.shape)}")
         if tokens == 0 or images == 0 or batch % max(images, 1):
             raise ValueError(
                 f"prompt must hold tokens for a multiple of the {images} images, got {tuple(prompt.shape)}"
@@ -52,9 +55,9 @@ class Arguments:
         self.weights = check_weights(weights, heads, channels, channels, channels)
         check_devices(prompt=prompt, **self.weights._asdict())
         self.inner = int(self.weights.query_weight.shape[0])
-        self.scale = 1 / math.sqrt(self.inner // heads) if scale is None else float(scale)
-        if form not in ("auto", "absorbed", "projected"):
-            raise ValueError(f"form must be 'auto', 'absorbed' or 'projected', got {form!r}")
+        scale = 1 / math.sqrt(self.inner // heads) if scale is None else scale
+        self.scale = check_number("scale", scale, -math.inf, math.inf)
+        choice("form", form, get_args(Form))
         self.prompt_position = self._optional("prompt_position", prompt_position, tuple(self.prompt.shape))
         self.image_position = self._optional("image_position", image_position, (1, *self.map_shape))
         self.bias = self._optional("bias", bias, (batch, tokens, *self.map_shape[1:]))
@@ -74,19 +77,25 @@ class Arguments:
             return None
         lengths = as_array("lengths", lengths)
         check_devices(prompt=self.prompt, lengths=lengths)
-        if tuple(lengths.shape) != (batch,) or "int" not in str(lengths.dtype):
+        if tuple(lengths.shape) != (batch,) or "int" not in dtype_name(lengths):
             raise ValueError(f"lengths must be {batch} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}")
-        return lengths.long().contiguous() if is_tensor(lengths) else np.ascontiguousarray(lengths, np.int64)
+        return lengths.long().contiguous() if is_tensor(lengths) else in_order(lengths, np.int64)
 
     def norm(self, norm: Any) -> tuple[Any, Any, float]:
         """Weight, bias and eps; None, None and 0 without."""
         if norm is None:
             return None, None, 0.0
         channels = self.map_shape[0]
-        if len(norm) != 3 or any(tuple(x.shape) != (channels,) for x in norm[:2]):
-            raise ValueError(f"norm must be weight ({channels},), bias ({channels},) and eps")
-        check_devices(prompt=self.prompt, **{"norm[0]": norm[0], "norm[1]": norm[1]})
-        return plain_floats(norm[0]), plain_floats(norm[1]), float(norm[2])
+        if not isinstance(norm, (tuple, list)) or len(norm) != 3:
+            raise ValueError(
+                f"norm must be weight ({channels},), bias ({channels},) and eps, got {type(norm).__name__}"
+            )
+        both = [as_array(f"norm[{k}]", x) for k, x in enumerate(norm[:2])]
+        check_devices(prompt=self.prompt, **{f"norm[{k}]": x for k, x in enumerate(both)})
+        for k, x in enumerate(both):
+            if tuple(x.shape) != (channels,):
+                raise ValueError(f"norm[{k}] must have shape {(channels,)}, got {tuple(x.shape)}")
+        return plain_floats(both[0]), plain_floats(both[1]), check_number("norm[2]", norm[2], 0.0, math.inf)
 
     def positioned(self) -> Any:
         return self.prompt if self.prompt_position is None else self.prompt + self.prompt_position
@@ -113,7 +122,7 @@ class Arguments:
         """(B, 1, T, 1): 1 for the prompt tokens that see an image token at all."""
         if self.bias is None:
             return 1
-        seen = (self.bias.reshape(*self.prompt.shape[:2], -1) > -math.inf).any(-1)[:, None, :, None]
+        seen = (self.bias > -math.inf).any(-1).any(-1)[:, None, :, None]
         return seen.to(self.prompt.dtype) if is_tensor(seen) else seen.astype(np.float32)
 
     def exists(self) -> Any:
@@ -125,8 +134,7 @@ class Arguments:
         return (np.arange(count) < self.lengths[:, None])[..., None].astype(np.float32)
 
     def result(self, out: Any, like: Any) -> Any:
-        out = out[0] if self.single else out
-        return out.to(like.dtype) if is_tensor(out) else out.astype(np.asarray(like).dtype, copy=False)
+        return in_dtype_of(out[0] if self.single else out, as_array("like", like))
 
 
 def plain_image(x: Any) -> Any:

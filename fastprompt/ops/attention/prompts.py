@@ -44,6 +44,8 @@ def prompt_to_image_attention(
 
     Returns:
         The shape and dtype of ``prompt``; torch in, torch out. Differentiable by prompt, image, weights and positions.
+        On the CPU the number of threads (and of prompts) decides into how many parts the sum over the image is split:
+        the same bits for the same number, and rounding (some 1e-7 of the values summed) between two.
 
     Raises:
         ValueError, TypeError: naming the argument, what it was and what is expected.
@@ -70,7 +72,7 @@ def prompt_to_image_attention(
         core = core @ n.by_head(w.value_weight).swapaxes(1, 2)
     if w.value_bias is not None:
         core = core + w.value_bias.reshape(heads, 1, -1) * n.sees()
-    out = linear(core.swapaxes(1, 2).reshape(*n.prompt.shape[:2], -1), w.out_weight, w.out_bias)
+    out = linear(core.swapaxes(1, 2).reshape(*n.prompt.shape[:2], n.inner), w.out_weight, w.out_bias)
     return n.result(out if lengths is None else out * n.exists(), prompt)
 
 

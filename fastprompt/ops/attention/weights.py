@@ -51,7 +51,7 @@ def check_weights(weights: Any, heads: Any, image: int, prompt: int, out: int) -
         raise TypeError(f"weights must be AttentionWeights, got {type(weights).__name__}")
     w = AttentionWeights(*(None if x is None else plain_floats(as_array("weights", x)) for x in weights))
     inner = int(w.query_weight.shape[0])
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or inner % heads:
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or inner % heads or inner == 0:
         raise ValueError(f"heads must be a positive divisor of the inner width {inner}, got {heads!r}")
     sizes = {"query": (inner, image), "key": (inner, prompt), "value": (inner, prompt), "out": (out, inner)}
     for name, x in zip(w._fields, w, strict=True):

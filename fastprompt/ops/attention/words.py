@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
-from fastprompt.ops._checks import check_devices
+from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
+from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.attention.operators import image_to_prompt
 from fastprompt.ops.attention.weights import AttentionWeights, check_weights, linear, zeros
 
@@ -74,31 +75,30 @@ def pixel_word_attention(
     Source: Yang et al., LAVT, 2022; Wu et al., RefSegformer, 2024; Wang et al., CRIS, 2022; Liu et al., ReLA, 2023;
     Zhou et al., ZegCLIP, 2023. Formulas only.
     """
-    like, image, words = image, as_array("image", image), as_array("words", words)
+    image, words = as_array("image", image), as_array("words", words)
+    query_norm = None if query_norm is None else check_number("query_norm", query_norm, 0.0, math.inf)
+    scale = None if scale is None else check_number("scale", scale, -math.inf, math.inf)
     w = check(image, words, weights, heads, mask_kind, on_full_mask)
     x, sentence = plain_floats(image), plain_floats(words)
     added, factor = masks(sentence, mask, mask_kind, bias)
-    number = (len(w.query_weight) // heads) ** -0.5 if scale is None else float(scale)
+    number = (len(w.query_weight) // heads) ** -0.5 if scale is None else scale
     unmask = on_full_mask == "unmask"
     out, logits = attend(x, sentence, w, heads, added, factor, unmask, number, query_norm, return_logits)
-    name = like.dtype if is_tensor(out) else np.asarray(like).dtype
-    out = out.to(name) if is_tensor(out) else out.astype(name if name.kind == "f" else np.float32, copy=False)
+    out = in_dtype_of(out, image)
     return (out, logits) if return_logits else out
 
 
 def check(image: Any, words: Any, weights: Any, heads: Any, kind: str, on_full_mask: str) -> AttentionWeights:
     check_devices(image=image, words=words)
-    if image.ndim != 4 or words.ndim != 3 or len(image) != len(words) or words.shape[1] == 0:
-        raise ValueError(
-            f"image must be (B, C, H, W) and words (B, T, L), got {tuple(image.shape)}, {tuple(words.shape)}"
-        )
+    shaped = image.ndim == 4 and words.ndim == 3 and len(image) == len(words)
+    if not shaped or 0 in (*image.shape[1:], words.shape[1]):
+        shapes = f"{tuple(image.shape)}, {tuple(words.shape)}"
+        raise ValueError(f"image must be (B, C, H, W) and words (B, T, L), none empty, got {shapes}")
     out = int(weights[6].shape[0]) if isinstance(weights, tuple) and len(weights) == 8 else 0
     w = check_weights(weights, heads, image.shape[1], words.shape[2], out)
     check_devices(image=image, **w._asdict())
-    if kind not in get_args(Kind):
-        raise ValueError(f"mask_kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-    if on_full_mask not in ("zero", "unmask"):
-        raise ValueError(f"on_full_mask must be 'zero' or 'unmask', got {on_full_mask!r}")
+    choice("mask_kind", kind, get_args(Kind))
+    choice("on_full_mask", on_full_mask, ("zero", "unmask"))
     return w
 
 
@@ -135,6 +135,7 @@ def attend(
 ) -> tuple[Any, Any]:
     """The words' side by matrices, the pixels' side by the kernel."""
     split = lambda y: y.reshape(*y.shape[:2], heads, y.shape[2] // heads).swapaxes(1, 2)  # noqa: E731
+    pixels = math.prod(x.shape[2:])
     key, value = linear(words, w.key_weight, w.key_bias), linear(words, w.value_weight, w.value_bias)
     if factor is not None:
         key, value = key * factor[..., None], value * factor[..., None]
@@ -153,27 +154,27 @@ def attend(
         bias, key, value = key[..., 0] * 0, in_place(key), in_place(value)
     logits = None
     if return_logits:
-        flat = x.reshape(*x.shape[:2], -1)
+        flat = x.reshape(*x.shape[:2], pixels)
         logits = (key.mean(1) @ flat + bias.mean(1)[..., None]).reshape(*words.shape[:2], *x.shape[2:])
     if added is not None:
         bias = bias + added[:, None]
     out_bias = w.bias_of_out() if absorbed else zeros(x, x.shape[1])
     out = image_to_prompt(x, None, key, bias, value, None, None, out_bias, None, None, None, False, 0.0)
     if not absorbed:
-        flat = w.out_weight @ out.reshape(*out.shape[:2], -1)
+        flat = w.out_weight @ out.reshape(*out.shape[:2], pixels)
         flat = flat if w.out_bias is None else flat + w.out_bias[:, None]
-        out = flat.reshape(len(x), -1, *x.shape[2:])
+        out = flat.reshape(len(x), len(w.out_weight), *x.shape[2:])
     return out, logits
 
 
 def queries(x: Any, w: AttentionWeights, eps: float | None) -> Any:
     """(B, D, H, W): the projected pixels, normalised over all pixels of an image."""
-    q = w.query_weight @ x.reshape(*x.shape[:2], -1)
+    q = w.query_weight @ x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     q = q if w.query_bias is None else q + w.query_bias[:, None]
     if eps is not None:
         q = q - q.mean(-1)[..., None]
         q = q / ((q * q).mean(-1)[..., None] + eps) ** 0.5
-    return q.reshape(len(x), -1, *x.shape[2:])
+    return q.reshape(len(x), len(w.query_weight), *x.shape[2:])
 
 
 def in_place(rows: Any) -> Any:

@@ -1,12 +1,10 @@
 """From image tokens to masks: SAM's mask head."""
 
+import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, device_floats
-from fastprompt.ops._checks import check_devices
+from fastprompt.ops._arrays import as_array, device_floats, in_dtype_of
+from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.decoder.operators import mask_head as operator
 
 __all__ = ["MaskHeadWeights", "mask_head"]
@@ -62,15 +60,14 @@ def mask_head(
 
     Source: Kirillov et al., Segment Anything, 2023; Ravi et al., SAM 2, 2024.
     """
-    like, image, vectors = image, as_array("image", image), as_array("vectors", vectors)
+    image, vectors = as_array("image", image), as_array("vectors", vectors)
     check_devices(image=image, vectors=vectors)
+    eps = check_number("eps", eps, 0.0, math.inf)
     w = check_weights(weights)
     check_devices(image=image, **w._asdict())
     pair = check_shapes(image, vectors, w, detail)
-    out = operator(device_floats(image), device_floats(vectors), *w, *map(device_floats, pair), float(eps))
-    if is_tensor(out):
-        return out.to(like.dtype)
-    return out.astype(np.asarray(like).dtype if np.asarray(like).dtype.kind == "f" else np.float32, copy=False)
+    out = operator(device_floats(image), device_floats(vectors), *w, *map(device_floats, pair), eps)
+    return in_dtype_of(out, image)
 
 
 def check_weights(weights: Any) -> MaskHeadWeights:
@@ -78,6 +75,8 @@ def check_weights(weights: Any) -> MaskHeadWeights:
         raise TypeError(f"weights must be MaskHeadWeights, got {type(weights).__name__}")
     w = MaskHeadWeights(*(device_floats(as_array("weights", x)) for x in weights))
     channels, middle, depth = (*w.conv1_weight.shape, 0, 0)[0], *(*w.conv2_weight.shape, 0, 0)[:2]
+    if 0 in (channels, middle):
+        raise ValueError(f"weights must have channels, got conv1_weight of shape {tuple(w.conv1_weight.shape)}")
     wanted = ((channels, middle, 2, 2), (middle,), (middle,), (middle,), (middle, depth, 2, 2), (depth,))
     for name, x, size in zip(w._fields, w, wanted, strict=True):
         if tuple(x.shape) != size:
@@ -94,12 +93,15 @@ def check_shapes(image: Any, vectors: Any, w: MaskHeadWeights, detail: Any) -> t
         raise ValueError(f"vectors must be ({batch}, K, {depth}), got {tuple(vectors.shape)}")
     if detail is None:
         return None, None
-    if len(detail) != 2:
-        raise ValueError(f"detail must be two feature maps, got {len(detail)}")
-    for k, (x, rows, scale) in enumerate(zip(detail, (middle, depth), (2, 4), strict=True)):
+    if not isinstance(detail, (tuple, list)) or len(detail) != 2:
+        given = len(detail) if isinstance(detail, (tuple, list)) else type(detail).__name__
+        raise ValueError(f"detail must be two feature maps, got {given}")
+    first, second = (as_array(f"detail[{k}]", x) for k, x in enumerate(detail))
+    check_devices(image=image, **{"detail[0]": first, "detail[1]": second})
+    for k, (x, rows, scale) in enumerate(((first, middle, 2), (second, depth, 4))):
         size = (rows, scale * height, scale * width)
         if x.ndim != 4 or tuple(x.shape[1:]) != size or x.shape[0] == 0 or batch % x.shape[0]:
             raise ValueError(f"detail[{k}] must be (B', {', '.join(map(str, size))}), got {tuple(x.shape)}")
-    if detail[0].shape[0] != detail[1].shape[0]:
+    if first.shape[0] != second.shape[0]:
         raise ValueError("detail must hold maps of equally many images")
-    return detail[0], detail[1]
+    return first, second

@@ -11,7 +11,7 @@ from typing import Any
 from fastprompt._later import Later
 from fastprompt.ops._arrays import dtype_name
 from fastprompt.ops._operator import Operator
-from fastprompt.ops.decoder import call
+from fastprompt.ops.decoder import call, flops
 from fastprompt.ops.decoder.layouts import Sizes, whole_tiles
 
 formulas, reference = Later("fastprompt.ops.decoder.formulas"), Later("fastprompt.reference.decoder")
@@ -115,6 +115,7 @@ two_way_prepare = Operator(
     axes=IMAGE + "weights: " + " / ".join(TO_INNER * 3),
     out=of_image,
     call=call.two_way_prepare,
+    flops=lambda image, position, weights: flops.of_image(image, weights[0].shape[0]),
 )
 two_way = Operator(
     "two_way(Tensor prompt, Tensor prepared, Tensor[] weights, int images, int pixels, int heads, int width, int mlp, "
@@ -124,6 +125,7 @@ two_way = Operator(
     ),
     out=of_tokens,
     call=call.two_way,
+    flops=flops.two_way,
 )
 two_way_transformer = Operator(
     "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
@@ -133,6 +135,7 @@ two_way_transformer = Operator(
     ),
     out=of_both,
     call=call.two_way_transformer,
+    flops=flops.two_way_transformer,
 )
 two_way_gpu = Operator(
     "two_way_gpu(Tensor prompt, Tensor image, Tensor position, Tensor keys, Tensor values, Tensor matrices, "
@@ -177,6 +180,7 @@ low_rank_prepare = Operator(
     ),
     out=of_low_rank_image,
     call=call.low_rank_prepare,
+    flops=flops.low_rank_prepare,
 )
 low_rank = Operator(
     "low_rank(Tensor prompt, Tensor prepared, Tensor[] weights, Tensor up, int images, int pixels, int mlp, "
@@ -187,6 +191,7 @@ low_rank = Operator(
     ),
     out=of_low_rank,
     call=call.low_rank,
+    flops=flops.low_rank,
 )
 low_rank_masks = Operator(
     "low_rank_masks(Tensor low_rank, Tensor prepared, Tensor vectors, Tensor[] weights, Tensor? detail1, "
@@ -198,6 +203,7 @@ low_rank_masks = Operator(
     ),
     out=of_low_rank_masks,
     call=call.low_rank_masks,
+    flops=flops.low_rank_masks,
 )
 
 # ---------------------------------------------------------------- all of it
@@ -224,4 +230,5 @@ mask_decoder = Operator(
     ),
     out=of_decoder,
     call=call.mask_decoder,
+    flops=flops.mask_decoder,
 )

@@ -48,10 +48,13 @@ def gradient(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, coordinates: Maybe, out: Tensor,
     log_weight: Tensor, size: Pair, scale: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
+    """Differentiable itself, where it is asked for."""
+    given = q, k, v, rel_h, rel_w
+    again = torch.is_grad_enabled() and any(x.requires_grad for x in (grad, *given))
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (q, k, v, rel_h, rel_w)]
-        given: Any = (*leaves, within(places(coordinates, size, q.device), size), size, scale)
-        return torch.autograd.grad(on_a_grid(*given)[0], leaves, grad)
+        leaves = [x.view_as(x) if x.requires_grad and again else x.detach().requires_grad_() for x in given]
+        everything: Any = (*leaves, within(places(coordinates, size, q.device), size), size, scale)
+        return torch.autograd.grad(on_a_grid(*everything)[0], leaves, grad, create_graph=again)
 
 
 def places(coordinates: Maybe, size: Pair, device: torch.device | None = None) -> Tensor:

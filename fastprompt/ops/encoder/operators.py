@@ -12,6 +12,12 @@ from fastprompt.ops.encoder.call import LANES
 
 formulas, reference = Later("fastprompt.ops.encoder.formulas"), Later("fastprompt.reference.encoder")
 
+
+def of_linear(x: Any, weight: Any) -> int:
+    """Floating-point operations for all rows of x."""
+    return int(2 * math.prod(x.shape[:-1]) * math.prod(weight.shape))
+
+
 # linear(LN(x)) of tokens (…, C): norm = weight, bias, or nothing: linear(x); linear = weight (O, C), bias. No gradient.
 normalised_linear = Operator(
     "normalised_linear(Tensor x, Tensor[] norm, float eps, Tensor[] linear) -> Tensor",
@@ -21,6 +27,7 @@ normalised_linear = Operator(
     out=lambda x, norm, eps, linear: ((*x.shape[:-1], linear[0].shape[0]), x.dtype),
     call=call.normalised_linear,
     reference=reference.normalised_linear,
+    flops=lambda x, norm, eps, linear: of_linear(x, linear[0]),
 )
 # y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
 residual_mlp = Operator(
@@ -30,6 +37,7 @@ residual_mlp = Operator(
     out=lambda x, *rest: (x.shape, x.dtype),
     call=call.residual_mlp,
     reference=reference.residual_mlp,
+    flops=lambda x, attended, project, norm, eps, mlp: sum(of_linear(x, w) for w in (project[0], mlp[0], mlp[2])),
 )
 
 
@@ -75,6 +83,7 @@ def of_attention(q: Any, *rest: Any) -> Any:
 def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     q, k, v, rel_h, rel_w, coordinates, _, _, size, window, scale = inputs
     ctx.save_for_backward(q, k, v, rel_h, rel_w, coordinates, *output)
+    ctx.mark_non_differentiable(output[1])
     ctx.settings = size, scale
     if window[0] and any(x is not None and x.requires_grad for x in inputs[:8]):
         raise NotImplementedError("relative_attention has a gradient without windows: see by_windows")
@@ -100,6 +109,7 @@ relative_attention_backward = Operator(
     reference=reference.relative_attention_backward,
     formula=formulas.gradient,
     gpu=formulas.gradient_gpu,
+    gradient="formula",
 )
 # out, and the log of the sums of the weights (B, heads, N), which the gradient reads.
 relative_attention = Operator(

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastprompt import _gpu
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt.ops._arrays import as_array, dtype_name, in_dtype_of, plain_floats
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.encoder.call import LANES, floats
 from fastprompt.ops.encoder.operators import relative_attention
@@ -72,15 +72,12 @@ def relative_position_attention(
     Source: Li et al., MViTv2, 2022; Kirillov et al., Segment Anything, 2023. The softmax is taken block by block as in
     Dao et al., FlashAttention, 2022.
     """
-    single = len(q.shape if hasattr(q, "shape") else np.shape(q)) == 3
+    q = as_array("q", q)
+    single = q.ndim == 3
     a = check(q, k, v, rel_h, rel_w, size, scale, coordinates, window, padding)
     batch, tokens, heads, _ = a.q.shape
     out = attend(a)[..., : a.width].reshape(batch, tokens, heads * a.width)
-    name: Any = q.dtype if is_tensor(q) else np.asarray(q).dtype
-    if is_tensor(out):
-        out = out.to(name) if name.is_floating_point else out
-    else:
-        out = out.astype(name if name.kind == "f" else np.float32, copy=False)
+    out = in_dtype_of(out, q)
     return out[0] if single else out
 
 
@@ -154,8 +151,7 @@ def check_coordinates(x: Any, q: Any, window: Any) -> Any:
         raise ValueError("coordinates and window exclude each other: give the tokens of each window as an image")
     x = as_array("coordinates", x)
     check_devices(q=q, coordinates=x)
-    kind = x.is_floating_point() or str(x.dtype) == "torch.bool" if is_tensor(x) else x.dtype.kind not in "iu"
-    if kind:
+    if "int" not in dtype_name(x):
         raise TypeError(f"coordinates must hold integers, got dtype {x.dtype}")
     tokens, batch = int(q.shape[-3]), int(q.shape[0]) if q.ndim == 4 else 1
     if tuple(x.shape) not in ((tokens, 2), (1, tokens, 2), (batch, tokens, 2)):

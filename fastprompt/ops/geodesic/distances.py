@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, dtype_name, kernel_dtype
 from fastprompt.ops._checks import check_devices, check_number
-from fastprompt.ops.geodesic.grid import Method, Metric, Options, check_options, check_shapes, five_axes
+from fastprompt.ops.geodesic.grid import Method, Metric, Options, check_options, check_shapes, five_axes, warn_of_volume
 from fastprompt.ops.geodesic.operators import distance
 
 __all__ = [
@@ -63,7 +64,8 @@ def geodesic_distance(
         v: start value where s = 0. Default +inf: only seeds start paths.
         barriers: non-zero = a pixel that no path may enter; its distance is +inf.
         max_distance: larger distances become +inf, and the exact method does not compute them.
-        dims: 2 or 3 spatial axes; default 3 where the image has five axes or spacing three numbers, else 2.
+        dims: 2 or 3 spatial axes; default 3 where the image has five axes or spacing three numbers, else 2, with a
+            warning where image and seeds have the same three last axes, of more than 3 slices, and could be volumes.
 
     Returns:
         float32, contiguous, in the shape of ``seeds`` (a batch axis of the image included); torch in, torch out. A
@@ -83,6 +85,7 @@ def geodesic_distance(
     Source: Criminisi et al., GeoS, ECCV 2008; Asad et al., FastGeodis, JOSS 2022; Toivanen, PRL 17, 1996.
     """
     image, seeds = as_array("image", image), as_array("seeds", seeds)
+    warn_of_volume(image, seeds, dims=dims, spacing=spacing)
     options = check_options(
         image,
         metric=metric,
@@ -110,6 +113,7 @@ def signed_geodesic_distance(image: Any, seeds: Any, **options: Any) -> Any:
     array([[-3., -2.,  2.,  5.]], dtype=float32)
     """
     image, seeds = as_array("image", image), as_array("seeds", seeds)
+    warn_of_volume(image, seeds, **options)
     barriers = options.pop("barriers", None)
     return solve(image, seeds, barriers, "signed_" + start_kind(seeds), check_options(image, **options))
 
@@ -162,10 +166,8 @@ def exponentiated_geodesic(
 
     Source: Luo et al., MIDeepSeg, Medical Image Analysis 72, 2021; formulas only.
     """
-    if power not in (1, 2):
-        raise ValueError(f"power must be 1 or 2, got {power!r}")
-    if normalize not in (None, "minmax"):
-        raise ValueError(f"normalize must be None or 'minmax', got {normalize!r}")
+    choice("power", power, (1, 2))
+    choice("normalize", normalize, ("minmax", None))
     if threshold is not None and check_number("threshold", threshold, 0.0, math.inf) in (0.0, math.inf):
         raise ValueError(f"threshold must be positive and finite, got {threshold!r}")
     image = as_array("image", image)

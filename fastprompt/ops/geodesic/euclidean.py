@@ -32,7 +32,8 @@ def euclidean_distance_transform(
         seeds: ``([..,] H, W)``, or ``([..,] D, H, W)`` with ``dims=3``: the leading axes are a batch. Any real dtype,
             in any memory layout (bool and uint8 are read as they are): non-zero = seed, NaN = no seed.
         spacing: pixel size σ, a number or one per spatial axis, in the order of the axes ``([D,] H, W)``.
-        dims: 2 or 3 spatial axes; default 3 where spacing has three numbers, else 2.
+        dims: 2 or 3 spatial axes; default 3 where seeds have five axes or spacing three numbers, else 2, as in
+            :func:`geodesic_distance`.
 
     Returns:
         float32, contiguous, in the shape of ``seeds`` and the unit of ``spacing``; torch in, torch out. +inf in an
@@ -54,7 +55,7 @@ def euclidean_distance_transform(
     other); Felzenszwalb and Huttenlocher, Theory of Computing 8, 2012 (lower envelope of parabolas).
     """
     seeds = as_array("seeds", seeds)
-    sizes = check_spacing(spacing, dims, 0)
+    sizes = check_spacing(spacing, dims, seeds.ndim)
     check_devices(seeds=seeds)
     if seeds.ndim < len(sizes):
         axes = "[D,] H, W" if len(sizes) == 3 else "H, W"

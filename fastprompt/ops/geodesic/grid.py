@@ -2,14 +2,18 @@
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from fastprompt import _C
+from fastprompt._choices import choice
 from fastprompt.ops._checks import check_number
 
 Metric = Literal["fastgeodis", "geodistk", "geodistk_fm"]
 Method = Literal["raster", "toivanen", "exact"]
+COLOURS = 3  # channels of a picture, which is no volume
 METRICS, METHODS = get_args(Metric), get_args(Method)
 MOST_ITERATIONS: int = _C.most_iterations
 
@@ -45,10 +49,8 @@ def check_options(
     dims: int | None = None,
 ) -> Options:
     sizes = check_spacing(spacing, dims, image.ndim)
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    choice("metric", metric, METRICS)
+    choice("method", method, METHODS)
     if iterations is None:
         iterations = 2 if len(sizes) == 2 else 4
     elif isinstance(iterations, bool) or not isinstance(iterations, numbers.Integral):
@@ -63,8 +65,7 @@ def check_options(
 
 def check_spacing(spacing: Any, dims: int | None, image_axes: int) -> tuple[float, ...]:
     """Pixel sizes, one per spatial axis; their number decides between 2-D and 3-D."""
-    if dims not in (None, 2, 3):
-        raise ValueError(f"dims must be 2 or 3, got {dims!r}")
+    choice("dims", dims, (2, 3, None))
     if isinstance(spacing, numbers.Real):
         sizes = (float(spacing),) * (dims or (3 if image_axes == 5 else 2))
     else:
@@ -73,10 +74,24 @@ def check_spacing(spacing: Any, dims: int | None, image_axes: int) -> tuple[floa
         except (TypeError, ValueError):
             raise TypeError(f"spacing must be a number or a sequence of numbers, got {spacing!r}") from None
         if len(sizes) != (dims or len(sizes)) or len(sizes) not in (2, 3):
-            raise ValueError(f"spacing must be one number or {dims or '2 or 3'} numbers, got {len(sizes)}")
+            hint = "; a volume needs dims=3" if dims == 2 and len(sizes) == 3 else ""
+            raise ValueError(f"spacing must be one number or {dims or '2 or 3'} numbers, got {len(sizes)}{hint}")
     if not all(0.0 < s < math.inf for s in sizes):
         raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
     return sizes
+
+
+def warn_of_volume(image: Any, seeds: Any, *, dims: int | None = None, spacing: Any = 1.0, **others: Any) -> None:
+    """Where image and seeds could be volumes as well as channels and seed sets, and nobody says which."""
+    said = dims is not None or not isinstance(spacing, numbers.Real) or image.ndim not in (3, 4) or seeds.ndim < 3
+    if said or image.shape[-3] <= COLOURS or tuple(image.shape[-3:]) != tuple(seeds.shape[-3:]):
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():  # a warning would break the graph
+        return
+    n = image.shape[-3]
+    hint = "say dims=2, or dims=3 where they are volumes"
+    warnings.warn(f"image {tuple(image.shape)} is taken for {n} channels and seeds for {n} sets: {hint}", stacklevel=3)
 
 
 def five_axes(name: str, x: Any, dims: int) -> Any:

@@ -51,7 +51,7 @@ def click_map(
         points: clicks (x, y) in pixels, where whole numbers are the centres of pixels; fractions count. Computed in
             float32. One that is not finite, or has **both** coordinates negative, is an empty slot; every other one
             counts, also outside the image. Sets of different size: a list of arrays, or padded.
-        labels: integers. None: all clicks are of one kind, and there is one channel.
+        labels: integers, in any real dtype. None: all clicks are of one kind, and there is one channel.
         size: (height, width) of the maps.
         encoding, radius, sigma, clip: see the table. ``radius`` or ``sigma`` may be several numbers: so many maps for
             each channel, of the same distances.

@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, dtype_name
+from fastprompt.ops._arrays import as_array, in_order, integers
 from fastprompt.ops._checks import check_devices, check_number
 
 ClickEncoding = Literal["disk", "tanh", "euclidean", "gaussian"]
@@ -17,6 +18,7 @@ Rounding = Literal["ritm_cython"]
 
 ENCODINGS = ("disk", "euclidean", "tanh", "gaussian")  # what operators number
 BOTH = (1, 0)  # channels: positive, negative
+NO_LABEL = -1  # which no channel shows
 
 
 class Clicks(NamedTuple):
@@ -56,8 +58,7 @@ def check_clicks(points: Any, labels: Any, channels: Any = None, rounding: str |
         labels, channels = check_labels(points, labels), check_channels(BOTH if channels is None else channels)
     if is_tensor(points) and points.requires_grad:
         raise ValueError("points must not require a gradient, which the maps have not: call points.detach()")
-    if rounding is not None and rounding not in get_args(Rounding):
-        raise ValueError(f"rounding must be None or 'ritm_cython', got {rounding!r}")
+    choice("rounding", rounding, (*get_args(Rounding), None))
     points = single(points)
     if rounding:
         points = as_the_cython_path(points)
@@ -98,7 +99,7 @@ def padded(points: Sequence[Any], labels: Any) -> tuple[Any, Any]:
     if not hasattr(labels, "__len__") or len(labels) != len(sets):
         raise ValueError(f"labels must be one array for each of the {len(sets)} sets of points, got {labels!r}")
     kinds = [check_labels(p, x, f"[{b}]") for b, (p, x) in enumerate(zip(sets, labels, strict=True))]
-    return out, stacked([whole(x) for x in kinds], longest, -1)
+    return out, stacked([whole(x) for x in kinds], longest, NO_LABEL)
 
 
 def stacked(arrays: list[Any], longest: int, rest: float) -> Any:
@@ -106,7 +107,7 @@ def stacked(arrays: list[Any], longest: int, rest: float) -> Any:
         import torch
 
         return torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True, padding_value=rest)
-    dtype = np.int64 if rest == -1 else np.float32
+    dtype = np.int64 if rest == NO_LABEL else np.float32
     out = np.full((len(arrays), longest, *arrays[0].shape[1:]), rest, dtype)
     for b, x in enumerate(arrays):
         out[b, : len(x)] = x
@@ -116,14 +117,10 @@ def stacked(arrays: list[Any], longest: int, rest: float) -> Any:
 def check_labels(points: Any, labels: Any, which: str = "") -> Any:
     labels = as_array(f"labels{which}", labels)
     check_devices(**{f"points{which}": points, f"labels{which}": labels})
-    if not is_tensor(labels) and labels.size == 0:
-        labels = labels.reshape(labels.shape).astype(np.int64)
-    if "int" not in dtype_name(labels) and dtype_name(labels) != "bool":
-        raise TypeError(f"labels{which} must hold integers, got dtype {labels.dtype}")
     if tuple(labels.shape) != tuple(points.shape[:-1]):
         want = tuple(points.shape[:-1])
         raise ValueError(f"labels{which} must have one label a point, shape {want}, got {tuple(labels.shape)}")
-    return labels
+    return integers(f"labels{which}", labels, NO_LABEL)
 
 
 def check_channels(channels: Any) -> tuple[int, ...]:
@@ -142,17 +139,17 @@ def check_size(size: Any) -> tuple[int, int]:
 
 def single(x: Any) -> Any:
     """float32, contiguous."""
-    return x.float().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float32)
+    return x.float().contiguous() if is_tensor(x) else in_order(x, np.float32)
 
 
 def whole(x: Any) -> Any:
     """int64, contiguous."""
-    return x.long().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.int64)
+    return x.long().contiguous() if is_tensor(x) else in_order(x, np.int64)
 
 
 def double(x: Any) -> Any:
     """float64, contiguous."""
-    return x.double().contiguous() if is_tensor(x) else np.ascontiguousarray(x, np.float64)
+    return x.double().contiguous() if is_tensor(x) else in_order(x, np.float64)
 
 
 def array(x: Any) -> Any:
@@ -172,8 +169,9 @@ def as_the_cython_path(points: Any) -> Any:
 def check_encoding(
     encoding: str, size: tuple[int, int], radius: Any, sigma: Any, sigma_unit: Any, clip: Any, normalize: Any
 ) -> Encoding:
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+    choice("encoding", encoding, ENCODINGS)
+    choice("normalize", normalize, (*get_args(Normalization), None))
+    choice("sigma_unit", sigma_unit, (*get_args(SigmaUnit), None))
     takes = {"radius": ("disk", "tanh"), "sigma": ("gaussian",), "sigma_unit": ("gaussian",), "clip": ("euclidean",)}
     takes["normalize"] = ("euclidean", "gaussian")
     given = {"radius": radius, "sigma": sigma, "sigma_unit": sigma_unit, "clip": clip, "normalize": normalize}
@@ -187,8 +185,6 @@ def check_encoding(
         )
     if encoding == "tanh":
         return Encoding(code, tuple(2 / r for r in check_positive("radius", 260.0 if radius is None else radius)))
-    if normalize is not None and normalize not in get_args(Normalization):
-        raise ValueError(f"normalize must be None, 'clip' or 'minmax', got {normalize!r}")
     stretch = normalize == "minmax"
     if encoding == "gaussian":
         if normalize == "clip":
@@ -205,8 +201,6 @@ def check_encoding(
 
 
 def gaussian_factors(sigma: Any, unit: str, size: tuple[int, int]) -> tuple[float, ...]:
-    if unit not in get_args(SigmaUnit):
-        raise ValueError(f"sigma_unit must be one of {', '.join(get_args(SigmaUnit))}, got {unit!r}")
     widths = check_positive("sigma", sigma)
     if unit == "fwhm":
         return tuple(4 * math.log(2) / w**2 for w in widths)

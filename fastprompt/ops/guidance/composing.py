@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fastprompt import _gpu
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._checks import check_devices
@@ -128,8 +129,7 @@ def clicked(points: Any, labels: Any, encoding: str, options: dict[str, Any], si
 
 
 def boxed(boxes: Any, encoding: str, size: tuple[int, int]) -> Part:
-    if encoding not in get_args(BoxEncoding):
-        raise ValueError(f"box_encoding must be 'map' or 'distance', got {encoding!r}")
+    choice("box_encoding", encoding, get_args(BoxEncoding))
     corners, batched = check_boxes(boxes)
     options = (size, False, 0.0, -np.inf, np.inf) if encoding == "map" else (size, True, 128.0, 0.0, 255.0)
     return Part(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastprompt.ops._arrays import as_array, contiguous, dtype_name
+from fastprompt.ops._arrays import as_array, contiguous, dtype_name, integers
 from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.guidance import operators
 from fastprompt.ops.guidance.click_sets import Clicks, check_clicks, whole
@@ -25,7 +25,7 @@ def superpixel_map(
     s_p is the superpixel of pixel p, c its centroid, q_n the pixel that click n is nearest to.
 
     Args:
-        superpixels: integers from 0, below the number of pixels of an image; some may be missing.
+        superpixels: integers from 0, below the number of pixels of an image, in any real dtype; some may be missing.
         points, labels, channels: as of :func:`click_map`. Clicks must lie in the image.
         clip: the largest value, which a channel without a click has everywhere.
 
@@ -45,8 +45,7 @@ def superpixel_map(
     Source: CAMLG-IIS (Majumder and Yao, 2019), formula only.
     """
     superpixels = as_array("superpixels", superpixels)
-    if "int" not in dtype_name(superpixels):
-        raise TypeError(f"superpixels must hold integers, got dtype {superpixels.dtype}")
+    superpixels = integers("superpixels", superpixels, -1)
     clip = check_number("clip", clip, 0.0, 1e30)
     clicks = check_clicks(points, labels, channels)
     regions = check_images("superpixels", superpixels, 2, clicks)

@@ -6,13 +6,23 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, dtype_name
+from fastprompt.ops._arrays import as_array, integers
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.geodesic.euclidean import euclidean_distance_transform
 from fastprompt.ops.guidance import operators
 from fastprompt.ops.guidance.call import check_finite
-from fastprompt.ops.guidance.click_sets import BOTH, axes, check_channels, check_positive, check_size, double, whole
+from fastprompt.ops.guidance.click_sets import (
+    BOTH,
+    NO_LABEL,
+    axes,
+    check_channels,
+    check_positive,
+    check_size,
+    double,
+    whole,
+)
 
 __all__ = ["polygon_mask", "scribble_map"]
 
@@ -37,7 +47,7 @@ def scribble_map(
 
     Args:
         strokes: points (x, y) in pixels, stroke by stroke; one point is a dot. Parts outside the image are not drawn.
-        labels: an integer for each stroke. None: one channel for all.
+        labels: an integer for each stroke, in any real dtype. None: one channel for all.
         size: (height, width) of the map.
         thickness: of the pen in pixels.
         channels: which label each channel shows, default ``(1, 0)``: positive, negative. Other strokes are not drawn.
@@ -63,8 +73,7 @@ def scribble_map(
     """
     size = check_size(size)
     radius = check_positive("thickness", thickness)[0] / 2
-    if compat not in (None, "mideepseg"):
-        raise ValueError(f"compat must be None or 'mideepseg', got {compat!r}")
+    choice("compat", compat, ("mideepseg", None))
     points, first, labels, channels = check_strokes(strokes, labels, channels)
     out = operators.scribble_map(points, first, labels, list(channels), size, radius)
     if compat is None:
@@ -110,8 +119,7 @@ def polygon_mask(
                [1, 0, 0, 0, 0]])
     """
     size = check_size(size)
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be 'even_odd' or 'non_zero', got {rule!r}")
+    choice("rule", rule, get_args(Rule))
     points, first = check_rings(vertices)
     if boundary:
         points = points.round() if is_tensor(points) else np.rint(points)
@@ -144,13 +152,11 @@ def check_strokes(strokes: Any, labels: Any, channels: Any) -> tuple[Any, list[i
             raise ValueError("channels needs labels: without labels all strokes go to one channel")
         return points, first, points.new_zeros(count).long() if is_tensor(points) else np.zeros(count, np.int64), (0,)
     if is_tensor(points) and isinstance(labels, (list, tuple)):
-        labels = points.new_tensor(labels, dtype=sys.modules["torch"].int64)
+        labels = sys.modules["torch"].as_tensor(labels, device=points.device)
     labels = as_array("labels", labels)
-    if count and "int" not in dtype_name(labels) and dtype_name(labels) != "bool":
-        raise TypeError(f"labels must hold integers, got dtype {labels.dtype}")
     if tuple(labels.shape) != (count,):
         raise ValueError(f"labels must have one label a stroke, shape {(count,)}, got {tuple(labels.shape)}")
-    labels = whole(labels)
+    labels = whole(integers("labels", labels, NO_LABEL))
     if is_tensor(points) and not is_tensor(labels):
         labels = sys.modules["torch"].from_numpy(labels)
     return points, first, labels, check_channels(BOTH if channels is None else channels)

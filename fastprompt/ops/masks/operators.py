@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastprompt._choices import choice
 from fastprompt._later import Later
 from fastprompt.ops._operator import Operator
 from fastprompt.ops.masks import call
@@ -14,8 +15,7 @@ DTYPES = {"float32": "float32", "bool": "bool", "uint8": "uint8", "packed": "uin
 def of_masks(
     logits: Any, size: Any, frame: Any, crop: Any, threshold: float, output: str, offset: float
 ) -> list[tuple[Any, str]]:
-    if output not in DTYPES:
-        raise ValueError(f"output must be one of {', '.join(DTYPES)}, got {output!r}")
+    choice("output", output, DTYPES)
     count, width = logits.shape[0], (size[1] + 7) // 8 if output == "packed" else size[1]
     masks = (count, size[0], width), DTYPES[output]
     return [masks, ((count,), "int64"), ((count, 4), "int64"), ((count,), "float32")]

@@ -3,6 +3,7 @@
 import math
 from typing import Any, Literal, NamedTuple
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, device_floats
 from fastprompt.ops._checks import check_devices, check_number, check_size
@@ -68,8 +69,7 @@ def resize_masks(
     sizes = [check_size(n, x, k) for n, x, k in (("size", size, 0), ("frame", frame, 1), ("crop", crop, 1))]
     if crop is not None and (frame is None or any(c > f for c, f in zip(crop, frame, strict=True))):
         raise ValueError(f"crop must lie in frame {frame}, got {crop}")
-    if output not in DTYPES:
-        raise ValueError(f"output must be one of {', '.join(DTYPES)}, got {output!r}")
+    choice("output", output, DTYPES)
     threshold = check_number("threshold", threshold, -math.inf, math.inf)
     offset = check_number("stability_offset", stability_offset, 0.0, math.inf)
     if is_tensor(logits) and logits.requires_grad:

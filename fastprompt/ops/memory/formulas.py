@@ -13,20 +13,21 @@ def heads_first(x: Tensor) -> Tensor:
 def read(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """With the weights of some queries at a time: at most 64 MB of them in float32."""
     batch, queries, heads, _ = q.shape
-    out, log_weight = q.new_empty(batch, queries, heads, v.shape[3]), q.new_empty(batch, heads, queries)
-    key, value = heads_first(k), heads_first(v)
+    key, value, out, log_weight = heads_first(k), heads_first(v), [], []
     rows = max(1, (1 << 24) // max(1, batch * heads * k.shape[1]))
-    for n in range(0, queries, rows):
+    for n in range(0, max(1, queries), rows):
         logits = scale * heads_first(q[:, n : n + rows]) @ key.transpose(2, 3)
-        out[:, n : n + rows] = heads_first(logits.softmax(-1) @ value)
-        log_weight[:, :, n : n + rows] = logits.logsumexp(-1)
-    return out, log_weight
+        out.append(heads_first(logits.softmax(-1) @ value))
+        log_weight.append(logits.logsumexp(-1))
+    return torch.cat(out, 1), torch.cat(log_weight, 2)
 
 
 def gradient(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_weight: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights again, from what the forward pass kept, for a block of queries at a time."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (grad, q, k, v)):
+        out, log_weight = read(q, k, v, scale)  # as functions of q, k and v, which are differentiated again
     key, value = heads_first(k), heads_first(v)
     q_grad, k_grad, v_grad = torch.empty_like(q), torch.zeros_like(key), torch.zeros_like(value)
     for n in range(0, q.shape[1], BLOCK):

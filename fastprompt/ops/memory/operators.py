@@ -47,6 +47,7 @@ memory_read_backward = Operator(
     out=lambda grad, q, k, v, *rest: [(x.shape, x.dtype) for x in (q, k, v)],
     reference=reference.memory_read_backward,
     formula=formulas.gradient,
+    gradient="formula",
 )
 # out, and the log of the sums of the weights (B, H, N), which the gradient reads.
 memory_read = Operator(

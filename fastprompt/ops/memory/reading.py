@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.encoder.relative import widened
 from fastprompt.ops.memory.operators import memory_read
@@ -55,8 +55,8 @@ def memory_attention(
     Source: Ravi et al., SAM 2, 2024; Xie et al., cyclic memory network (CMN), 2021: its read, without its recurrent
     update.
     """
-    like = q
     q, k, v = (as_array(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+    like = q
     check_devices(q=q, k=k, v=v)
     check_shapes(q, k, v)
     number = int(q.shape[-1]) ** -0.5 if scale is None else scale
@@ -73,10 +73,7 @@ def memory_attention(
     out = memory_read(q, k, v, float(number))[0][..., :depth]
     out = out.reshape(*out.shape[:2], heads * depth)
     out = out[0] if single else out
-    if is_tensor(out):
-        return out.to(like.dtype) if like.is_floating_point() else out
-    kind = np.asarray(like).dtype
-    return out.astype(kind if kind.kind == "f" else np.float32, copy=False)
+    return in_dtype_of(out, like)
 
 
 def check_shapes(q: Any, k: Any, v: Any) -> None:

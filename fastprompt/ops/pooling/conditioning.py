@@ -3,10 +3,8 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt._choices import choice
+from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.pooling.operators import film as operator
 
@@ -47,8 +45,7 @@ def film(
     """
     x, gamma, beta = (as_array(name, a) for name, a in (("x", x), ("gamma", gamma), ("beta", beta)))
     check_devices(x=x, gamma=gamma, beta=beta)
-    if axis not in (1, -1):
-        raise ValueError(f"axis must be 1 or -1, got {axis!r}")
+    choice("axis", axis, (1, -1))
     if x.ndim < 2:
         raise ValueError(f"x must be (B, C, ...) or (B, ..., C), got shape {tuple(x.shape)}")
     last = axis == -1 and x.ndim > 2
@@ -61,6 +58,4 @@ def film(
     inner = math.prod(x.shape[1:-1] if last else x.shape[2:])
     flat = plain_floats(x).reshape((images, inner, channels) if last else (images, channels, inner))
     out = operator(flat, plain_floats(gamma), plain_floats(beta), last).reshape(gamma.shape[0], *x.shape[1:])
-    if is_tensor(out):
-        return out.to(x.dtype) if x.is_floating_point() else out
-    return out.astype(x.dtype if x.dtype.kind == "f" else np.float32, copy=False)
+    return in_dtype_of(out, x)

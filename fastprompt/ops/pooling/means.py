@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, contiguous, dtype_name, kernel_floats, plain_floats
+from fastprompt.ops._arrays import as_array, contiguous, dtype_name, in_dtype_of, kernel_floats, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.pooling.call import RESIZES, Resize
 from fastprompt.ops.pooling.operators import masked_pool
@@ -118,10 +119,7 @@ def masked_average_pool(
         out = out.reshape(*lead, *out.shape[1:]).mean(1)
     if how.normalize:
         out = out / (out * out).sum(-1)[..., None] ** 0.5
-    if is_tensor(out):
-        out = out.to(features.dtype) if features.is_floating_point() else out
-    else:
-        out = out.astype(features.dtype if features.dtype.kind == "f" else np.float32, copy=False)
+    out = in_dtype_of(out, features)
     pair = [out[:, :masks], out[:, masks:]] if background else [out]
     found = [(p if lead else p[0]) for p in pair]
     found = [p[0] if single else p for p in found]
@@ -131,14 +129,11 @@ def masked_average_pool(
 def settings(
     preset: Any, resize: Any, align_corners: Any, threshold: Any, eps: Any, empty: Any, normalize: Any
 ) -> Pooling:
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    choice("preset", preset, (*PRESETS, None))
     given = zip(Pooling._fields, (resize, align_corners, threshold, eps, empty, normalize), strict=True)
     how = (PRESETS[preset] if preset else Pooling())._replace(**{k: v for k, v in given if v is not None})
-    if how.resize not in RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
-    if how.empty not in EMPTY:
-        raise ValueError(f"empty must be one of {', '.join(EMPTY)}, got {empty!r}")
+    choice("resize", how.resize, RESIZES)
+    choice("empty", how.empty, EMPTY)
     level = None if how.threshold is None else check_number("threshold", how.threshold, -math.inf, math.inf)
     return how._replace(
         threshold=level, eps=check_number("eps", how.eps, 0.0, math.inf), align_corners=bool(how.align_corners)
@@ -169,7 +164,7 @@ def plain_mask(mask: Any) -> Any:
     if dtype_name(mask) not in ("bool", "uint8"):
         return plain_floats(mask)
     if not is_tensor(mask):
-        return np.ascontiguousarray(mask).view(np.uint8)
+        return contiguous(mask).view(np.uint8)
     import torch
 
     return mask.contiguous().view(torch.uint8)
@@ -177,7 +172,7 @@ def plain_mask(mask: Any) -> Any:
 
 def with_centre(mask: Any) -> Any:
     """Masks without a set pixel get the 14 x 14 in the middle."""
-    nothing = ~(mask != 0).reshape(*mask.shape[:2], -1).any(-1)
+    nothing = ~(mask != 0).any(-1).any(-1)
     if not is_tensor(mask) and not nothing.any():
         return mask
     y, x = (n // 2 for n in mask.shape[-2:])

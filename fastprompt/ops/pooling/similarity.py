@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-import numpy as np
-
+from fastprompt._choices import choice
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, contiguous, kernel_floats, plain_floats
+from fastprompt.ops._arrays import as_array, contiguous, in_dtype_of, kernel_floats, plain_floats
 from fastprompt.ops._checks import check_devices, check_number
 from fastprompt.ops.pooling.call import KINDS, Kind
 from fastprompt.ops.pooling.operators import similarity_argmax, similarity_map
@@ -93,8 +92,7 @@ def text_similarity_map(
 
     Source: Zhou et al., MaskCLIP, 2022; Li et al., LSeg, 2022. Formulas only.
     """
-    if reduce not in KINDS:
-        raise ValueError(f"reduce must be one of {', '.join(KINDS)}, got {reduce!r}")
+    choice("reduce", reduce, KINDS)
     tau = check_number("temperature", temperature, 0.0, math.inf)
     level = check_number("denoise", denoise, 0.0, 1.0)
     eps = check_number("eps", eps, 0.0, math.inf)
@@ -131,6 +129,4 @@ def run(features: Any, rows: Any, scale: float, eps: float, temperature: float, 
         return similarity_argmax(flat, plain_rows, scale, eps, temperature, sharpest).reshape(*lead, height, width)
     out = similarity_map(flat, plain_rows, scale, eps, temperature, KINDS.index(reduce), sharpest)
     out = out.reshape(*lead, rows.shape[1], height, width)
-    if is_tensor(out):
-        return out if features.dtype == out.dtype or not features.is_floating_point() else out.to(features.dtype)
-    return out.astype(features.dtype if features.dtype.kind == "f" else np.float32, copy=False)
+    return in_dtype_of(out, features)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastprompt._runtime import is_tensor
-from fastprompt.ops._arrays import as_array, plain_floats
+from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
 from fastprompt.ops._checks import check_devices
 from fastprompt.ops.pruning.operators import gather_rows, match_tokens, merge_rows
 from fastprompt.ops.pruning.scoring import check_tokens
@@ -93,11 +93,7 @@ def merge_tokens(
     metric, x = plain_floats(metric.detach() if is_tensor(metric) else metric), plain_floats(tokens)
     kept, target = match_tokens(metric, merged, spared)
     out, total = merge_rows(x, size, kept, target), added(size, target, kept.shape[1])
-    if is_tensor(out):
-        out = out.to(tokens.dtype)
-    else:
-        out = out.astype(tokens.dtype if tokens.dtype.kind == "f" else np.float32, copy=False)
-    return MergedTokens(out, total, Unmerge(target, merged))
+    return MergedTokens(in_dtype_of(out, tokens), total, Unmerge(target, merged))
 
 
 def added(size: Any, target: Any, count: int) -> Any:

@@ -1,6 +1,7 @@
 """The operators of pruning and merging: shapes, kernels, gradients. An index that names no row is allowed where rows
 move: a row of zeros comes from there, and none goes there. ``merge_rows`` refuses it, on the CPU."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -141,11 +142,20 @@ match_tokens = Operator(
     reference=lambda metric, merged, spared: reference.match_tokens(metric.astype(np.float64), merged, spared),
     formula=formulas.match_tokens,
 )
+
+
+def check_merge(tokens: Any, size: Any, kept: Any, target: Any) -> None:
+    wrong = size[~((size > 0) & (size < math.inf))]
+    if len(wrong):
+        raise ValueError(f"size must be positive and finite, got {float(wrong[0]):g}")
+
+
 merge_rows = Operator(
     "merge_rows(Tensor tokens, Tensor size, Tensor kept, Tensor target) -> Tensor",
     axes="tokens: batch tokens _, size: batch tokens, kept int64: batch _, target int64: batch tokens",
     out=lambda tokens, size, kept, target: ((*kept.shape, tokens.shape[2]), "float32"),
     call=call.merge_rows,
+    check=check_merge,
     reference=lambda *arrays: reference.merge_rows(*arrays)[0],
     formula=formulas.merge_rows,
     gpu=formulas.merge_rows_gpu,

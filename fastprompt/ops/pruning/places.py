@@ -56,13 +56,14 @@ class Grid:
         """(B, N) of a mask (B, h, w), or the mean in every patch of (B, H, W) pixels."""
         (height, width), (high, wide) = self.size, self.patch
         if tuple(mask.shape[1:]) == self.size:
-            return mask.reshape(len(mask), -1)
+            return mask.reshape(len(mask), height * width)
         if tuple(mask.shape[1:]) != (height * high, width * wide) or high != int(high) or wide != int(wide):
             pixels = f"{height * high:g} x {width * wide:g}"
             raise ValueError(
                 f"mask must have {height} x {width} tokens or {pixels} pixels, got shape {tuple(mask.shape)}"
             )
-        return mask.reshape(len(mask), height, int(high), width, int(wide)).mean((2, 4)).reshape(len(mask), -1)
+        patches = mask.reshape(len(mask), height, int(high), width, int(wide))
+        return patches.mean((2, 4)).reshape(len(mask), height * width)
 
 
 def length(x: Any, y: Any) -> Any:
@@ -77,5 +78,7 @@ def length(x: Any, y: Any) -> Any:
 def nearest(distance: Any, missing: Any) -> Any:
     """(B, P, N), (B, P) to (B, N): minus the smallest of those that are there, 0 where none is."""
     lib = library(distance)
+    if distance.shape[1] == 0:  # which has no smallest
+        return distance.sum(1)
     least = lib.amin(lib.where(missing[..., None], float("inf"), distance), 1)
     return -lib.where(missing.all(1)[:, None], 0, least)

@@ -19,8 +19,8 @@ __all__ = ["PrunedTokens", "prune_tokens"]
 class Restore:
     """Back to all tokens: ``full = restore(y)``, see :func:`prune_tokens`."""
 
-    def __init__(self, base: Any, indices: Any, mask: Any) -> None:
-        self.base, self.indices, self.mask = base, indices, mask
+    def __init__(self, base: Any, given: Any, indices: Any, mask: Any) -> None:
+        self.base, self.given, self.indices, self.mask = base, given, indices, mask
 
     def __call__(self, y: Any, base: Any = None, *, inplace: bool = False) -> Any:
         """
@@ -35,8 +35,8 @@ class Restore:
         zero = isinstance(base, numbers.Number)
         if zero and (base != 0 or inplace):
             raise ValueError(f"base must be None, 0 or an array, and an array with inplace, got {base!r}")
-        base = self.base if base is None else base
-        base = base if zero else as_array("base", base)
+        given = self.given if base is None else base
+        base = self.base if base is None else base if zero else as_array("base", base)
         y = check_tokens(y=y, base=self.base if zero else base)
         batch, count = self.base.shape[:2]
         if tuple(y.shape[:2]) != tuple(self.indices.shape):
@@ -45,6 +45,8 @@ class Restore:
         if not zero and tuple(base.shape) != shape:
             raise ValueError(f"base must be {shape}, got shape {tuple(base.shape)}")
         if inplace:
+            if isinstance(given, np.ndarray) and not np.may_share_memory(base, given):
+                raise ValueError("base must be aligned and in the order of bytes of the machine for inplace=True")
             return write(base, y, self.indices)
         if not zero:
             base = base.to(y.dtype) if is_tensor(y) else base.astype(y.dtype, copy=False)
@@ -133,7 +135,7 @@ def prune_tokens(
 
     Source: Rao et al., DynamicViT, 2021; Liu et al., SViT, 2024 (pruned tokens keep their value). Formulas only.
     """
-    scores = as_array("scores", scores)
+    given, scores = tokens, as_array("scores", scores)
     tokens = check_tokens(tokens=tokens, scores=scores)
     if tuple(scores.shape) != tuple(tokens.shape[:2]):
         raise ValueError(f"scores must be {tuple(tokens.shape[:2])}, got shape {tuple(scores.shape)}")
@@ -142,7 +144,7 @@ def prune_tokens(
     scores = plain_floats(scores.detach() if is_tensor(scores) else scores)
     counts, number = how_many(scores, always, keep, count, threshold, pad)
     kept, indices = prune_rows(tokens, scores, always, counts, number, share)
-    return PrunedTokens(kept, Restore(tokens, indices, None if counts is None else indices >= 0))
+    return PrunedTokens(kept, Restore(tokens, given, indices, None if counts is None else indices >= 0))
 
 
 def check_always(always: Any, tokens: Any) -> Any:

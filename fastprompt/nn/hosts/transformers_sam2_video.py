@@ -1,0 +1,14 @@
+"""Drop-ins for ``transformers.models.sam2_video``."""
+
+from transformers.models.sam2_video import modeling_sam2_video as host
+
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
+
+
+class Sam2VideoMaskDecoder(Sam2Decoder, host.Sam2VideoMaskDecoder):
+    """``Sam2VideoMaskDecoder`` in three kernels; the image is neither repeated nor prepared twice."""
+
+
+class Sam2VideoPositionalEmbedding(TransformersPositions, host.Sam2VideoPositionalEmbedding):
+    """``Sam2VideoPositionalEmbedding`` that computes the positions of the image's tokens once."""

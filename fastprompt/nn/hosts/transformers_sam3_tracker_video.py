@@ -1,0 +1,14 @@
+"""Drop-ins for ``transformers.models.sam3_tracker_video``."""
+
+from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video as host
+
+from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.sam2 import Sam2Decoder
+
+
+class Sam3TrackerVideoMaskDecoder(Sam2Decoder, host.Sam3TrackerVideoMaskDecoder):
+    """``Sam3TrackerVideoMaskDecoder`` in three kernels; the image is neither repeated nor prepared twice."""
+
+
+class Sam3TrackerVideoPositionalEmbedding(TransformersPositions, host.Sam3TrackerVideoPositionalEmbedding):
+    """``Sam3TrackerVideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
