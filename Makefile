@@ -4,8 +4,8 @@ PYTHON ?= python
 setup:    ; $(PYTHON) -m pip install "scikit-build-core>=0.11" "pybind11>=3.0" ninja && $(PYTHON) -m pip install --no-build-isolation -e ".[test,lint,docs]"
 build:    ; $(PYTHON) -m pip install --no-build-isolation -e .
 test:     ; $(PYTHON) -m pytest
-# The own tests of transformers on accelerated models; tests/hosts/run.py says how to get them.
-hosts:    ; $(PYTHON) tests/hosts/run.py $(TRANSFORMERS)
+# The predictors of the packages that are installed; then the own tests of transformers, which tests/hosts/run.py says how to get.
+hosts:    ; $(PYTHON) -m pytest tests/nn/test_predictors.py && $(PYTHON) tests/hosts/run.py $(TRANSFORMERS)
 bench:    ; $(PYTHON) -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-columns=min,median,rounds --benchmark-sort=min
 lint:     ; ruff check . && ruff format --check . && clang-format --dry-run -Werror $$(git ls-files 'csrc/*') && mypy && codespell README.md CHANGELOG.md CONTRIBUTING.md docs csrc fastprompt tests benchmarks examples && $(PYTHON) tests/tree.py
 format:   ; ruff check --fix . ; ruff format . ; clang-format -i $$(git ls-files 'csrc/*')
