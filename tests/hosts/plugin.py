@@ -14,7 +14,8 @@ from pathlib import Path
 OUTCOMES: dict[str, str] = {}
 # Of the testers, by the ends of their names: defaults that become others.
 SIZES = {
-    "MaskDecoderTester": {"num_attention_heads": {4: 1}},  # of 32 channels: 16 in an attention that halves them
+    # Of 32 channels: 16 in an attention that halves them. The image encoder of SamHQ has as many as it reads.
+    "MaskDecoderTester": {"num_attention_heads": {4: 1}, "vit_dim": {36: 32}},
     "VisionModelTester": {"hidden_size": {36: 32}},  # of Sam and SamHQ
     "ModelTester": {"hidden_size": {36: 32}},
 }
