@@ -21,6 +21,7 @@ parser.add_argument("--first", type=int, default=0, help="the first seed")
 parser.add_argument("--calls", type=int, default=1 << 60, help="seeds of each door")
 parser.add_argument("--build", help="a folder with another build of the compiled module")
 parser.add_argument("--workers", type=int, default=1, help="processes for each door")
+parser.add_argument("--thorough", type=int, default=10, help="of ten calls, those that are compared, too")
 parser.add_argument("--call", help="door:seed")
 options = parser.parse_args()
 if options.build:
@@ -33,6 +34,7 @@ if options.call:
     doors.prepare()
     print(doors.call(name, int(number)))
     sys.exit()
+doors.THOROUGH = options.thorough
 found = run.run(
     options.doors or list(doors.DOORS),
     seconds=options.seconds, first=options.first, calls=options.calls, each=options.workers,

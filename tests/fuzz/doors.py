@@ -21,6 +21,7 @@ from fastprompt import _C
 from fastprompt._runtime import backend
 from fastprompt.ops._known import OPERATORS
 
+THOROUGH = 10  # of ten calls: compared with the reference and the fake besides
 REFUSED = (ValueError, TypeError, MemoryError)
 OF_TORCH = ("allocate", "overflow", "storage", "Storage", "not enough memory", "single memory location")
 
@@ -86,7 +87,7 @@ def spoiled(draw, args):
 NOT_COMPARED = {  # results of a format of their own, ties, or what rounding may decide
     "two_way", "two_way_prepare", "two_way_transformer", "low_rank", "low_rank_prepare", "low_rank_masks",
     "mask_decoder", "match_tokens", "similarity_argmax", "scatter_rows_", "geodesic_distance_backward", "merge_rows",
-    "scatter_rows", "resize_masks", "prior_similarity", "relative_attention", "relative_attention_backward", "memory_read_backward",
+    "scatter_rows", "resize_masks", "scribble_map", "prior_similarity", "relative_attention", "relative_attention_backward", "memory_read_backward",
 }  # fmt: skip
 
 
@@ -95,8 +96,10 @@ def raw(seed):
     name = draw.choice(list(CASES))
     operator = getattr(torch.ops.fastprompt, name).default
     args, what = spoiled(draw, CASES[name](draw))
-    known = None if name in NOT_COMPARED or not regular(args) else reference(name, args)
-    faked = fake(name, operator, args) if draw.random() < 0.3 else None
+    thorough = seed % 10 < THOROUGH
+    compared = thorough and name not in NOT_COMPARED and regular(args) and not is_open(name, args)
+    known = reference(name, args) if compared else None
+    faked = fake(name, operator, args) if thorough and draw.random() < 0.3 else None
     found = attempt(name, what, operator, *args)
     if isinstance(found, Exception):
         about_axes = any(text in str(found) for text in ("must have shape (", "must hold float32 or", "arrays, got"))
@@ -104,7 +107,8 @@ def raw(seed):
             raise Find(f"{name} {what}: the fake takes what is refused: {found}")
         return "refused"
     nothing = isinstance(found, torch.Tensor) and found.numel() == 0  # nobody has looked at the arguments
-    if isinstance(faked, Exception) and "must have shape" in str(faked) and not nothing:
+    flattened = ":rank" in what  # some kernels see rows only, where a trace asks for the axes
+    if isinstance(faked, Exception) and "must have shape" in str(faked) and not nothing and not flattened:
         raise Find(f"{name} {what}: the fake refuses what runs: {faked}")
     if isinstance(faked, Exception):
         return "right"  # a trace does not take dtypes that a call converts
@@ -113,6 +117,11 @@ def raw(seed):
     if known is not None and not isinstance(known, Exception):
         differs(name, what, found, known)
     return "right"
+
+
+def is_open(name, args):
+    """What rounding may decide, a threshold that numbers lie on; and zero times infinity."""
+    return (name == "masked_pool" and args[5] is not None) or (name == "click_map" and 0.0 in args[5])
 
 
 def described(found):
@@ -160,7 +169,7 @@ def public(seed):
         found = attempt(name, what, function, *args, **options)
         if isinstance(found, Exception):
             return "refused"
-        if name in COMPARED and regular(args) and regular(options):
+        if seed % 10 < THOROUGH and name in COMPARED and regular(args) and regular(options):
             with backend("reference"):
                 wanted = attempt(name, f"{what}, reference", function, *args, **options)
             if not isinstance(wanted, Exception) and all(
