@@ -9,7 +9,7 @@ namespace fastprompt {
 constexpr int kMostIterations = 10000;  // far more than a distance needs to settle
 
 inline void check_spacing(double x) {
-  need(x > 0 && x <= std::numeric_limits<float>::max(), "spacing must be positive and finite");
+  need(x > 0 && x <= std::numeric_limits<double>::max(), "spacing must be positive and finite");
 }
 
 // The numbers that the end of a call depends on, of a Geodesic or a GeodesicCuda: costs below 0 would fall for ever.

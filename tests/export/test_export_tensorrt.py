@@ -56,7 +56,7 @@ def test_profiles_are_made_of_the_names_of_axes():
     ("model", "options", "error", "text"),
     [
         (small(), {"precision": "int8"}, ValueError, "precision must be one of float32, tf32, float16, bfloat16, got 'int8'"),
-        (small(), {"target": "trt"}, ValueError, "target must be one of tensorrt, tensorrt-rtx, got 'trt'"),
+        (small(), {"target": "trt"}, ValueError, "target must be one of tensorrt, tensorrt-rtx, None, got 'trt'"),
         (small(), {"profile": "points=1:2:3"}, ValueError, "profile names 'points', which is no dynamic axis of the model; it has: batch"),
         (small(axes=("rows", 4)), {}, ValueError, "profile must say how large rows may be, for example profile='rows=1:1:8'"),
         (small(), {"profile": "batch=1x4"}, ValueError, "profile must be like 'prompts=1:8:64,points=1:3:10'.* got 'batch=1x4'"),

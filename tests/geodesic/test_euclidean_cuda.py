@@ -188,7 +188,7 @@ def test_dispatch(monkeypatch):
     assert fields["workspace"].shape == (2 * 4 * 5 + 7,)
     assert fields["out"] is out
     with pytest.raises(ValueError, match=r"at most 12288 rows .*\(1, 12289, 1\): call seeds\.cpu\(\)"):
-        transform(torch.ones(1, 1, 1, 12289, 1), [1.0, 1.0, 1.0])
+        transform(torch.ones(1, 1, 1, 12289, 1) > 0, [1.0, 1.0, 1.0])
     with fp.backend("reference"):
         assert (transform(torch.ones(1, 1, 1, 2, 3, dtype=torch.bool), [1.0, 1.0, 1.0]) == 0).all()
     assert len(launches) == 1

@@ -129,7 +129,7 @@ WRONG = {
     "radius_none": (clicked(radius=[]), ValueError, "radius must be a number or a sequence of at least one"),
     "radius_of_tanh_zero": (clicked(encoding="tanh", radius=0), ValueError, "radius must be between 1e-09"),
     "sigma_zero": (clicked(encoding="gaussian", sigma=[3, 0]), ValueError, "sigma must be between 1e-09"),
-    "sigma_unit": (clicked(encoding="gaussian", sigma_unit="px"), ValueError, "sigma_unit must be one of std, fwhm, relative, got 'px'"),
+    "sigma_unit": (clicked(encoding="gaussian", sigma_unit="px"), ValueError, "sigma_unit must be one of std, fwhm, relative, None, got 'px'"),
     "clip_zero": (clicked(encoding="euclidean", clip=0), ValueError, "clip must be between"),
     "channels": (clicked(channels=()), ValueError, "channels must be a sequence of labels"),
     "channels_floats": (clicked(channels=(1.5,)), ValueError, "channels must be a sequence of labels"),

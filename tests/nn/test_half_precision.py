@@ -85,12 +85,12 @@ def test_a_known_image_is_neither_converted_nor_prepared_again(half):
     image = embedding().bfloat16()
     first = ask(half, image)
     keeper = half.mask_decoder.__dict__["_fastprompt_float32"]
-    twin = keeper._kept[1]
+    twin = keeper._kept[2]
     prepared, converted = twin.__dict__["_fastprompt_low_rank"]._kept, keeper._inputs[0,]._kept
     assert None not in (prepared, converted)
     assert torch.equal(ask(half, image), first)
     assert keeper._inputs[0,]._kept is converted
-    assert keeper._kept[1] is twin
+    assert keeper._kept[2] is twin
     assert twin.__dict__["_fastprompt_low_rank"]._kept is prepared
     image.mul_(0.5)
     with fp.disabled():

@@ -25,6 +25,8 @@ class VitDetLayer(EncoderLayer, host.VitDetLayer):
     """``VitDetLayer`` in three operators, its windows where they are; a residual block behind them is the host's."""
 
     attention_name = "attention"
+    further = "drop_path", "residual"
+    mlp_parts = "fc1", "fc2", "act", "drop"
     residual: Any
 
     @classmethod

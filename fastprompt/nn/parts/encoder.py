@@ -32,6 +32,8 @@ class EncoderLayer(nn.Module):
     attention_name = "attn"  # names of the host
     norms = "norm1", "norm2"
     heads = "num_heads"
+    further: tuple[str, ...] = ("drop_path",)  # modules that are asked for in training, or called as they are
+    mlp_parts: tuple[str, ...] = ("lin1", "lin2", "act")
     window_size: int = 0
     mlp: Any
 
@@ -40,9 +42,9 @@ class EncoderLayer(nn.Module):
         """Why a host cannot be replaced; None: it can."""
         attention = getattr(host, cls.attention_name)
         found = cls.parts(host)
-        parts = (*cls.norms, cls.attention_name, "mlp", "drop_path")  # which is asked for in training
+        parts = (*cls.norms, cls.attention_name, "mlp", *cls.further)
         reason = other_parts(host, *parts) or RelativeAttention.unsupported(attention)
-        if reason := reason or other_parts(host.mlp, "lin1", "lin2", "act"):
+        if reason := reason or other_parts(host.mlp, *cls.mlp_parts):
             return reason
         for name, part in found._asdict().items():
             want = nn.LayerNorm if name.startswith("norm") else nn.Linear

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastprompt.nn.parts.image_cache import ImageCache, Seen
-from fastprompt.nn.parts.known import Look, seen
+from fastprompt.nn.parts.known import Look, own_parameters, seen
 
 LARGE = 1 << 18  # numbers of an input from which its copy is kept: converting 4 MB costs as much as a small layer
 
@@ -24,12 +24,11 @@ class Float32:
 
     def module(self, host: Any) -> Any:
         """``host`` if all its parameters are float32, else a copy that is; a new one if anything has changed."""
-        found = seen(host)
-        now = found.parameters
+        now = own_parameters(host)
         if all(p.dtype == torch.float32 for p in now):
             self._kept = None
             return host
-        kept = self._kept  # read once: another thread may be here too
+        found, kept = seen(host), self._kept  # read once: another thread may be here too
         if kept and kept[0] is found and not any(p.is_inference() for p in now) and kept[1].are(now):
             return kept[2]
         with torch.inference_mode(False), torch.no_grad():
