@@ -117,7 +117,11 @@ def masks(words: Any, mask: Any, kind: str, bias: Any) -> tuple[Any, Any]:
     if mask is None or kind == "multiplicative":
         return added, mask
     if kind == "boolean":
-        mask = mask.new_zeros(()).where(mask != 0, -math.inf) if is_tensor(mask) else np.where(mask != 0, np.float32(0), np.float32(-np.inf))
+        mask = (
+            mask.new_zeros(()).where(mask != 0, -math.inf)
+            if is_tensor(mask)
+            else np.where(mask != 0, np.float32(0), np.float32(-np.inf))
+        )
     return mask if added is None else added + mask, None
 
 
