@@ -19,8 +19,8 @@ fuzz: has-cmake has-pybind11
 	cmake -S . -B build/sanitized -G Ninja -DCMAKE_BUILD_TYPE=None -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DCMAKE_CXX_FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 	cmake --build build/sanitized
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000 PYTHONPATH=tests:tests/support $(PYTHON) -m fuzz --build build/sanitized --thorough 1 --seconds $(SECONDS)
-# The predictors of the packages that are installed; then the own tests of transformers, which tests/hosts/run.py says how to get.
-hosts: has-pytest has-transformers ; $(PYTHON) -m pytest tests/nn/test_predictors.py && $(PYTHON) tests/hosts/run.py $(TRANSFORMERS)
+# The predictors, adapters and quantisers of packages that are installed; then the own tests of transformers, which tests/hosts/run.py says how to get.
+hosts: has-pytest has-transformers ; $(PYTHON) -m pytest tests/nn/test_predictors.py tests/nn/test_adapters.py && $(PYTHON) tests/hosts/run.py $(TRANSFORMERS)
 # Races between calls: kernels, pool and memory under ThreadSanitizer; needs cmake and a g++ or clang with libtsan.
 tsan: has-cmake ; cmake -S tests/fuzz/tsan -B build/tsan -DCMAKE_BUILD_TYPE=None && cmake --build build/tsan && build/tsan/tsan
 wheel:    ; $(PYTHON) -m pip wheel --no-deps -w dist .
