@@ -124,7 +124,7 @@ CHANGES = {
     "a wrapper": replaced(Lora),
     "a subclass of Linear": replaced(LoraLinear),
     "two layers for one": replaced(lambda x: nn.Sequential(x, nn.LayerNorm(x.out_features))),
-    "an activation more": replaced(lambda x: nn.Sequential(x, nn.ReLU())),
+    "an activation more": replaced(lambda x: nn.Sequential(x, nn.Tanh())),
     "a weight of another class": on_layer(
         lambda x: setattr(x, "weight", nn.Parameter(Doubled(x.weight.detach() / 2), requires_grad=False))
     ),
