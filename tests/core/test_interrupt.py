@@ -10,6 +10,7 @@ import pytest
 CHILD = """
 import os, signal, threading, time
 import numpy as np, fastprompt as fp
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
 fp.set_num_threads({threads})
 rng = np.random.default_rng(0)
 image, seeds = rng.random((3, 70, 80), dtype=np.float32), np.zeros((70, 80), bool)
@@ -24,7 +25,9 @@ def interrupt():
     time.sleep(0.5)
     sent.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
-thread = threading.Thread(target=interrupt)
+    time.sleep(60)
+    os._exit(3)  # it has not been heard
+thread = threading.Thread(target=interrupt, daemon=True)
 thread.start()
 try:
     long()
@@ -110,6 +113,7 @@ def test_threads_that_are_not_the_main_one_go_on(fresh_python):
     fresh_python("""
 import os, signal, threading, time
 import numpy as np, fastprompt as fp
+signal.signal(signal.SIGINT, signal.default_int_handler)
 image, seeds = np.zeros((3, 700, 700), np.float32), np.zeros((700, 700), bool)
 seeds[0, 0] = True
 expected, found = fp.geodesic_distance(image, seeds, method="raster"), []
@@ -144,6 +148,7 @@ call_once = fp.geodesic_distance(image, seeds)
 EVALUATION = """
 import os, signal, sys
 import numpy as np, fastprompt as fp
+signal.signal(signal.SIGINT, signal.default_int_handler)
 rng = np.random.default_rng(0)
 samples = [(k, rng.random((60, 60)) < 0.5) for k in range(12)]
 def predictor(image, points, labels):
