@@ -18,23 +18,24 @@ FOUND = {  # by door: seeds of calls that once were wrong
 }
 
 
-def one_after_the_other(names, options, pipe):
-    pipe.send(run.run(names, **options))
+def in_turn(door, several, pipe):
+    pipe.send([run.run([door], **options) for options in several])
 
 
-def fuzz(door, **options):
-    """In a process of its own: the fuzzer sets limits, and how memory is filled."""
+def fuzz(door, *several):
+    """Counts and finds of runs with such options, in a process of its own: the fuzzer sets limits, and how memory is
+    filled."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=one_after_the_other, args=([door], options, theirs))
+    process = multiprocessing.get_context("spawn").Process(target=in_turn, args=(door, several, theirs))
     process.start()
-    counts, finds = ours.recv() if ours.poll(300) else ({door: {}}, [(door, 0, "does not answer")])
+    made = ours.recv() if ours.poll(300) else [({door: {}}, [(door, 0, "does not answer")])]
     process.join()
-    return counts[door], finds
+    return [counts[door] for counts, _ in made], [find for _, finds in made for find in finds]
 
 
 @pytest.mark.parametrize("door", CALLS)
 def test_door(door):
-    counts, finds = fuzz(door, seconds=250, calls=CALLS[door])
+    (counts,), finds = fuzz(door, {"seconds": 250, "calls": CALLS[door]})
     assert finds == []
     assert counts["right"] > 0.1 * CALLS[door]
     assert counts["refused"] > 0.1 * CALLS[door]
@@ -42,7 +43,7 @@ def test_door(door):
 
 @pytest.mark.parametrize("door", [door for door in FOUND if FOUND[door]])
 def test_what_was_found(door):
-    assert [find for seed in FOUND[door] for find in fuzz(door, seconds=60, first=seed, calls=1)[1]] == []
+    assert fuzz(door, *({"seconds": 60, "first": seed, "calls": 1} for seed in FOUND[door]))[1] == []
 
 
 def test_a_find_is_told(monkeypatch):
