@@ -84,7 +84,6 @@ class TileQueue {
   // Pixels at the greatest start value improve nobody: a tile is due if it has a lower one.
   void begin(int64_t tiles) {
     std::vector<float> lowest(tiles, kIdle);
-    float greatest = -kIdle;
     for (int64_t n = 0; n < tiles; ++n) {
       if (n % 64 == 0) checkpoint();
       const Tile t = tile(n);
@@ -93,16 +92,15 @@ class TileQueue {
           const float* row = d_ + (z * a_.ny + y) * a_.nx;
           for (int64_t x = t.x; x < t.x + t.nx; ++x) {
             lowest[n] = row[x] < lowest[n] ? row[x] : lowest[n];
-            greatest = row[x] > greatest ? row[x] : greatest;
+            greatest_ = row[x] > greatest_ ? row[x] : greatest_;
           }
         }
     }
-    for (int64_t n = 0; n < tiles; ++n)
-      if (lowest[n] < greatest) make_due(n, lowest[n]);
+    for (int64_t n = 0; n < tiles; ++n) make_due(n, lowest[n]);
   }
 
   void make_due(int64_t n, float distance) {
-    if (distance >= due_[n] || distance > a_.limit) return;
+    if (distance >= due_[n] || distance > a_.limit || distance >= greatest_) return;
     due_[n] = distance;
     queue_.push({distance, n});
   }
@@ -164,6 +162,7 @@ class TileQueue {
   std::vector<Waiting> blocked_;
   std::vector<float> due_;
   std::vector<char> busy_, fresh_;
+  float greatest_ = -kIdle;  // start value
   int running_ = 0;
   bool failed_ = false;
 };

@@ -164,8 +164,8 @@ class Solver {
 
   void write() {
     for (float& lowest : t_.lowest) lowest = kInf;
-    if (!changed_x_) return;
-    for (int64_t z = 0; z < t_.nz; ++z)
+    if (!changed_x_ && !t_.first) return;
+    for (int64_t z = 0; changed_x_ && z < t_.nz; ++z)
       for (int64_t y = 0; y < t_.ny; ++y)
         std::memcpy(t_.d + pixel(z, y, 0), rows_.d + rows_.at(z, y), sizeof(float) * t_.nx);
     const int64_t last[] = {t_.nz - 1, t_.ny - 1, t_.nx - 1};
@@ -173,7 +173,8 @@ class Solver {
     for (int axis = Volume ? 0 : 1; axis < 3; ++axis)
       for (int end = 0; end < 2; ++end) {
         const int64_t at = end ? last[axis] : 0;
-        if (changed[axis] >> at & 1) t_.lowest[2 * axis + end] = side_minimum(axis, at);
+        // What a side began with is news to its neighbour, too: seeds all along it change no more.
+        if (t_.first || (changed[axis] >> at & 1)) t_.lowest[2 * axis + end] = side_minimum(axis, at);
       }
   }
 

@@ -110,6 +110,11 @@ def run(names, *, seconds, first=0, calls=1 << 60, each=1):
     return counts, [find for worker in workers for find in worker.finds]
 
 
+def in_turn(door, several, pipe):
+    """Sends what runs with several options give: for a process of its own."""
+    pipe.send([run([door], **options) for options in several])
+
+
 def report(counts, finds):
     for door, count in counts.items():
         print(f"{door:8s} {sum(count.values()):9d} calls: {count['right']} right, {count['refused']} refused")

@@ -18,15 +18,11 @@ FOUND = {  # by door: seeds of calls that once were wrong
 }
 
 
-def in_turn(door, several, pipe):
-    pipe.send([run.run([door], **options) for options in several])
-
-
 def fuzz(door, *several):
     """Counts and finds of runs with such options, in a process of its own: the fuzzer sets limits, and how memory is
     filled."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=in_turn, args=(door, several, theirs))
+    process = multiprocessing.get_context("spawn").Process(target=run.in_turn, args=(door, several, theirs))
     process.start()
     made = ours.recv() if ours.poll(300) else [({door: {}}, [(door, 0, "does not answer")])]
     process.join()

@@ -214,7 +214,7 @@ def test_what_cannot_be_replaced_is_reported(model):
     assert "activation must be ReLU" in fp.report(other).skipped["mask_decoder"]
     other = copy.deepcopy(model)
     other.mask_decoder.transformer.layers[1].self_attn.q_proj.__class__ = type("LoraLinear", (torch.nn.Linear,), {})
-    assert "self_attn.q_proj must be Linear" in fp.report(fp.accelerate(other)).skipped["mask_decoder"]
+    assert "self_attn.q_proj is a " in fp.report(fp.accelerate(other)).skipped["mask_decoder"]
     assert "nothing to replace" in str(fp.report(fp.accelerate(torch.nn.Linear(2, 2))))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got int"):
         fp.accelerate(3)

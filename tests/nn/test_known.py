@@ -37,6 +37,7 @@ def make():
     return model
 
 
+torch.manual_seed(0)
 IMAGE, PIXELS = torch.randn(1, 64, 8, 8), torch.randn(1, 3, 128, 128)
 POINTS = torch.tensor([[[[50.0, 30.0]]]])
 
