@@ -124,6 +124,7 @@ FASTPROMPT_BIND(guidance) {
     a.out = f.result("out", "images channels height width");
     f.sizes({{"proposals", &a.proposals}, {"height", &a.height}, {"width", &a.width}});
     const int64_t pixels = a.height * a.width;
+    if (!pixels) a.proposals = 0;  // of any number of which none says anything
     return image_by_image(f, [&](int64_t b) {
       ProposalVotes image = a;
       image.clicks = clicks.at(b), image.member += b * a.proposals * pixels;

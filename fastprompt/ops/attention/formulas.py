@@ -35,6 +35,8 @@ def prompt_to_image(
     logits = query @ key
     if bias is not None:
         logits = logits + bias.flatten(2)[:, None]
+    if not logits.shape[-1]:
+        raise ValueError("prompt_to_image: image must have pixels, got none")
     peak = logits.amax(-1, keepdim=True).detach()
     weight = torch.exp(logits - torch.where(peak.isfinite(), peak, 0))
     out = weight @ x.transpose(2, 3) / weight.sum(-1, keepdim=True).clamp(min=1e-38)

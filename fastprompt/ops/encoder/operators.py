@@ -53,6 +53,8 @@ def of_grid(q: Any, coordinates: Any, size: Any, window: Any = (0, 0)) -> str:
     """What the attention and its gradient have in common."""
     if len(size) != 2 or len(window) != 2 or not all(n > 0 for n in size):
         raise ValueError(f"size and window must be two numbers, those of size positive, got {size} and {window}")
+    if any(window) and not all(n > 0 for n in window):
+        raise ValueError(f"window must be two positive numbers, or two zeros: none, got {window}")
     steps = [
         2 * (whole if window == [0, 0] or not any(window) else part) - 1
         for whole, part in zip(size, window, strict=True)

@@ -51,7 +51,8 @@ def film(
     last = axis == -1 and x.ndim > 2
     for name, v in (("gamma", gamma), ("beta", beta)):
         if v.ndim != 2 or v.shape[1] != x.shape[axis] or tuple(v.shape) != tuple(gamma.shape):
-            raise ValueError(f"{name} must be ({gamma.shape[0]}, {x.shape[axis]}), got shape {tuple(v.shape)}")
+            rows = gamma.shape[0] if gamma.ndim else "B"
+            raise ValueError(f"{name} must be ({rows}, {x.shape[axis]}), got shape {tuple(v.shape)}")
     if x.shape[0] not in (1, gamma.shape[0]):
         raise ValueError(f"x must have a batch of 1 or {gamma.shape[0]}, got shape {tuple(x.shape)}")
     images, channels = int(x.shape[0]), int(x.shape[axis])
