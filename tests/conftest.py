@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from poison import poisoned
 
 import fastprompt._C as _C
 
@@ -20,14 +21,6 @@ HAS_AMX = _C.bf16() == "amx"
 
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch):
-    empty = np.empty
-
-    def poisoned(shape, dtype=float, *args, **kwargs):
-        out = empty(shape, dtype, *args, **kwargs)
-        if out.dtype.kind == "f":
-            out.fill(np.nan)
-        return out
-
     monkeypatch.setattr(np, "empty", poisoned)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from fastprompt.compat._eikonal import eikonal_distance
 from fastprompt.ops._checks import check_number
 from fastprompt.ops.geodesic.distances import solve
-from fastprompt.ops.geodesic.grid import Method, Options, check_spacing
+from fastprompt.ops.geodesic.grid import MOST_ITERATIONS, Method, Options, check_spacing
 
 __version__ = "1.0.5"  # of the FastGeodis that this module follows
 __all__ = [
@@ -156,8 +156,8 @@ def make_options(method: Method, spacing: Sequence[float], v: float, lamb: float
         raise TypeError(f"spacing must be a sequence of 3 numbers, got {spacing!r}")
     sizes = check_spacing(spacing, 2 if spacing is PLANE else 3, 0)
     lam, v = check_number("lamb", lamb, 0.0, 1.0), check_number("v", v, 0.0, np.inf)
-    if iterations >= 2**31:
-        raise ValueError(f"iter must be below 2**31, got {iterations}")
+    if iterations > MOST_ITERATIONS:
+        raise ValueError(f"iter must be at most {MOST_ITERATIONS}, got {iterations}")
     return Options("fastgeodis", method, iterations, lam, float(1 - lamb), sizes, v, np.inf)
 
 

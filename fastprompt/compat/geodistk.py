@@ -17,7 +17,7 @@ import numpy as np
 from fastprompt.ops._arrays import as_array
 from fastprompt.ops._checks import check_number
 from fastprompt.ops.geodesic.distances import solve
-from fastprompt.ops.geodesic.grid import check_options
+from fastprompt.ops.geodesic.grid import MOST_ITERATIONS, check_options
 
 __all__ = ["geodesic2d_fast_marching", "geodesic2d_raster_scan", "geodesic3d_fast_marching", "geodesic3d_raster_scan"]
 
@@ -48,7 +48,7 @@ def geodesic3d_raster_scan(image: Any, seeds: Any, spacing: Any, lamb: float, it
 
 def scans(iteration: Any) -> int:
     """The original takes a float, and cuts it off."""
-    return max(0, int(check_number("iteration", iteration, -(2**31), 2**31 - 1)))
+    return max(0, int(check_number("iteration", iteration, -(2**31), MOST_ITERATIONS)))
 
 
 def three(spacing: Any) -> list[float]:

@@ -181,10 +181,12 @@ class Operator:
         return made
 
     def on_gpu(self, *args: Any) -> Any:
-        self.check_axes(args)
         if current_backend() == "reference" and (self.reference or self.formula):
             return self.by_reference(args) if self.reference else self.by_formula(*args)
-        found = None if self.gpu is None else self.gpu(*args)
+        if self.gpu is None:
+            return self.by_formula(*args)
+        self.check_axes(args)
+        found = self.gpu(*args)
         return self.by_formula(*args) if found is None and self.pack is not nothing else found
 
     def by_formula(self, *args: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastprompt._gpu import triton_reason
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.float32 import Float32, host_dtype
-from fastprompt.nn.parts.host_path import say_once
+from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.known import own_parameters, unknown
 
 CPU = torch.device("cpu")
@@ -25,10 +25,7 @@ class DropIn(nn.Module):
         if is_disabled():
             return True
         given = [x for x in tensors if x is not None]
-        reason = unknown(self, *given) or self.cannot_take(given, unused)
-        if reason:
-            say_once(f"fastprompt: {type(self).__name__} takes the host's path: {reason}")
-        return reason is not None
+        return falls_back(self, unknown(self, *given) or self.cannot_take(given, unused))
 
     def cannot_take(self, given: list[Tensor], unused: dict[str, Any]) -> str | None:
         """Why there is no kernel for such arguments; None: there is one."""

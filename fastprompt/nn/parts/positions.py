@@ -34,11 +34,11 @@ class Last:
         known = kept and kept.marks == marks and (grid is None or (kept.grid is not None and equal(grid, kept.grid)))
         if kept and known and kept.matrix.are([matrix]) and kept.seen.are([kept.result]):
             return kept.result
+        seen, copy = Seen([matrix], MANY), None if grid is None else grid.clone()
         with torch.inference_mode(False), torch.no_grad():
             result = make()
         if not matrix.is_inference():
-            copy = None if grid is None else grid.clone()
-            self.kept = Kept(marks, Seen([matrix], MANY), copy, result, Seen([result], MANY))
+            self.kept = Kept(marks, seen, copy, result, Seen([result], MANY))
         return result
 
     def __reduce__(self) -> Any:

@@ -32,13 +32,11 @@ class PrunedEncoder(nn.Module):
         """Whether this call takes the host's path, with all tokens: the first reason that holds is said once."""
         if is_off():
             return True
-        here = x.device.type in ("cpu", "cuda")
-        reasons = {"there is no kernel for this device": not here, transformed(x) or "": transformed(x)} | reasons
-        for reason, holds in reasons.items():
-            if holds:
-                say_once(f"fastprompt: {type(self).__name__} takes the host's path, nothing is pruned: {reason}")
-                return True
-        return False
+        reasons = {"there is no kernel for this device": x.device.type not in ("cpu", "cuda")} | reasons
+        reason = transformed(x) or next((text for text, holds in reasons.items() if holds), None)
+        if reason:
+            say_once(f"fastprompt: {type(self).__name__} takes the host's path, nothing is pruned: {reason}")
+        return reason is not None
 
 
 def at_is_too_high(prune: Prune, blocks: Any) -> str | None:
