@@ -40,6 +40,7 @@ FASTPROMPT_BIND(encoder) {
     a.norm = {f.array("norm_weight", "channels"), f.array("norm_bias", "channels"), f.number<float>("eps")};
     a.mlp1 = matrix(f, "mlp1_weight", "mlp1_bias", "hidden channels");
     a.mlp2 = matrix(f, "mlp2_weight", "mlp2_bias", "channels hidden");
+    a.activation = f.choice<Activation>("activation", {"gelu", "relu"});
     a.out = f.result("out", "tokens channels");
     f.run(residual_mlp, a, f.precision(), f.threads());
   });

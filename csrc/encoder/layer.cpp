@@ -18,15 +18,17 @@ class Weights {
     auto* to = reinterpret_cast<uint16_t*>(memory_.data());
     for (Matrix* m : matrices) {
       if (!engine) continue;
-      const int64_t count = m->rows * m->depth;
+      const int64_t depth = round_to_depth(m->depth), count = m->rows * depth;
       uint16_t *high = to, *low = three ? to + count : nullptr;
       parallel_for(threads, m->rows / kBf16Rows, [&](int64_t block) {
-        const Bf16Layout units = in_units(m->depth);
+        const Bf16Layout units = in_units(depth);
         for (int64_t row = 0; row < kBf16Rows; ++row)
-          for (int64_t k = 0; k < m->depth; k += kBf16Depth) {
+          for (int64_t k = 0; k < depth; k += kBf16Depth) {
             const int64_t to = block * units.down + k / kBf16Depth * units.along + row * units.row;
-            engine->pack_in_order(m->data + (block * kBf16Rows + row) * m->depth + k, kBf16Depth, high + to,
-                                  low ? low + to : nullptr);
+            const float* from = m->data + (block * kBf16Rows + row) * m->depth + k;
+            float filled[kBf16Depth] = {};  // with zeros behind the last
+            if (m->depth - k < kBf16Depth) from = std::copy(from, from + m->depth - k, filled) - (m->depth - k);
+            engine->pack_in_order(from, kBf16Depth, high + to, low ? low + to : nullptr);
           }
       });
       m->high = high, m->low = low;
@@ -37,23 +39,17 @@ class Weights {
  private:
   static std::size_t floats(std::initializer_list<Matrix*> matrices, bool three) {
     std::size_t numbers = 0;
-    for (const Matrix* m : matrices) numbers += m->rows * m->depth * (three ? 2 : 1);
+    for (const Matrix* m : matrices) numbers += m->rows * round_to_depth(m->depth) * (three ? 2 : 1);
     return numbers / 2;
   }
 
   Scratch memory_;
 };
 
-const Bf16* engine_for(std::initializer_list<Matrix*> matrices, Precision precision) {
-  for (const Matrix* m : matrices)
-    if (m->depth % kBf16Depth) return nullptr;
-  return bf16(precision);
-}
-
 template <class Args, class Body>
 void by_tiles(const Args& args, std::initializer_list<Matrix*> matrices, Precision precision, int threads,
               const Body& body) {
-  const Bf16* engine = engine_for(matrices, precision);
+  const Bf16* engine = bf16(precision);
   const Weights weights(matrices, engine, precision == Precision::high, threads);
   prefer_huge_pages(args.out, args.tokens * matrices.end()[-1]->rows * sizeof(float));
   const int64_t tiles = (args.tokens + kTokens - 1) / kTokens;

@@ -1,7 +1,7 @@
-// The linear layers of a transformer layer on many tokens, with LayerNorm, GELU and residuals in one pass:
+// The linear layers of a transformer layer on many tokens, with LayerNorm, activation and residuals in one pass:
 //
 //   before the attention   out = W LN(x) + b, or W x + b
-//   behind it              y = x + Wo a + bo,  out = y + W2 gelu(W1 LN(y) + b1) + b2
+//   behind it              y = x + Wo a + bo,  out = y + W2 act(W1 LN(y) + b1) + b2
 //
 // A tile of 64 tokens, or a few of them, stays in the cache from end to end. In a tile the tokens are contiguous, a row
 // is a channel, so that weights are read as torch stores them and the inner numbers of the MLP are the next product's
@@ -31,8 +31,11 @@ struct NormalisedLinear {
   float* out;  // (tokens, linear.rows)
 };
 
+enum class Activation : int { gelu = 0, relu = 1 };
+
 struct ResidualMlp {
   int64_t tokens;
+  Activation activation;
   const float *x, *attended;  // (tokens, channels), (tokens, project.depth)
   Matrix project;             // (channels, …)
   LayerNorm norm;
@@ -44,7 +47,6 @@ constexpr int64_t kTokens = kBf16Columns;  // of a tile
 constexpr int64_t kGroup = 4;              // tiles that share a read of the weights
 constexpr int64_t kChannelUnit = 16;       // of which all sizes are multiples
 
-// Sizes that are no multiples of kBf16Depth are computed in float32.
 void normalised_linear(NormalisedLinear args, Precision precision, int threads);
 void residual_mlp(ResidualMlp args, Precision precision, int threads);
 

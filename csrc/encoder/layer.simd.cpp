@@ -20,23 +20,25 @@ constexpr int64_t kDepth = 256;
 class Right {
  public:
   Right() = default;
-  static int64_t floats(const Bf16* engine, int64_t depth) { return engine ? depth * kTokens : 0; }
+  static int64_t floats(const Bf16* engine, int64_t depth) { return engine ? whole(depth) * kTokens : 0; }
   Right(const Bf16* engine, bool low, int64_t depth, float* memory)
-      : engine_(engine), high_(reinterpret_cast<uint16_t*>(memory)), low_(low ? high_ + depth * kTokens : nullptr) {}
+      : engine_(engine),
+        high_(reinterpret_cast<uint16_t*>(memory)),
+        low_(low ? high_ + whole(depth) * kTokens : nullptr) {}
 
   void set(const float* numbers, int64_t depth) {
     numbers_ = numbers, depth_ = depth;
-    if (engine_) engine_->pack_right(numbers, kTokens, depth, depth, high_, low_);
+    if (engine_) engine_->pack_right(numbers, kTokens, depth, whole(depth), high_, low_);
   }
 
   // out (rows, 64) (+)= the part [row, row + rows) x [column, column + depth) of a weight, times this.
   template <bool Add>
   void multiply(const Matrix& w, int64_t row, int64_t rows, int64_t column, float* out) const {
     if (engine_) {
-      const Bf16Layout units = in_units(w.depth);
+      const Bf16Layout units = in_units(whole(w.depth));
       const int64_t at = row / kBf16Rows * units.down + column / kBf16Depth * units.along;
       const Bf16Operand left{w.high + at, w.low ? w.low + at : nullptr};
-      return ::fastprompt::multiply(*engine_, left, units, {high_, low_}, out, kTokens, rows, depth_, Add);
+      return ::fastprompt::multiply(*engine_, left, units, {high_, low_}, out, kTokens, rows, whole(depth_), Add);
     }
     const int64_t at = row * w.depth + column;
     for (int64_t k = 0; k < depth_; k += kDepth) {
@@ -48,6 +50,8 @@ class Right {
   }
 
  private:
+  static int64_t whole(int64_t depth) { return (depth + kBf16Depth - 1) / kBf16Depth * kBf16Depth; }
+
   const Bf16* engine_ = nullptr;
   const float* numbers_ = nullptr;
   int64_t depth_ = 0;
@@ -102,9 +106,12 @@ void store_rows(float* tile, int64_t row, int64_t rows, const float* bias, int64
   }
 }
 
-void gelu_of(const float* bias, int64_t rows, float* tile) {
-  for (int64_t i = 0; i < rows * kTokens; i += N)
-    storeu(tile + i, gelu(loadu(tile + i) + broadcast(bias[i / kTokens])));
+void activate(Activation activation, const float* bias, int64_t rows, float* tile) {
+  const vf zero = broadcast(0.f);
+  for (int64_t i = 0; i < rows * kTokens; i += N) {
+    const vf x = loadu(tile + i) + broadcast(bias[i / kTokens]);
+    storeu(tile + i, activation == Activation::gelu ? gelu(x) : max(x, zero));
+  }
 }
 
 // body(first, count), block by block; each is a checkpoint
@@ -171,7 +178,7 @@ void residual_mlp_tiles(const ResidualMlp& a, const Bf16* engine, int64_t begin,
       by_blocks(size, kBlock, [&](int64_t row, int64_t rows) {
         group[n].multiply<false>(a.mlp1, start + row, rows, 0, hidden(n) + row * kTokens);
       });
-      gelu_of(a.mlp1.bias + start, size, hidden(n));
+      activate(a.activation, a.mlp1.bias + start, size, hidden(n));
       inner[n].set(hidden(n), size);
     }
     by_blocks(channels, kBlock, [&](int64_t row, int64_t rows) {

@@ -59,24 +59,28 @@ std::vector<Run> listed(const int32_t* yx, int64_t tokens) {
   return runs;
 }
 
-Sets token_sets(const RelativeAttention& a, const Bf16* engine) {
+// `pool`: the places of a grid whose side is that much smaller.
+Sets token_sets(const RelativeAttention& a, const Bf16* engine, int64_t pool = 1) {
   Sets found{engine ? kMaxKeysBf16 : kMaxKeys, {}, {}, {}};
-  const int64_t h = a.window_height ? a.window_height : a.height, w = a.window_height ? a.window_columns : a.columns;
+  const int64_t grid_height = a.height / pool, grid_columns = a.columns / pool;
+  const int64_t h = a.window_height ? a.window_height / pool : grid_height;
+  const int64_t w = a.window_height ? a.window_columns / pool : grid_columns;
   for (int64_t image = 0; image < a.images; ++image) {
     if (a.coordinates) {
       found.add(image, listed(a.coordinates + image * a.coordinate_step, a.tokens), h, w);
       continue;
     }
-    for (int64_t y = 0; y < a.height; y += h)
-      for (int64_t x = 0; x < a.columns; x += w) {
-        const int64_t height = std::min(h, a.height - y), columns = std::min(w, a.columns - x);
-        found.add(image, rectangle(y, x, height, columns, a.columns), height, columns);
+    for (int64_t y = 0; y < grid_height; y += h)
+      for (int64_t x = 0; x < grid_columns; x += w) {
+        const int64_t height = std::min(h, grid_height - y), columns = std::min(w, grid_columns - x);
+        found.add(image, rectangle(y, x, height, columns, grid_columns), height, columns);
       }
   }
   return found;
 }
 
 RelativeTable table(const float* rel, int64_t size, int64_t width, std::vector<float>& memory) {
+  if (!rel) return {nullptr, size, 0};
   const int64_t rows = 2 * size - 1, step = (rows + 15) / 16 * 16;
   memory.assign(step * width, 0.f);
   for (int64_t j = 0; j < rows; ++j)
@@ -101,12 +105,14 @@ void relative_attention(const RelativeAttention& a) {
   if (a.images * a.tokens * a.heads == 0) return;
   const Prepared prepared(a);
   const Sets found = token_sets(a, prepared.call.engine);
-  const int64_t heads = found.sets.size() * a.heads;
+  const Sets pooled = a.pool > 1 ? token_sets(a, prepared.call.engine, a.pool) : Sets{};
+  const std::vector<TokenSet>& queries = a.pool > 1 ? pooled.sets : found.sets;  // one for one: a pool divides all
+  const int64_t heads = queries.size() * a.heads;
   const int64_t wanted = a.threads == 1 ? 1 : (kTasksPerThread * a.threads + heads - 1) / heads;
-  const int64_t parts = std::min(wanted, (found.sets[0].count + 63) / 64);
+  const int64_t parts = std::min(wanted, (queries[0].count + 63) / 64);
   parallel_for(a.threads, heads * parts, [&](int64_t task) {
     const int64_t head = task / parts % a.heads, set = task / parts / a.heads;
-    FP_DISPATCH(relative_queries)(prepared.call, found.sets[set], head, task % parts, parts);
+    FP_DISPATCH(relative_queries)(prepared.call, found.sets[set], queries[set], head, task % parts, parts);
   });
 }
 

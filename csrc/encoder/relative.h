@@ -1,4 +1,5 @@
-// Attention over a grid of tokens with decomposed relative position; bias and weights are never written to memory.
+// Attention over a grid of tokens, in windows or among all, with decomposed relative position or none, and with pooled
+// queries; bias and weights are never written to memory.
 //
 //   logit[q, k] = scale <q, k> + <q, Rh[y_q - y_k + h - 1]> + <q, Rw[x_q - x_k + w - 1]>
 #pragma once
@@ -17,19 +18,22 @@ struct TokenRows {
 
 struct RelativeAttention {
   int64_t images, tokens, heads;
-  int64_t width;                          // of a head: a multiple of 16
+  int64_t width;                          // of a head; with tables a multiple of 16
   int64_t height, columns;                // of the grid
   int64_t window_height, window_columns;  // that is cut into windows of this size, from its upper left corner; 0: not
+  int64_t pool;  // queries are the largest of pool x pool, which divide grid and windows; no tables
   TokenRows query, key, value;
-  const float *rel_h, *rel_w;        // (2 h - 1, width), (2 w - 1, width), h and w of the window, or of the grid
-  const int32_t* coordinates;        // (images or 1, tokens, 2): (y, x) inside the grid; null: row by row
-  int64_t coordinate_step;           // from image to image: 0 or 2 tokens
+  const float *rel_h, *rel_w;  // (2 h - 1, width), (2 w - 1, width), h and w of the window, or of the grid; or null
+  const int32_t* coordinates;  // (images or 1, tokens, 2): (y, x) inside the grid; null: row by row
+  int64_t coordinate_step;     // from image to image: 0 or 2 tokens
   const float *pad_key, *pad_value;  // (heads, width): of the positions of a window that lie outside the grid
   float scale;
-  float* out;           // (images, tokens, heads, width)
-  float* log_weight;    // (images, heads, tokens): log of the sum of e^logit; or null
+  float* out;           // (images, out_tokens(), heads, width)
+  float* log_weight;    // (images, heads, out_tokens()): log of the sum of e^logit; or null
   Precision precision;  // of the two products with keys and values; the rest is float32, as the gradient
   int threads;
+
+  FP_INLINE int64_t out_tokens() const { return pool > 1 ? (height / pool) * (columns / pool) : tokens; }
 };
 
 // What the forward call has made, `out` and `log_weight`, and a gradient of `out`; no windows.
@@ -75,10 +79,13 @@ struct RelativeCall {
   RelativeAttention args;
   RelativeTable h, w;
   const Bf16* engine;  // null: float32
+  FP_INLINE bool relative() const { return h.data; }
 };
 
+// `queries`: the set itself, or its pooled one.
 FP_DECLARE_ISA(void, relative_queries,
-               (const RelativeCall& call, const TokenSet& set, int64_t head, int part, int parts))
+               (const RelativeCall& call, const TokenSet& set, const TokenSet& queries, int64_t head, int part,
+                int parts))
 
 // rel_h and rel_w: this call's sums, added to.
 FP_DECLARE_ISA(void, relative_head_gradient,

@@ -16,8 +16,7 @@ TokenRows rows(Fields& f, const char* name) {
   return {reinterpret_cast<const float*>(x.data), x.stride[0], x.stride[1], x.stride[2]};
 }
 
-// Tables are of the window, or of the grid; a list of places lies inside the grid.
-void grid_fields(Fields& f, RelativeAttention& a) {
+void grid_sizes(Fields& f, RelativeAttention& a) {
   int64_t size[2], window[2] = {0, 0};
   f.numbers("size", size);
   if (f.given("window")) f.numbers("window", window);
@@ -26,8 +25,14 @@ void grid_fields(Fields& f, RelativeAttention& a) {
   for (const int64_t n : window)
     f.need(!windows || (n > 0 && n <= kMostSteps), "window", "must be between 1 and 32767, or (0, 0)");
   a.height = size[0], a.columns = size[1], a.window_height = window[0], a.window_columns = window[1];
-  a.rel_h = f.array("rel_h", {2 * (windows ? window[0] : size[0]) - 1, a.width});
-  a.rel_w = f.array("rel_w", {2 * (windows ? window[1] : size[1]) - 1, a.width});
+}
+
+// Tables are of the window, or of the grid; a list of places lies inside the grid.
+void grid_fields(Fields& f, RelativeAttention& a) {
+  grid_sizes(f, a);
+  const bool windows = a.window_height > 0;
+  a.rel_h = f.array("rel_h", {2 * (windows ? a.window_height : a.height) - 1, a.width});
+  a.rel_w = f.array("rel_w", {2 * (windows ? a.window_columns : a.columns) - 1, a.width});
   a.coordinates = f.optional<int32_t>("coordinates", "lists tokens 2");
   if (!a.coordinates) return f.need(a.tokens == a.height * a.columns, "query", "must hold the tokens of the grid");
   const int64_t lists = f.size("lists");
@@ -40,14 +45,26 @@ void grid_fields(Fields& f, RelativeAttention& a) {
   }
 }
 
-RelativeAttention relative(Fields& f) {
+RelativeAttention tokens(Fields& f) {
   RelativeAttention a{};
   a.query = rows(f, "query"), a.key = rows(f, "key"), a.value = rows(f, "value");
   f.sizes({{"images", &a.images}, {"tokens", &a.tokens}, {"heads", &a.heads}, {"width", &a.width}});
-  f.need(a.width > 0 && a.width % kChannelUnit == 0, "query", "must have a width that is a multiple of 16");
-  grid_fields(f, a);
+  f.need(a.width > 0, "query", "must have a width");
   a.scale = f.number<float>("scale"), a.threads = f.threads();
   return a;
+}
+
+RelativeAttention relative(Fields& f) {
+  RelativeAttention a = tokens(f);
+  f.need(a.width % kChannelUnit == 0, "query", "must have a width that is a multiple of 16");
+  grid_fields(f, a);
+  return a;
+}
+
+void padding(Fields& f, RelativeAttention& a) {
+  a.pad_key = f.optional("pad_key", "heads width"), a.pad_value = f.optional("pad_value", "heads width");
+  const bool whole = a.window_height == 0 || (a.height % a.window_height == 0 && a.columns % a.window_columns == 0);
+  f.need(whole || (a.pad_key && a.pad_value), "pad_key", "and pad_value must be given: windows do not divide the grid");
 }
 
 }  // namespace
@@ -55,12 +72,22 @@ RelativeAttention relative(Fields& f) {
 FASTPROMPT_BIND(relative_attention) {
   define(m, "relative_attention", [](Fields& f) {
     RelativeAttention a = relative(f);
-    a.pad_key = f.optional("pad_key", "heads width"), a.pad_value = f.optional("pad_value", "heads width");
-    const bool whole = a.window_height == 0 || (a.height % a.window_height == 0 && a.columns % a.window_columns == 0);
-    f.need(whole || (a.pad_key && a.pad_value), "pad_key",
-           "and pad_value must be given: windows do not divide the grid");
+    padding(f, a);
     a.out = f.result("out", "images tokens heads width");
     a.log_weight = f.result("log_weight", "images heads tokens"), a.precision = f.precision();
+    f.run(relative_attention, a);
+  });
+  define(m, "grid_attention", [](Fields& f) {
+    RelativeAttention a = tokens(f);
+    grid_sizes(f, a);
+    f.need(a.tokens == a.height * a.columns, "query", "must hold the tokens of the grid");
+    padding(f, a);
+    a.pool = f.number<int64_t>("pool");
+    f.need(a.pool > 0 && a.pool <= kMostSteps, "pool", "must be positive");
+    for (const int64_t n : {a.height, a.columns, a.window_height, a.window_columns})
+      f.need(n % a.pool == 0, "pool", "must divide size and window");
+    f.name("pooled", a.out_tokens());
+    a.out = f.result("out", "images pooled heads width"), a.precision = f.precision();
     f.run(relative_attention, a);
   });
   define(m, "relative_attention_backward", [](Fields& f) {

@@ -1,8 +1,8 @@
 #include "memory/read.h"
 
 #include "common/interrupt.h"
+#include "common/online_softmax.h"
 #include "common/scratch.h"
-#include "encoder/online_softmax.h"
 
 namespace fastprompt {
 namespace FP_ISA {

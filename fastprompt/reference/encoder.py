@@ -15,11 +15,17 @@ def normalised_linear(x: Any, norm: Any, eps: float, layer: Any) -> Any:
     return linear(layer_norm(x, norm[0], norm[1], eps) if norm else x, *layer)
 
 
-def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any) -> Any:
-    """y + W2 gelu(W1 LN(y) + b1) + b2 with y = x + Wo a + bo."""
+def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, activation: str) -> Any:
+    """y + W2 act(W1 LN(y) + b1) + b2 with y = x + Wo a + bo."""
     y = x + linear(attended, *project)
     inner = linear(layer_norm(y, norm[0], norm[1], eps), *mlp[:2])
-    return y + linear(0.5 * inner * (1 + erf(inner / math.sqrt(2))), *mlp[2:])
+    return y + linear(ACTIVATIONS[activation](inner), *mlp[2:])
+
+
+ACTIVATIONS = {
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "relu": lambda x: np.maximum(x, 0),
+}
 
 
 # ---------------------------------------------------------------- relative position

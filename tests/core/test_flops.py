@@ -31,7 +31,7 @@ def test_operators_without_a_formula():
     b, b2 = torch.rand(16), torch.rand(32)
     assert count(lambda: normalised_linear(x, [], 0.0, [w, b])) == 2 * 4 * 16 * 16
     mlp = [wide, b2, wide.T.contiguous(), b]
-    assert count(lambda: residual_mlp(x, x, [w, b], [b, b], 1e-6, mlp)) == 2 * 4 * 16 * (16 + 32 + 32)
+    assert count(lambda: residual_mlp(x, x, [w, b], [b, b], 1e-6, mlp, "gelu")) == 2 * 4 * 16 * (16 + 32 + 32)
 
 
 @pytest.mark.filterwarnings("ignore:fastprompt.*takes the host's path")

@@ -23,6 +23,9 @@ LAYER = {"x": f(5, 32), "norm_weight": f(32), "norm_bias": f(32), "eps": 1e-6, "
 LINEAR = LAYER | {"weight": f(48, 32), "bias": f(48), "out": f(5, 48)}
 MLP = LAYER | {"attended": f(5, 16), "project_weight": f(32, 16), "project_bias": f(32), "out": f(5, 32)}
 MLP |= {"mlp1_weight": f(64, 32), "mlp1_bias": f(64), "mlp2_weight": f(32, 64), "mlp2_bias": f(32)}
+MLP["activation"] = "gelu"
+GRID = {name: FORWARD[name] for name in ("query", "key", "value", "size", "scale", "out", "precision", "threads")}
+GRID["pool"] = 1
 WINDOWS = {"window": [2, 4], "rel_h": f(3, 16)}
 
 
@@ -50,6 +53,17 @@ SHARED = [
     ({"log_weight": f(2, 12, 2)}, ValueError, "log_weight must have shape"),
     ({"scale": None}, TypeError, "scale must be a number"),
     ({"tokens": 12}, TypeError, "there is no field tokens"),
+]
+OF_GRID = [
+    ({"key": f(2, 12, 1, 16)}, ValueError, "key must have shape"),
+    ({"query": f(2, 12, 2, 0)}, ValueError, "query must have a width|key must have shape"),
+    ({"size": [3, 5]}, ValueError, "query must hold the tokens of the grid"),
+    ({"window": [2, 0]}, ValueError, "window must be between 1 and"),
+    ({"window": [2, 2]}, ValueError, "pad_key and pad_value must be given"),
+    ({"pool": 0}, ValueError, "pool must be positive"),
+    ({"pool": 2}, ValueError, "pool must divide size and window"),
+    ({"pool": 2**40}, ValueError, "pool must be positive"),
+    ({"out": f(2, 12, 2, 8)}, ValueError, "out must have shape"),
 ]
 OF_FORWARD = [
     ({"window": [2, 0]}, ValueError, "window must be between 1 and"),
@@ -91,6 +105,7 @@ OF_MLP = [
     ({"mlp1_weight": f(8, 32)}, ValueError, "mlp1_weight must have sizes that are multiples of 16"),
     ({"mlp2_weight": f(32, 48)}, ValueError, "mlp2_weight must have shape"),
     ({"mlp2_bias": f(64)}, ValueError, "mlp2_bias must have shape"),
+    ({"activation": "tanh"}, ValueError, "activation must be one of"),
     ({"out": f(5, 48)}, ValueError, "out must have shape"),
 ]
 CALLS = {
@@ -98,6 +113,7 @@ CALLS = {
     "relative_attention_backward": (BACKWARD, SHARED + OF_BACKWARD),
     "normalised_linear": (LINEAR, OF_LINEAR),
     "residual_mlp": (MLP, OF_MLP),
+    "grid_attention": (GRID, OF_GRID),
 }
 CASES = [(name, *case) for name, (_, cases) in CALLS.items() for case in cases]
 OPTIONAL = {"window", "coordinates", "pad_key", "pad_value"}
@@ -129,9 +145,13 @@ def test_through_torch():
         lambda: attention(rows, rows, rows, *tables, torch.full((1, 12, 2), 2**40), None, None, [3, 4], [0, 0], 1.0),
         lambda: operators.normalised_linear.torch(t(5, 32), [], 0.0, [t(48, 16), t(48)]),
         lambda: operators.normalised_linear.torch(t(5, 32), [t(32), t(16)], 0.0, [t(48, 32), t(48)]),
-        lambda: mlp(t(5, 32), t(4, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(64), t(32, 64), t(32)]),
-        lambda: mlp(t(5, 32), t(5, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(32), t(32, 64), t(32)]),
-        lambda: mlp(t(5, 32), t(5, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(64)]),
+        lambda: mlp(
+            t(5, 32), t(4, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(64), t(32, 64), t(32)], "gelu"
+        ),
+        lambda: mlp(
+            t(5, 32), t(5, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(32), t(32, 64), t(32)], "gelu"
+        ),
+        lambda: mlp(t(5, 32), t(5, 16), [t(32, 16), t(32)], [t(32)] * 2, 0.0, [t(64, 32), t(64)], "gelu"),
     ):
         with pytest.raises(ValueError, match=r"must|values to unpack"):
             call()

@@ -292,7 +292,7 @@ def residual_mlp(d):
     c, width, hidden = 16, 32, 48
     linear = lambda rows, depth: [d.t(rows, depth, scale=0.2), d.t(rows)]  # noqa: E731
     mlp = [*linear(hidden, c), *linear(c, hidden)]
-    return d.t(b, n, c), d.t(b, n, width), linear(c, width), [d.t(c), d.t(c)], 1e-6, mlp
+    return d.t(b, n, c), d.t(b, n, width), linear(c, width), [d.t(c), d.t(c)], 1e-6, mlp, d.choice(("gelu", "relu"))
 
 
 @case

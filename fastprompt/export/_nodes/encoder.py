@@ -105,7 +105,8 @@ def of_normalised_linear(g: Any, a: Arguments) -> Any:
 @translates("residual_mlp")
 def of_residual_mlp(g: Any, a: Arguments) -> Any:
     y, (weight, bias, *last) = a["x"] + linear(a["attended"], *a["project"]), a["mlp"]
-    return y + linear(gelu(g, linear(normalised(g, y, a), weight, bias)), *last)
+    inner = linear(normalised(g, y, a), weight, bias)
+    return y + linear(gelu(g, inner) if a["activation"] == "gelu" else g.Relu(inner), *last)
 
 
 def normalised(g: Any, x: Value, a: Arguments) -> Value:

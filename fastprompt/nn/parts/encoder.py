@@ -102,7 +102,7 @@ class EncoderLayer(nn.Module):
             x = x + project(attended)
             return x + self.mlp(norm(x))
         mlp = [*weights(mlp1), *weights(mlp2)]
-        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp)
+        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp, "gelu")
         return out
 
 

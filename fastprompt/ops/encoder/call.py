@@ -22,7 +22,9 @@ def normalised_linear(x: Any, norm: Any, eps: float, linear: Any, out: Any) -> A
     )  # fmt: skip
 
 
-def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, out: Any) -> Asked:
+def residual_mlp(
+    x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp: Any, activation: str, out: Any
+) -> Asked:
     if attended.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"attended must have the tokens of x, {tuple(x.shape[:-1])}, got {tuple(attended.shape)}")
     project_weight, project_bias = map(contiguous, project)
@@ -31,7 +33,7 @@ def residual_mlp(x: Any, attended: Any, project: Any, norm: Any, eps: float, mlp
     return _C.residual_mlp, dict(
         x=by_token(contiguous(x)), attended=by_token(contiguous(attended)), project_weight=project_weight,
         project_bias=project_bias, norm_weight=norm_weight, norm_bias=norm_bias, eps=eps, mlp1_weight=mlp1_weight,
-        mlp1_bias=mlp1_bias, mlp2_weight=mlp2_weight, mlp2_bias=mlp2_bias, out=by_token(out),
+        mlp1_bias=mlp1_bias, mlp2_weight=mlp2_weight, mlp2_bias=mlp2_bias, activation=activation, out=by_token(out),
         precision=matmul_precision(),
     )  # fmt: skip
 

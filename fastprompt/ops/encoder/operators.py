@@ -29,15 +29,19 @@ normalised_linear = Operator(
     reference=reference.normalised_linear,
     flops=lambda x, norm, eps, linear: of_linear(x, linear[0]),
 )
-# y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias. No gradient.
+# y + mlp(LN(y)) with y = x + project(attended): project = weight, bias; mlp = weight, bias, weight, bias; activation =
+# "gelu", the exact one, or "relu". No gradient.
 residual_mlp = Operator(
-    "residual_mlp(Tensor x, Tensor attended, Tensor[] project, Tensor[] norm, float eps, Tensor[] mlp) -> Tensor",
+    "residual_mlp(Tensor x, Tensor attended, Tensor[] project, Tensor[] norm, float eps, Tensor[] mlp, "
+    "str activation) -> Tensor",
     axes="x: ... channels, attended: ... width, project: channels width / channels, norm: channels / channels, "
     "mlp: hidden channels / hidden / channels hidden / channels",
     out=lambda x, *rest: (x.shape, x.dtype),
     call=call.residual_mlp,
     reference=reference.residual_mlp,
-    flops=lambda x, attended, project, norm, eps, mlp: sum(of_linear(x, w) for w in (project[0], mlp[0], mlp[2])),
+    flops=lambda x, attended, project, norm, eps, mlp, activation: sum(
+        of_linear(x, w) for w in (project[0], mlp[0], mlp[2])
+    ),
 )
 
 

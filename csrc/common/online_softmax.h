@@ -1,7 +1,7 @@
 // The softmax of attention over blocks of keys: a query's sum of weighted values is relative to the largest logit so
 // far, and is rescaled when a later one passes it by much.
 #pragma once
-#include "encoder/relative_tile.h"
+#include "common/slabs.h"
 
 namespace fastprompt {
 namespace FP_ISA {
@@ -11,7 +11,7 @@ constexpr float kSlack = 12;  // in units of log2: a peak may be passed by this 
 class OnlineSoftmax {  // of up to kQueries queries
  public:
   static int64_t floats(int64_t row) { return kQueries * (row + N); }
-  // A row of sums has `width` numbers, and `row` floats of memory.
+  // A row of sums has `width` numbers, and `row` floats of memory: whole vectors.
   void place(float* memory, int64_t width, int64_t row) {
     sums_ = memory, totals_ = memory + kQueries * row;
     width_ = width, row_ = row;
@@ -43,10 +43,12 @@ class OnlineSoftmax {  // of up to kQueries queries
   }
 
   // The mean of the values; returns the log of the sum of e^logit.
-  float finish(int64_t i, float* out) const {
+  float finish(int64_t i, float* out) {
     const float total = sum(loadu(totals_ + i * N));
     const vf share = broadcast(1.f / total);
-    for (int64_t d = 0; d < width_; d += N) storeu(out + d, loadu(sums_ + i * row_ + d) * share);
+    float* row = sums_ + i * row_;
+    for (int64_t d = 0; d < width_; d += N) storeu(row + d, loadu(row + d) * share);
+    copy_floats(row, out, width_);
     return (peak_[i] + __builtin_log2f(total)) * kLn2;
   }
 
