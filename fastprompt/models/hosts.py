@@ -43,7 +43,10 @@ HOSTS = {
         ),
         "SamHQVisionEncoder",
     ),
-    "transformers_sam2": Host(f"{_T}.sam2.modeling_sam2", ("Sam2MaskDecoder", "Sam2PositionalEmbedding")),
+    "transformers_sam2": Host(
+        f"{_T}.sam2.modeling_sam2",
+        ("Sam2MaskDecoder", "Sam2PositionalEmbedding", "Sam2MultiScaleBlock", "Sam2HieraDetModel"),
+    ),
     "transformers_sam3_tracker": Host(
         f"{_T}.sam3_tracker.modeling_sam3_tracker", ("Sam3TrackerMaskDecoder", "Sam3TrackerPositionalEmbedding")
     ),
@@ -79,9 +82,18 @@ HOSTS = {
     "segment_anything": Host("segment_anything.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
     "segment_anything_hq": Host("segment_anything_hq.modeling", (*SEGMENT_ANYTHING, "mask_decoder_hq.MaskDecoderHQ")),
     "mobile_sam": Host("mobile_sam.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
-    "sam2": Host("sam2.modeling", ("sam.mask_decoder.MaskDecoder", "position_encoding.PositionEmbeddingRandom")),
+    "sam2": Host(
+        "sam2.modeling",
+        (
+            "sam.mask_decoder.MaskDecoder",
+            "position_encoding.PositionEmbeddingRandom",
+            "backbones.hieradet.MultiScaleBlock",
+            "backbones.hieradet.Hiera",
+        ),
+    ),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
+    "timm_hieradet_sam2": Host("timm.models.hieradet_sam2", ("MultiScaleBlock",)),
     "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),
 }
 DROP_INS = {host.full(name): file for file, host in HOSTS.items() for name in host.classes}

@@ -115,3 +115,19 @@ def unite(x: Any, size: Any, window: Any) -> Any:
     cut = x.reshape(-1, rows, columns, *window, *x.shape[2:]).swapaxes(2, 3)
     whole = cut.reshape(len(cut), rows * window[0], columns * window[1], *x.shape[2:])
     return whole[:, : size[0], : size[1]].reshape(len(cut), -1, *x.shape[2:])
+
+
+# ---------------------------------------------------------------- without position
+
+
+def grid_attention(
+    q: Any, k: Any, v: Any, pad_key: Any, pad_value: Any, size: Any, window: Any, pool: int, scale: float
+) -> Any:
+    """(B, h w / pool^2, heads, width): in windows, or among all; queries are the largest of pool x pool."""
+    cell = window if window[0] else size
+    q, k, v = (partition(x, size, cell, fill) for x, fill in ((q, None), (k, pad_key), (v, pad_value)))
+    down, across = cell[0] // pool, cell[1] // pool
+    q = q.reshape(len(q), down, pool, across, pool, *q.shape[2:]).max((2, 4)).reshape(len(q), -1, *q.shape[2:])
+    weight = softmax(scale * np.einsum("bqhd,bkhd->bhqk", q, k), -1)
+    out = np.einsum("bhqk,bkhd->bqhd", weight, v)
+    return unite(out, [n // pool for n in size], (down, across))

@@ -312,6 +312,15 @@ def relative_attention(d):
 
 
 @case
+def grid_attention(d):
+    pool, (b, heads, width) = d.choice((1, 1, 2)), (d.randint(1, 2), d.randint(1, 2), d.choice((16, 12, 3)))
+    h, w = (pool * d.randint(1, 5) for _ in range(2))
+    window = [pool * d.randint(1, 4), pool * d.randint(1, 4)] if d.random() < 0.6 else [0, 0]
+    q, k, v = (d.t(b, h * w, heads, width) for _ in range(3))
+    return q, k, v, d.t(heads, width), d.t(heads, width), [h, w], window, pool, 0.25
+
+
+@case
 def relative_attention_backward(d):
     q, k, v, rel_h, rel_w, places, _, _, size, window, scale = relative_attention(d)
     while window != [0, 0]:

@@ -4,9 +4,12 @@ from typing import Any
 
 import torch
 from sam2.modeling import position_encoding
+from sam2.modeling.backbones import hieradet
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
+from fastprompt.nn.parts.encoder import Parts
+from fastprompt.nn.parts.hiera import HieraLayer, HieraPositions
 from fastprompt.nn.parts.positions import SegmentAnythingPositions
 from fastprompt.nn.parts.segment_anything import PackageDecoder
 
@@ -61,3 +64,33 @@ class MaskDecoder(PackageDecoder, host.MaskDecoder):
 
 class PositionEmbeddingRandom(SegmentAnythingPositions, position_encoding.PositionEmbeddingRandom):
     """``PositionEmbeddingRandom`` that computes the positions of the image's tokens once."""
+
+
+class MultiScaleBlock(HieraLayer, hieradet.MultiScaleBlock):
+    """``MultiScaleBlock`` in three operators, its windows where they are."""
+
+    pooled = "q_stride"
+    further = "proj", "pool", "drop_path"
+    mlp_parts = "layers", "act"
+
+    @classmethod
+    def unsupported(cls, layer: Any) -> str | None:
+        if layer.mlp.num_layers != 2 or len(layer.mlp.layers) != 2 or layer.mlp.sigmoid_output:
+            return "the MLP must have two layers and no sigmoid"
+        return super().unsupported(layer)
+
+    @classmethod
+    def parts(cls, layer: Any) -> Parts:
+        attention, (first, second) = layer.attn, layer.mlp.layers
+        return Parts(layer.norm1, attention.qkv, attention.proj, layer.norm2, first, second)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.run(x)
+        return super().forward(x) if found is None else found
+
+
+class Hiera(HieraPositions, hieradet.Hiera):
+    """``Hiera`` that makes the positions of its tokens once."""
+
+    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+        return self.positions(hw, lambda: super(Hiera, self)._get_pos_embed(hw))

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from transformers.models.seggpt import modeling_seggpt as host
 
-from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.encoder import RelativeLayer
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.relative import TransformersAttention
 
@@ -14,7 +14,7 @@ class SegGptAttention(TransformersAttention, host.SegGptAttention):
     """``SegGptAttention`` without the N x N numbers of every head: bias and weights are never in memory."""
 
 
-class SegGptLayer(EncoderLayer, host.SegGptLayer):
+class SegGptLayer(RelativeLayer, host.SegGptLayer):
     """``SegGptLayer`` in three operators, unless features of several prompts are averaged between them."""
 
     attention_name = "attention"

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from transformers.models.vitdet import modeling_vitdet as host
 
-from fastprompt.nn.parts.encoder import EncoderLayer, Parts
+from fastprompt.nn.parts.encoder import Parts, RelativeLayer
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.relative import RelativeAttention
 
@@ -21,7 +21,7 @@ class VitDetAttention(RelativeAttention, host.VitDetAttention):
         return (self.attend(hidden_state, self.num_heads),)
 
 
-class VitDetLayer(EncoderLayer, host.VitDetLayer):
+class VitDetLayer(RelativeLayer, host.VitDetLayer):
     """``VitDetLayer`` in three operators, its windows where they are; a residual block behind them is the host's."""
 
     attention_name = "attention"

@@ -1,4 +1,4 @@
-"""Layers of image encoders with relative position, whatever library they come from."""
+"""Layers of image encoders, whatever library they come from."""
 
 from typing import Any, NamedTuple
 
@@ -25,16 +25,15 @@ class Parts(NamedTuple):
 
 
 class EncoderLayer(nn.Module):
-    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third; on a
-    GPU the host's own modules and the attention. Windows stay where they are in the image; nothing is partitioned or
-    padded."""
+    """Mixin of a host's layer: LayerNorms, linears, GELU and residuals in two operators, the attention in a third.
+    Windows stay where they are in the image; nothing is partitioned or padded."""
 
     attention_name = "attn"  # names of the host
     norms = "norm1", "norm2"
     heads = "num_heads"
     further: tuple[str, ...] = ("drop_path",)  # modules that are asked for in training, or called as they are
     mlp_parts: tuple[str, ...] = ("lin1", "lin2", "act")
-    window_size: int = 0
+    activation_name = "act"
     mlp: Any
 
     @classmethod
@@ -43,7 +42,7 @@ class EncoderLayer(nn.Module):
         attention = getattr(host, cls.attention_name)
         found = cls.parts(host)
         parts = (*cls.norms, cls.attention_name, "mlp", *cls.further)
-        reason = other_parts(host, *parts) or RelativeAttention.unsupported(attention)
+        reason = other_parts(host, *parts) or cls.unsupported_attention(attention)
         if reason := reason or other_parts(host.mlp, *cls.mlp_parts):
             return reason
         for name, part in found._asdict().items():
@@ -52,7 +51,12 @@ class EncoderLayer(nn.Module):
                 return f"{name} must be {want.__name__}, got {type(part).__name__}"
             if part.weight is None or not fits(part):
                 return f"the sizes of {name} must be multiples of {UNIT}"
-        return None if is_gelu(host.mlp.act) else f"the activation must be GELU, got {host.mlp.act}"
+        activation = getattr(host.mlp, cls.activation_name)
+        return None if is_gelu(activation) else f"the activation must be GELU, got {activation}"
+
+    @classmethod
+    def unsupported_attention(cls, attention: Any) -> str | None:
+        raise NotImplementedError
 
     @classmethod
     def parts(cls, host: Any) -> Parts:
@@ -62,15 +66,18 @@ class EncoderLayer(nn.Module):
 
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
         """Why a call is not covered; None: it is."""
-        attention: Any = getattr(self, self.attention_name)
         if reason := unknown(self, x):
             return reason
         gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in own_parameters(self)))
         if gradient and not _gpu.is_cuda(x):
             return "gradients are enabled (its attention has one; wrap the call in torch.no_grad())"
-        if self.training and (getattr(attention, "dropout", False) or hasattr(self, "drop_path")):
+        if self.training and self.drops():
             return "it is in training"
-        return refusal(x, attention.rel_pos_h, output_attentions)
+        return refusal(x, self.parts(self).qkv.weight, output_attentions)
+
+    def drops(self) -> bool:
+        """Whether something is left out at random in training."""
+        return bool(getattr(getattr(self, self.attention_name), "dropout", False)) or hasattr(self, "drop_path")
 
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(…, 3, heads, width) of the layer's input (…, C)."""
@@ -80,6 +87,26 @@ class EncoderLayer(nn.Module):
             return qkv(norm(x)).unflatten(-1, (3, heads, -1))
         rows: Tensor = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(qkv))
         return rows.unflatten(-1, (3, heads, -1))
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer: projection, residual, MLP, residual."""
+        _, _, project, norm, mlp1, mlp2 = self.parts(self)
+        if _gpu.is_cuda(x):
+            x = x + project(attended)
+            return x + self.mlp(norm(x))
+        mlp = [*weights(mlp1), *weights(mlp2)]
+        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp, "gelu")
+        return out
+
+
+class RelativeLayer(EncoderLayer):
+    """With relative position; on a GPU the host's own modules and the attention."""
+
+    window_size: int = 0
+
+    @classmethod
+    def unsupported_attention(cls, attention: Any) -> str | None:
+        return RelativeAttention.unsupported(attention)
 
     def attend(self, x: Tensor) -> Tensor:
         """Attention of the layer's input (B, h, w, C), before its projection."""
@@ -95,18 +122,8 @@ class EncoderLayer(nn.Module):
         out = relative_position_attention(*rows.unbind(2), *tables, **place)
         return out.view(x.shape)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer: projection, residual, MLP, residual."""
-        _, _, project, norm, mlp1, mlp2 = self.parts(self)
-        if _gpu.is_cuda(x):
-            x = x + project(attended)
-            return x + self.mlp(norm(x))
-        mlp = [*weights(mlp1), *weights(mlp2)]
-        out: Tensor = residual_mlp(x, attended, weights(project), [norm.weight, norm.bias], norm.eps, mlp, "gelu")
-        return out
 
-
-class TransformersLayer(EncoderLayer):
+class TransformersLayer(RelativeLayer):
     """Mixin of the layers of transformers' Sam and SamHQ."""
 
     norms = "layer_norm1", "layer_norm2"
@@ -118,7 +135,7 @@ class TransformersLayer(EncoderLayer):
         return self.finish(hidden_states, self.attend(hidden_states))
 
 
-class SegmentAnythingLayer(EncoderLayer):
+class SegmentAnythingLayer(RelativeLayer):
     """Mixin of ``image_encoder.Block`` of segment-anything's own code."""
 
     def forward(self, x: Tensor) -> Any:

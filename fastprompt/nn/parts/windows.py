@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastprompt._drop_ins import full_name, original
 from fastprompt._pruning import Prune, Pruned
 from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.encoder import RelativeLayer
 from fastprompt.nn.parts.known import touched
 from fastprompt.nn.parts.pruned import (
     PrunedEncoder,
@@ -64,7 +64,7 @@ def keep_windows(chosen: list[list[int]], size: tuple[int, int], window: int, de
 def layer_rows(layer: Any, rows: Tensor, kept: Kept) -> Tensor:
     """One layer of a host, for rows (T, C): all that is done with the tokens that are left."""
     attend = in_windows if layer.window_size else among_all
-    if isinstance(layer, EncoderLayer) and layer.refusal(rows) is None and not is_disabled():
+    if isinstance(layer, RelativeLayer) and layer.refusal(rows) is None and not is_disabled():
         return layer.finish(rows, attend(layer.attn, layer.queries_keys_values(rows), kept))
     norm1, norm2 = (getattr(layer, f"layer_norm{n}", None) or getattr(layer, f"norm{n}") for n in (1, 2))
     heads = getattr(layer.attn, "num_attention_heads", None) or layer.attn.num_heads

@@ -54,6 +54,16 @@ def relative_attention(
     )  # fmt: skip
 
 
+def grid_attention(
+    q: Any, k: Any, v: Any, pad_key: Any, pad_value: Any, size: Any, window: Any, pool: int, scale: float, out: Any
+) -> Asked:
+    return _C.grid_attention, dict(
+        query=floats(q), key=floats(k), value=floats(v), pad_key=plain_floats(pad_key),
+        pad_value=plain_floats(pad_value), size=size, window=window, pool=pool, scale=scale, out=out,
+        precision=matmul_precision(),
+    )  # fmt: skip
+
+
 def relative_attention_backward(
     grad: Any, q: Any, k: Any, v: Any, rel_h: Any, rel_w: Any, coordinates: Any, out: Any, log_weight: Any, size: Any,
     scale: float, query_grad: Any, key_grad: Any, value_grad: Any, rel_h_grad: Any, rel_w_grad: Any,

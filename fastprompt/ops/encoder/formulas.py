@@ -93,6 +93,19 @@ def united(out: Tensor, size: Pair, window: Pair) -> Tensor:
     return cut.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]].flatten(1, 2)
 
 
+def grid_attention(
+    q: Tensor, k: Tensor, v: Tensor, pad_key: Maybe, pad_value: Maybe, size: Pair, window: Pair, pool: int, scale: float
+) -> Tensor:
+    cell = window if window[0] else size
+    paddings = None, pad_key, pad_value
+    q, k, v = (partition(x, size, cell, padding) for x, padding in zip((q, k, v), paddings, strict=True))
+    down, across = (n // pool for n in cell)
+    q = q.unflatten(1, (down, pool, across, pool)).amax((2, 4)).flatten(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
+    return united(out, [n // pool for n in size], (down, across))
+
+
 # ---------------------------------------------------------------- on a GPU
 
 

@@ -133,3 +133,37 @@ relative_attention = Operator(
     gpu=formulas.attention_gpu,
     gradient=Gradient(backward, setup),
 )
+
+
+# ---------------------------------------------------------------- windows without position, pooled queries
+
+
+def of_pooled(q: Any, k: Any, v: Any, pad_key: Any, pad_value: Any, size: Any, window: Any, pool: int) -> str:
+    if len(size) != 2 or len(window) != 2 or not all(n > 0 for n in size) or not (all(window) or not any(window)):
+        raise ValueError(f"size must be two positive numbers, window two or (0, 0), got {size} and {window}")
+    if pool < 1 or any(n % pool for n in (*size, *window)) or any(n < 0 for n in window):
+        raise ValueError(f"pool must be positive and divide size {size} and window {window}, got {pool}")
+    whole = not window[0] or not any(n % m for n, m in zip(size, window, strict=True))
+    if not whole and (pad_key is None or pad_value is None):
+        raise ValueError("pad_key and pad_value must be given: windows do not divide the grid")
+    kind, tokens = floating(q), math.prod(size)
+    rows = ", ".join(f"{name} {kind}: images {tokens} heads width" for name in "qkv")
+    return f"{rows}, pad_key {kind}: heads width, pad_value {kind}: heads width"
+
+
+# softmax(scale q k^T) v among the tokens of a grid (B, h w, heads, width), or in windows of it; positions of the last
+# windows outside the grid have the same key and value. With `pool`, queries are the largest of pool x pool.
+grid_attention = Operator(
+    "grid_attention(Tensor q, Tensor k, Tensor v, Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, "
+    "int pool, float scale) -> Tensor",
+    axes=lambda *args: of_pooled(*args[:8]),
+    out=lambda q, k, v, pad_key, pad_value, size, window, pool, scale: (
+        (q.shape[0], math.prod(n // max(pool, 1) for n in size), *q.shape[2:]),
+        q.dtype,
+    ),
+    call=call.grid_attention,
+    takes=lambda *args: all(dtype_name(x) == "float32" for x in args[:3]),
+    reference=reference.grid_attention,
+    formula=formulas.grid_attention,
+    gradient="formula",
+)

@@ -1,0 +1,125 @@
+"""Hiera, the image encoder of SAM 2, whatever library it comes from."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastprompt.nn.parts.encoder import EncoderLayer
+from fastprompt.nn.parts.host_path import falls_back
+from fastprompt.nn.parts.image_cache import Seen
+from fastprompt.nn.parts.known import other_parts, unknown
+from fastprompt.nn.parts.relative import fits, weights
+from fastprompt.ops.encoder.operators import grid_attention, normalised_linear
+
+
+class HieraLayer(EncoderLayer):
+    """Mixin of a block: windows where they lie, queries pooled as they are read, no padding."""
+
+    pooled = "query_stride"  # name of the host: None, or the sides of a pool
+    further: tuple[str, ...] = ("proj",)
+    dim: int
+    dim_out: int
+    window_size: Any
+    proj: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        if reason := super().unsupported(host):
+            return reason
+        pool, window = cls.pool(host), cls.window(host)
+        if (host.dim == host.dim_out) != (pool == 1):
+            return "channels must grow where queries are pooled, and only there"
+        if pool > 1 and (type(host.proj) is not nn.Linear or not fits(host.proj)):
+            return f"proj must be a Linear with sizes that are multiples of 16, got {host.proj}"
+        if len(set(getattr(host, cls.pooled) or (1,))) > 1 or window[0] != window[1] or window[0] % pool:
+            return "pools and windows must be squares, windows made of whole pools"
+        if pool > 1 and not window[0]:
+            return "queries are pooled in windows only"
+        return None
+
+    @classmethod
+    def unsupported_attention(cls, attention: Any) -> str | None:
+        width = attention.proj.in_features // getattr(attention, cls.heads)
+        if getattr(attention, "scale", width**-0.5) != width**-0.5:
+            return "its scale must be one by the square root of the width of a head"
+        return other_parts(attention, "qkv", "proj", "q_pool")
+
+    @classmethod
+    def pool(cls, host: Any) -> int:
+        sides = getattr(host, cls.pooled)
+        return sides[0] if sides else 1
+
+    @classmethod
+    def window(cls, host: Any) -> tuple[int, int]:
+        """(0, 0): all tokens attend to each other."""
+        size = host.window_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
+        if x.device.type != "cpu":
+            return "there is no kernel for this device"
+        if any(n % self.pool(self) for n in x.shape[1:3]):
+            return "the picture has an odd number of rows or columns of tokens"
+        return super().refusal(x, output_attentions)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention of the layer's input (B, h, w, C), before its projection, of pooled places."""
+        size, pool, window = x.shape[1:3], self.pool(self), self.window(self)
+        rows = self.queries_keys_values(x.flatten(1, 2))
+        padding = weights(self.parts(self).qkv)[1].view(rows.shape[2:])[
+            1:
+        ]  # key and value of what hosts pad with zeros
+        scale = rows.shape[-1] ** -0.5
+        out = grid_attention(*rows.unbind(2), *padding, list(size), list(window), pool, scale)
+        return out.view(len(x), *(n // pool for n in size), -1)
+
+    def residual(self, x: Tensor) -> Tensor:
+        if self.dim == self.dim_out:
+            return x
+        norm, pool = self.parts(self).norm1, self.pool(self)
+        rows = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(self.proj))
+        return F.max_pool2d(rows.permute(0, 3, 1, 2), pool).permute(0, 2, 3, 1)
+
+    def run(self, x: Tensor) -> Tensor | None:
+        """None: the host's path."""
+        if falls_back(self, self.refusal(x)):
+            return None
+        x = x.contiguous()  # the first block's is a picture's, channels first
+        return self.finish(self.residual(x), self.attend(x))
+
+
+class HieraPositions(nn.Module):
+    """Mixin of the encoder: the bicubic positions of its tokens are made once for a size."""
+
+    pos_embed: Tensor
+    pos_embed_window: Tensor
+    _get_pos_embed: Any
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        return None
+
+    def positions(self, size: Any, make: Any) -> Tensor:
+        parameters = [self.pos_embed, self.pos_embed_window]
+        gradient = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if gradient or torch.compiler.is_compiling() or unknown(self, *parameters):
+            return make()
+        kept = self.__dict__.setdefault("_fastprompt_positions", Sized())
+        mark = (*size, torch.is_inference_mode_enabled())
+        found = kept.get(mark)
+        if found is None or not found[0].are(parameters) or not found[1].are([found[2]]):
+            seen, result = Seen(parameters), make()
+            if any(x.is_inference() for x in parameters):
+                return result
+            kept.clear()  # one size at a time: 25 MB for 1024 pixels
+            found = kept[mark] = seen, Seen([result]), result
+        return found[2]
+
+
+class Sized(dict[Any, Any]):
+    """Results by size. Copies and pickles of the module are empty of them."""
+
+    def __reduce__(self) -> Any:
+        return Sized, ()
