@@ -1,6 +1,6 @@
 #include "bind.h"
 
-#include "encoder/layer.h"
+#include "encoder/grid_layer.h"
 
 using namespace fastprompt;
 
@@ -43,5 +43,32 @@ FASTPROMPT_BIND(encoder) {
     a.activation = f.choice<Activation>("activation", {"gelu", "relu"});
     a.out = f.result("out", "tokens channels");
     f.run(residual_mlp, a, f.precision(), f.threads());
+  });
+  define(m, "grid_layer", [](Fields& f) {
+    GridLayer a{};
+    a.x = f.array("x", "images height columns channels");
+    f.sizes({{"images", &a.images}, {"height", &a.height}, {"columns", &a.columns}});
+    a.norm1 = {f.array("norm1_weight", "channels"), f.array("norm1_bias", "channels"), f.number<float>("eps1")};
+    a.qkv = matrix(f, "qkv_weight", "qkv_bias", "rows channels");
+    if (f.given("residual_weight")) a.residual = matrix(f, "residual_weight", "residual_bias", "outputs channels");
+    a.project = matrix(f, "project_weight", "project_bias", "outputs width");
+    f.need(a.qkv.rows == 3 * a.project.depth, "qkv_weight", "must have three rows for every column of project_weight");
+    a.norm2 = {f.array("norm2_weight", "outputs"), f.array("norm2_bias", "outputs"), f.number<float>("eps2")};
+    a.mlp1 = matrix(f, "mlp1_weight", "mlp1_bias", "hidden outputs");
+    a.mlp2 = matrix(f, "mlp2_weight", "mlp2_bias", "outputs hidden");
+    a.activation = f.choice<Activation>("activation", {"gelu", "relu"});
+    a.heads = f.number<int64_t>("heads"), a.window = f.number<int64_t>("window"), a.pool = f.number<int64_t>("pool");
+    constexpr int64_t kMost = 32767;  // places and their distances are 32-bit numbers
+    f.need(a.height <= kMost && a.columns <= kMost, "x", "must have at most 32767 rows and columns");
+    f.need(a.heads > 0 && a.project.depth % a.heads == 0, "heads", "must divide the columns of project_weight");
+    f.need(a.window >= 0 && a.window <= kMost, "window", "must be from 0, none, to 32767");
+    f.need(a.pool > 0 && a.pool <= kMost, "pool", "must be from 1 to 32767");
+    for (const int64_t n : {a.height, a.columns, a.window})
+      f.need(n % a.pool == 0, "pool", "must divide the rows and columns of x, and window");
+    f.need(a.residual.data || (a.pool == 1 && a.project.rows == a.qkv.depth), "residual_weight",
+           "must be given where queries are pooled, or channels change");
+    a.out = f.result("out", {a.images, a.height / a.pool, a.columns / a.pool, a.project.rows});
+    a.precision = f.precision(), a.threads = f.threads();
+    f.run(grid_layer, a);
   });
 }

@@ -131,3 +131,22 @@ def grid_attention(
     weight = softmax(scale * np.einsum("bqhd,bkhd->bhqk", q, k), -1)
     out = np.einsum("bhqk,bkhd->bqhd", weight, v)
     return unite(out, [n // pool for n in size], (down, across))
+
+
+def grid_layer(
+    x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, norm2: Any, mlp: Any, heads: int, window: int, pool: int,
+    eps: Any, activation: str,
+) -> Any:  # fmt: skip
+    """(B, h / pool, w / pool, C) of tokens (B, h, w, C): LayerNorm, attention, residual, MLP, residual."""
+    size = x.shape[1:3]
+    rows = normalised_linear(x.reshape(len(x), -1, x.shape[3]), norm1, eps[0], qkv)
+    q, k, v = np.moveaxis(rows.reshape(*rows.shape[:2], 3, heads, -1), 2, 0)
+    # Hosts pad what the qkv layer reads with zeros.
+    pad_key, pad_value = qkv[1].reshape(3, heads, -1)[1:]
+    scale = q.shape[-1] ** -0.5
+    attended = grid_attention(q, k, v, pad_key, pad_value, size, (window, window), pool, scale)
+    attended = attended.reshape(len(x), size[0] // pool, size[1] // pool, -1)
+    if len(residual):
+        wide = normalised_linear(x, norm1, eps[0], residual)
+        x = wide.reshape(len(x), size[0] // pool, pool, size[1] // pool, pool, -1).max((2, 4))
+    return residual_mlp(x, attended, project, norm2, eps[1], mlp, activation)

@@ -321,6 +321,18 @@ def grid_attention(d):
 
 
 @case
+def grid_layer(d):
+    pool, heads, b = d.choice((1, 1, 2)), d.choice((1, 2)), d.randint(1, 2)
+    h, w, window = pool * d.randint(1, 5), pool * d.randint(1, 5), pool * d.randint(0, 3)
+    c, width, out = 16, 32, 16 * pool
+    linear = lambda rows, depth: [d.t(rows, depth, scale=0.2), d.t(rows)]  # noqa: E731
+    norm = lambda n: [d.t(n), d.t(n)]  # noqa: E731
+    weights = norm(c), linear(3 * width, c), linear(out, c) if pool > 1 else [], linear(out, width), norm(out)
+    mlp = [*linear(48, out), *linear(out, 48)]
+    return d.t(b, h, w, c), *weights, mlp, heads, window, pool, [1e-6, 1e-6], d.choice(("gelu", "relu"))
+
+
+@case
 def relative_attention_backward(d):
     q, k, v, rel_h, rel_w, places, _, _, size, window, scale = relative_attention(d)
     while window != [0, 0]:

@@ -20,7 +20,6 @@ REASONS = {
         "CLIPSeg SegGpt": "Decoder Encoder ForImageSegmentation",
         "SegGpt": "DecoderHead",
         "": "DeepseekOcr2PreTrainedModel GotOcr2PreTrainedModel PPFormulaNetPreTrainedModel SLANeXtPreTrainedModel UnlimitedOcrPreTrainedModel VitDetPreTrainedModel",
-        "Sam2": "HieraDetModel",
         "CLIPSeg EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3 Sam3LiteText Sam3Tracker Sam3TrackerVideo Sam3Video SamHQ SegGpt": "Model PreTrainedModel",
         "CLIPSeg Sam3LiteText": "TextModel",
         "Sam3": "ViTModel",
@@ -30,6 +29,7 @@ REASONS = {
     "its mask decoder or its layer is replaced as a whole": {
         "EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3Tracker Sam3TrackerVideo SamHQ": "Attention FeedForward TwoWayAttentionBlock TwoWayTransformer",
         "SegGpt": "DropPath Mlp",
+        "Sam2": "MultiScaleAttention",
         "EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3Tracker Sam3TrackerVideo SamHQ SegGpt": "LayerNorm",
         "Sam SamHQ": "MLPBlock",
     },
@@ -43,9 +43,6 @@ REASONS = {
         "Sam3": "ViTEmbeddings ViTLayerScale ViTPatchEmbeddings",
         "CLIPSeg": "VisionEmbeddings",
         "EdgeTam EdgeTamVideo Sam2 Sam2Video Sam3 Sam3LiteText Sam3Tracker Sam3TrackerVideo": "VisionEncoderOutput",
-    },
-    "no kernel yet: the trunk's windows with pooled queries": {
-        "Sam2": "MultiScaleAttention MultiScaleBlock",
     },
     "no kernel yet: rotary positions in an image encoder": {
         "Sam3": "ViTLayer ViTRoPEAttention ViTRotaryEmbedding",

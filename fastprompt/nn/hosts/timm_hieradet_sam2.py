@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from timm.layers import LayerNorm
 from timm.models import hieradet_sam2 as host
 from torch import Tensor, nn
 
@@ -15,12 +16,15 @@ class MultiScaleBlock(HieraLayer, host.MultiScaleBlock):
     pooled = "q_stride"
     further = "proj", "pool", "drop_path1", "drop_path2", "ls1", "ls2"
     mlp_parts = "fc1", "fc2", "act", "norm", "drop1", "drop2"
+    layer_norms = LayerNorm, nn.LayerNorm
 
     @classmethod
     def unsupported(cls, layer: Any) -> str | None:
         plain = type(layer.ls1), type(layer.ls2), type(layer.mlp.norm)
         if plain != (nn.Identity,) * 3:
             return "it scales its branches, or has a norm in its MLP"
+        if getattr(layer.norm1, "_fast_norm", False) or getattr(layer.norm2, "_fast_norm", False):
+            return "its norms are the fast ones"
         return super().unsupported(layer)
 
     @classmethod

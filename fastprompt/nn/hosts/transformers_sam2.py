@@ -8,6 +8,7 @@ from transformers.models.sam2 import modeling_sam2 as host
 from fastprompt.nn.parts.encoder import Parts
 from fastprompt.nn.parts.hiera import HieraLayer, HieraPositions
 from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
@@ -48,3 +49,6 @@ class Sam2HieraDetModel(HieraPositions, host.Sam2HieraDetModel):
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         return self.positions(hw, lambda: super(Sam2HieraDetModel, self)._get_pos_embed(hw))
+
+
+passes_for(Sam2HieraDetModel, host.Sam2HieraDetModel)

@@ -34,6 +34,7 @@ class EncoderLayer(nn.Module):
     further: tuple[str, ...] = ("drop_path",)  # modules that are asked for in training, or called as they are
     mlp_parts: tuple[str, ...] = ("lin1", "lin2", "act")
     activation_name = "act"
+    layer_norms: tuple[Any, ...] = (nn.LayerNorm,)
     mlp: Any
 
     @classmethod
@@ -46,9 +47,9 @@ class EncoderLayer(nn.Module):
         if reason := reason or other_parts(host.mlp, *cls.mlp_parts):
             return reason
         for name, part in found._asdict().items():
-            want = nn.LayerNorm if name.startswith("norm") else nn.Linear
-            if type(part) is not want:  # adapters and quantised layers compute something else
-                return f"{name} must be {want.__name__}, got {type(part).__name__}"
+            want = cls.layer_norms if name.startswith("norm") else (nn.Linear,)
+            if type(part) not in want:  # adapters and quantised layers compute something else
+                return f"{name} must be {want[-1].__name__}, got {type(part).__name__}"
             if part.weight is None or not fits(part):
                 return f"the sizes of {name} must be multiples of {UNIT}"
         activation = getattr(host.mlp, cls.activation_name)

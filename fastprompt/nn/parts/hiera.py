@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastprompt.nn.parts.encoder import EncoderLayer
@@ -11,24 +10,25 @@ from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
 from fastprompt.nn.parts.known import other_parts, unknown
 from fastprompt.nn.parts.relative import fits, weights
-from fastprompt.ops.encoder.operators import grid_attention, normalised_linear
+from fastprompt.ops.encoder.operators import grid_layer
 
 
 class HieraLayer(EncoderLayer):
-    """Mixin of a block: windows where they lie, queries pooled as they are read, no padding."""
+    """Mixin of a block: one operator, windows where they lie, queries pooled as they are read, no padding."""
 
     pooled = "query_stride"  # name of the host: None, or the sides of a pool
     further: tuple[str, ...] = ("proj",)
     dim: int
     dim_out: int
     window_size: Any
+    attn: Any
     proj: Any
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
         if reason := super().unsupported(host):
             return reason
-        pool, window = cls.pool(host), cls.window(host)
+        pool, window = cls.pool_of(host), cls.window_of(host)
         if (host.dim == host.dim_out) != (pool == 1):
             return "channels must grow where queries are pooled, and only there"
         if pool > 1 and (type(host.proj) is not nn.Linear or not fits(host.proj)):
@@ -47,12 +47,12 @@ class HieraLayer(EncoderLayer):
         return other_parts(attention, "qkv", "proj", "q_pool")
 
     @classmethod
-    def pool(cls, host: Any) -> int:
+    def pool_of(cls, host: Any) -> int:
         sides = getattr(host, cls.pooled)
         return sides[0] if sides else 1
 
     @classmethod
-    def window(cls, host: Any) -> tuple[int, int]:
+    def window_of(cls, host: Any) -> tuple[int, int]:
         """(0, 0): all tokens attend to each other."""
         size = host.window_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -60,34 +60,22 @@ class HieraLayer(EncoderLayer):
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
         if x.device.type != "cpu":
             return "there is no kernel for this device"
-        if any(n % self.pool(self) for n in x.shape[1:3]):
+        if any(n % self.pool_of(self) for n in x.shape[1:3]):
             return "the picture has an odd number of rows or columns of tokens"
         return super().refusal(x, output_attentions)
-
-    def attend(self, x: Tensor) -> Tensor:
-        """Attention of the layer's input (B, h, w, C), before its projection, of pooled places."""
-        size, pool, window = x.shape[1:3], self.pool(self), self.window(self)
-        rows = self.queries_keys_values(x.flatten(1, 2))
-        padding = weights(self.parts(self).qkv)[1].view(rows.shape[2:])[
-            1:
-        ]  # key and value of what hosts pad with zeros
-        scale = rows.shape[-1] ** -0.5
-        out = grid_attention(*rows.unbind(2), *padding, list(size), list(window), pool, scale)
-        return out.view(len(x), *(n // pool for n in size), -1)
-
-    def residual(self, x: Tensor) -> Tensor:
-        if self.dim == self.dim_out:
-            return x
-        norm, pool = self.parts(self).norm1, self.pool(self)
-        rows = normalised_linear(x, [norm.weight, norm.bias], norm.eps, weights(self.proj))
-        return F.max_pool2d(rows.permute(0, 3, 1, 2), pool).permute(0, 2, 3, 1)
 
     def run(self, x: Tensor) -> Tensor | None:
         """None: the host's path."""
         if falls_back(self, self.refusal(x)):
             return None
-        x = x.contiguous()  # the first block's is a picture's, channels first
-        return self.finish(self.residual(x), self.attend(x))
+        norm1, qkv, project, norm2, mlp1, mlp2 = self.parts(self)
+        residual = [] if self.dim == self.dim_out else weights(self.proj)
+        linear = weights(qkv), residual, weights(project)
+        norms = [norm1.weight, norm1.bias], [norm2.weight, norm2.bias]
+        mlp = [*weights(mlp1), *weights(mlp2)]
+        place = getattr(self.attn, self.heads), self.window_of(self)[0], self.pool_of(self)
+        out: Tensor = grid_layer(x, norms[0], *linear, norms[1], mlp, *place, [norm1.eps, norm2.eps], "gelu")
+        return out
 
 
 class HieraPositions(nn.Module):

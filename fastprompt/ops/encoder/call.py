@@ -38,6 +38,20 @@ def residual_mlp(
     )  # fmt: skip
 
 
+def grid_layer(
+    x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, norm2: Any, mlp: Any, heads: int, window: int, pool: int,
+    eps: Any, activation: str, out: Any,
+) -> Asked:  # fmt: skip
+    pairs = {"norm1": norm1, "qkv": qkv, "project": project, "norm2": norm2, "mlp1": mlp[:2], "mlp2": mlp[2:]}
+    weights: dict[str, Any] = {}
+    for name, (weight, bias) in (pairs | ({"residual": residual} if len(residual) else {})).items():
+        weights |= {f"{name}_weight": contiguous(weight), f"{name}_bias": contiguous(bias)}
+    return _C.grid_layer, dict(
+        x=contiguous(x), **weights, eps1=eps[0], eps2=eps[1], heads=heads, window=window, pool=pool,
+        activation=activation, out=out, precision=matmul_precision(),
+    )  # fmt: skip
+
+
 def by_token(x: Any) -> Any:
     """(tokens, C)."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -167,3 +167,47 @@ grid_attention = Operator(
     formula=formulas.grid_attention,
     gradient="formula",
 )
+
+
+# ---------------------------------------------------------------- whole layers
+
+
+def of_layer(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, *rest: Any) -> str:
+    heads, window, pool = rest[2:5]
+    if pool < 1 or window < 0 or any(n % pool for n in (*x.shape[1:3], window)):
+        raise ValueError(f"pool must divide rows and columns of x {tuple(x.shape)} and window {window}, got {pool}")
+    if heads < 1 or project[0].shape[-1] % heads:
+        raise ValueError(f"heads must divide the {project[0].shape[-1]} columns of project, got {heads}")
+    if not len(residual) and (pool > 1 or project[0].shape[0] != x.shape[-1]):
+        raise ValueError("residual must be given where queries are pooled, or channels change")
+    return (
+        "x: images height columns channels, norm1: channels / channels, project: outputs width / outputs, "
+        "qkv: 3*width channels / 3*width, norm2: outputs / outputs, "
+        "mlp: hidden outputs / hidden / outputs hidden / outputs"
+        + (", residual: outputs channels / outputs" if len(residual) else "")
+    )
+
+
+def layer_flops(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, norm2: Any, mlp: Any, *rest: Any) -> int:
+    window, pool = rest[1:3]
+    height, width = x.shape[1:3]
+    keys, pooled = (window or height) * (window or width), x[:, : height // pool, : width // pool]
+    linear = of_linear(x, qkv[0]) + (of_linear(x, residual[0]) if len(residual) else 0)
+    finish = sum(of_linear(pooled, w) for w in (project[0], mlp[0], mlp[2]))
+    return linear + finish + 4 * math.prod(pooled.shape[:3]) * keys * int(project[0].shape[1])
+
+
+# y + mlp(LN(y)) with y = r + project(attention(qkv(LN(x)))), for tokens (B, h, w, C) of a grid; r = x, or, where the
+# queries are pooled, the largest of pool x pool places of residual(LN(x)). eps = of both norms. No gradient.
+grid_layer = Operator(
+    "grid_layer(Tensor x, Tensor[] norm1, Tensor[] qkv, Tensor[] residual, Tensor[] project, Tensor[] norm2, "
+    "Tensor[] mlp, int heads, int window, int pool, float[] eps, str activation) -> Tensor",
+    axes=of_layer,
+    out=lambda x, norm1, qkv, residual, project, norm2, mlp, heads, window, pool, *rest: (
+        (x.shape[0], *(n // max(pool, 1) for n in x.shape[1:3]), project[0].shape[0]),
+        x.dtype,
+    ),
+    call=call.grid_layer,
+    reference=reference.grid_layer,
+    flops=lambda *args: layer_flops(*args[:10]),
+)
