@@ -51,14 +51,16 @@ HOSTS = {
         f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
     ),
     "transformers_sam2_video": Host(
-        f"{_T}.sam2_video.modeling_sam2_video", ("Sam2VideoMaskDecoder", "Sam2VideoPositionalEmbedding")
+        f"{_T}.sam2_video.modeling_sam2_video",
+        ("Sam2VideoMaskDecoder", "Sam2VideoMemoryAttention", "Sam2VideoPositionalEmbedding"),
     ),
     "transformers_sam3_tracker_video": Host(
         f"{_T}.sam3_tracker_video.modeling_sam3_tracker_video",
-        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoPositionalEmbedding"),
+        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoMemoryAttention", "Sam3TrackerVideoPositionalEmbedding"),
     ),
     "transformers_edgetam_video": Host(
-        f"{_T}.edgetam_video.modeling_edgetam_video", ("EdgeTamVideoMaskDecoder", "EdgeTamVideoPositionalEmbedding")
+        f"{_T}.edgetam_video.modeling_edgetam_video",
+        ("EdgeTamVideoMaskDecoder", "EdgeTamVideoMemoryAttention", "EdgeTamVideoPositionalEmbedding"),
     ),
     "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
     "transformers_vitdet": Host(f"{_T}.vitdet.modeling_vitdet", ("VitDetAttention", "VitDetLayer")),
@@ -79,7 +81,14 @@ HOSTS = {
     "segment_anything": Host("segment_anything.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
     "segment_anything_hq": Host("segment_anything_hq.modeling", (*SEGMENT_ANYTHING, "mask_decoder_hq.MaskDecoderHQ")),
     "mobile_sam": Host("mobile_sam.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
-    "sam2": Host("sam2.modeling", ("sam.mask_decoder.MaskDecoder", "position_encoding.PositionEmbeddingRandom")),
+    "sam2": Host(
+        "sam2.modeling",
+        (
+            "sam.mask_decoder.MaskDecoder",
+            "memory_attention.MemoryAttention",
+            "position_encoding.PositionEmbeddingRandom",
+        ),
+    ),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
     "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),
