@@ -1,5 +1,7 @@
 #include "bind.h"
 
+#include <cmath>
+
 #include "encoder/layer.h"
 #include "memory/projected.h"
 #include "memory/read.h"
@@ -17,6 +19,12 @@ int64_t unturned_keys(Fields& f, int64_t keys, int64_t positions) {
   return unturned;
 }
 
+float finite_scale(Fields& f) {
+  const float scale = f.number<float>("scale");
+  f.need(std::isfinite(scale), "scale", "must be finite");
+  return scale;
+}
+
 }  // namespace
 
 FASTPROMPT_BIND(memory) {
@@ -28,6 +36,7 @@ FASTPROMPT_BIND(memory) {
     f.sizes({{"width", &a.width}, {"depth", &a.depth}});
     f.need(a.keys > 0, "key", "must have at least one key");
     f.need(a.width > 0, "query", "must have a width");
+    f.need(a.depth > 0, "value", "must have a width");
     a.cos = f.optional("cos", "queries width"), a.sin = f.optional("sin", "queries width");
     a.key_cos = f.optional("key_cos", "positions width"), a.key_sin = f.optional("key_sin", "positions width");
     f.need(!a.cos == !a.sin && !a.cos == !a.key_cos && !a.cos == !a.key_sin, "cos",
@@ -36,7 +45,7 @@ FASTPROMPT_BIND(memory) {
       f.need(a.width % 2 == 0, "query", "must have an even width where it is turned");
       a.positions = f.size("positions"), a.unturned = unturned_keys(f, a.keys, a.positions);
     }
-    a.scale = f.number<float>("scale"), a.precision = f.precision();
+    a.scale = finite_scale(f), a.precision = f.precision();
     a.out = f.result("out", "images queries heads depth");
     if (f.given("log_weight")) a.log_weight = f.result("log_weight", "images heads queries");
     a.threads = f.threads();
@@ -54,14 +63,13 @@ FASTPROMPT_BIND(memory) {
     int64_t size[2];
     f.numbers("size", size);
     const int64_t positions = f.size("positions");
-    f.need(size[0] >= 0 && size[1] >= 0 && (positions ? size[1] && positions / size[1] == size[0] : !size[0] || !size[1]),
-           "size", "must be rows and columns of the positions of key_cos");
-    f.need(size[1] == 0 || positions % size[1] == 0, "size", "must be rows and columns of the positions of key_cos");
+    const bool grid = size[1] > 0 ? positions % size[1] == 0 && positions / size[1] == size[0] : positions == 0;
+    f.need(grid && size[0] >= 0 && size[1] >= 0, "size", "must be rows and columns of the positions of key_cos");
     f.need(a.keys > 0, "source", "must have at least one key");
     f.need(a.width > 0 && a.width % (2 * kChannelUnit) == 0, "query", "must have a width that is a multiple of 32");
     f.need(a.depth > 0 && a.depth % kChannelUnit == 0, "source", "must have a width that is a multiple of 16");
     a.rows = size[0], a.columns = size[1], a.unturned = unturned_keys(f, a.keys, positions);
-    a.scale = f.number<float>("scale"), a.precision = f.precision();
+    a.scale = finite_scale(f), a.precision = f.precision();
     a.out = f.result("out", "images queries depth"), a.threads = f.threads();
     f.run(projected_read, a);
   });

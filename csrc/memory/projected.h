@@ -2,9 +2,9 @@
 //
 //   out = softmax(scale R q (R' (W s + b))^T) v
 //
-// In SAM 2 a token s of the memory has 64 numbers, a key 256. Its first half is turned by its column x, its second by its
-// row y, so that a logit is <A[x] + B[y], s> with A[x] = W1^T R'x^T q1 and B[y] = W2^T R'y^T q2: 64 numbers a query for
-// every column and every row. That is less than half of the operations of <q, k>, and no key is ever made.
+// In SAM 2 a token s of the memory has 64 numbers, a key 256. Its first half is turned by its column x, its second by
+// its row y, so that a logit is <A[x] + B[y], s> with A[x] = W1^T R'x^T q1 and B[y] = W2^T R'y^T q2: 64 numbers a query
+// for every column and every row. That is less than half of the operations of <q, k>, and no key is ever made.
 #pragma once
 #include <cstdint>
 
@@ -15,14 +15,14 @@ namespace fastprompt {
 
 struct ProjectedRead {
   int64_t images, queries, keys;
-  int64_t width, depth;           // of a query, and of a token of the memory: multiples of 32, of 16
-  int64_t rows, columns;          // of the grid of a frame; the keys are whole frames,
-  int64_t unturned;               // and so many others behind them
-  const float* query;             // (images, queries, width)
-  const float *cos, *sin;         // (queries, width), by which pairs (2 i, 2 i + 1) of a query are turned
-  const float *source, *value;    // (images, keys, depth): what keys are made of, and what is read
-  const float *weight, *bias;     // (width, depth), (width)
-  const float *key_cos, *key_sin; // (rows columns, width)
+  int64_t width, depth;            // of a query, and of a token of the memory: multiples of 32, of 16
+  int64_t rows, columns;           // of the grid of a frame; the keys are whole frames,
+  int64_t unturned;                // and so many others behind them
+  const float* query;              // (images, queries, width)
+  const float *cos, *sin;          // (queries, width), by which pairs (2 i, 2 i + 1) of a query are turned
+  const float *source, *value;     // (images, keys, depth): what keys are made of, and what is read
+  const float *weight, *bias;      // (width, depth), (width)
+  const float *key_cos, *key_sin;  // (rows columns, width)
   float scale;
   float* out;           // (images, queries, depth)
   Precision precision;  // of the products where keys are made

@@ -10,8 +10,8 @@ namespace FP_ISA {
 namespace {
 
 constexpr int64_t Q = kProjectedQueries, kLane = 2 * N, kLanes = Q / kLane;  // queries side by side in registers
-constexpr int64_t kTables = 1 << 16;  // floats of A that stay in the second-level cache
-constexpr int64_t kOthers = 128;      // unturned keys of a block
+constexpr int64_t kTables = 1 << 16;          // floats of A that stay in the second-level cache
+constexpr int64_t kOthers = 128;              // unturned keys of a block
 constexpr int kMostFrames = N == 16 ? 8 : 6;  // that are summed up at a time: twice that many sums in registers
 
 // Frames [first, first + count) of one position. Frames are summed up in groups of nearly the same size.
@@ -128,7 +128,8 @@ class Task {
   // The keys behind the frames: their logits are a product with W^T q.
   void read_others() {
     const int64_t turned = a_.keys - a_.unturned, depth = a_.depth;
-    const float *source = a_.source + image_.image * a_.keys * depth, *value = a_.value + image_.image * a_.keys * depth;
+    const float *source = a_.source + image_.image * a_.keys * depth,
+                *value = a_.value + image_.image * a_.keys * depth;
     float* table = by_column_;
     for (int64_t part = 0; part < 2; ++part)
       for (int64_t lane = 0; lane < kLanes; ++lane) {

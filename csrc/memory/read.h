@@ -9,13 +9,13 @@ namespace fastprompt {
 
 struct MemoryRead {
   int64_t images, heads, queries, keys;
-  int64_t width, depth;           // of a key and of a value
-  const float* query;             // (images, queries, heads, width)
-  const float* key;               // (images, keys, heads, width)
-  const float* value;             // (images, keys, heads, depth)
-  const float *cos, *sin;         // (queries, width), by which pairs (2 i, 2 i + 1) of a query are turned; null: not
-  const float *key_cos, *key_sin; // (positions, width), for the keys again and again
-  int64_t positions, unturned;    // the last `unturned` keys are not
+  int64_t width, depth;            // of a key and of a value
+  const float* query;              // (images, queries, heads, width)
+  const float* key;                // (images, keys, heads, width)
+  const float* value;              // (images, keys, heads, depth)
+  const float *cos, *sin;          // (queries, width), by which pairs (2 i, 2 i + 1) of a query are turned; null: not
+  const float *key_cos, *key_sin;  // (positions, width), for the keys again and again
+  int64_t positions, unturned;     // the last `unturned` keys are not
   float scale;
   float* out;           // (images, queries, heads, depth)
   float* log_weight;    // (images, heads, queries): log of the sum of e^logit; or null

@@ -19,8 +19,8 @@ class Read {
   explicit Read(const MemoryHead& head)
       : head_(head),
         a_(head.args),
-        products_({a_.width, a_.depth, head.block_keys(), head.blocks(), head.engine, a_.precision == Precision::high}) {
-  }
+        products_(
+            {a_.width, a_.depth, head.block_keys(), head.blocks(), head.engine, a_.precision == Precision::high}) {}
 
   int64_t packed_floats() const { return products_.packed_floats(); }
 
@@ -43,8 +43,7 @@ class Read {
   void queries(int64_t first, int64_t last) {
     const int64_t rows = last - first, row = products_.key_row(), step = products_.step();
     const int64_t whole = (rows + Products::kQueryUnit - 1) / Products::kQueryUnit * Products::kQueryUnit;
-    const Scratch memory(products_.own_floats() + kQueries * (row + step) +
-                         OnlineSoftmax::floats(products_.out_row()));
+    const Scratch memory(products_.own_floats() + kQueries * (row + step) + OnlineSoftmax::floats(products_.out_row()));
     float *q = memory.data() + products_.own_floats(), *logits = q + kQueries * row;
     products_.place(head_.packed, memory.data());
     OnlineSoftmax softmax;
@@ -67,8 +66,7 @@ class Read {
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t token = (head_.image * a_.queries + first + i) * a_.heads + head_.head;
       const float log_weight = softmax.finish(i, a_.out + token * a_.depth);
-      if (a_.log_weight)
-        a_.log_weight[(head_.image * a_.heads + head_.head) * a_.queries + first + i] = log_weight;
+      if (a_.log_weight) a_.log_weight[(head_.image * a_.heads + head_.head) * a_.queries + first + i] = log_weight;
     }
   }
 

@@ -13,7 +13,14 @@ def f(*shape):
     return np.ones(shape, np.float32)
 
 
-RIGHT = {"query": f(2, 3, 2, 16), "key": f(2, 5, 2, 16), "value": f(2, 5, 2, 32), "scale": 1.0, "threads": 1, "precision": 0}
+RIGHT = {
+    "query": f(2, 3, 2, 16),
+    "key": f(2, 5, 2, 16),
+    "value": f(2, 5, 2, 32),
+    "scale": 1.0,
+    "threads": 1,
+    "precision": 0,
+}
 RIGHT |= {"out": f(2, 3, 2, 32), "log_weight": f(2, 2, 3)}
 WRONG = [
     ("query", f(2, 3, 2, 32), ValueError, "key must have shape"),
@@ -24,6 +31,7 @@ WRONG = [
     ("value", f(2, 4, 2, 32), ValueError, "value must have shape"),
     ("value", None, TypeError, "value must be an array"),
     ("scale", "one", TypeError, "scale must be a number, got 'one'"),
+    ("scale", float("inf"), ValueError, "scale must be finite"),
     ("out", f(2, 3, 2, 16), ValueError, "out must have shape"),
     ("log_weight", f(2, 3, 2), ValueError, "log_weight must have shape"),
     ("log_weight", np.frombuffer(bytes(48), np.float32).reshape(2, 2, 3), ValueError, "log_weight must be writeable"),
@@ -48,6 +56,8 @@ def test_missing_and_empty_fields():
     empty = {"query": f(2, 3, 2, 0), "key": f(2, 5, 2, 0)}
     with pytest.raises(ValueError, match="query must have a width"):
         _C.memory_read(**RIGHT | empty)
+    with pytest.raises(ValueError, match="value must have a width"):
+        _C.memory_read(**RIGHT | {"value": f(2, 5, 2, 0), "out": f(2, 3, 2, 0)})
 
 
 def test_through_torch():

@@ -134,7 +134,7 @@ def test_through_torch(rng):
         (*given[:-2], -1, scale),
         (*given[:-2], 10**6, scale),
     ):
-        with pytest.raises(ValueError, match="projected_memory_read: |unturned"):
+        with pytest.raises(ValueError, match=r"projected_memory_read: |unturned"):
             projected_memory_read.torch(*wrong)
 
 

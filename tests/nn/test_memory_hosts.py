@@ -66,7 +66,9 @@ def inputs(objects=1, frames=3, pointers=POINTERS, positions=True, seed=0, token
 
 def run(module, given, dtype=None):
     features, memory, positions, memory_positions, pointers, frames = given
-    tensors = [x if x is None or dtype is None else x.to(dtype) for x in (features, memory, positions, memory_positions)]
+    tensors = [
+        x if x is None or dtype is None else x.to(dtype) for x in (features, memory, positions, memory_positions)
+    ]
     further = [frames] if "EdgeTam" in type(module).__name__ else []
     with torch.no_grad():
         return module(*tensors, pointers, *further)

@@ -128,9 +128,11 @@ class MemoryAttention(MemoryParts, memory_attention.MemoryAttention):
         if not self.whole_frames(features, positions, memory, num_obj_ptr_tokens) or self.refuses(
             features, positions, memory, memory_pos, num_obj_ptr_tokens
         ):
-            return memory_attention.MemoryAttention.forward(self, curr, memory, curr_pos, memory_pos, num_obj_ptr_tokens)
+            return memory_attention.MemoryAttention.forward(
+                self, curr, memory, curr_pos, memory_pos, num_obj_ptr_tokens
+            )
         (x,) = self.run(features, positions, memory, memory_pos, num_obj_ptr_tokens)
-        return x.transpose(0, 1)  # type: ignore[no-any-return]
+        return x.transpose(0, 1)
 
     def whole_frames(self, features: Any, positions: Any, memory: Any, others: Any) -> bool:
         """The host needs positions of the frame, and a square where its own table is of another size."""

@@ -58,7 +58,7 @@ class EdgeTamVideoMemoryAttention(MemoryAttention, host.EdgeTamVideoMemoryAttent
         if not self.whole_frames(len(frame[0]), len(memory), given[-1], frames) or self.refuses(*given):
             return super().forward(frame[0], memory, frame[1], *given[3:], frames)
         (x,) = self.run(*given, frames)
-        return x.unsqueeze(1).transpose(0, 1)  # type: ignore[no-any-return]
+        return x.unsqueeze(1).transpose(0, 1)
 
     def whole_frames(self, tokens: int, count: int, others: Any, frames: Any) -> bool:
         if tokens != len(self.position_ids) or not isinstance(others, int) or not isinstance(frames, int):

@@ -16,4 +16,4 @@ class Sam3TrackerVideoPositionalEmbedding(TransformersPositions, host.Sam3Tracke
 
 
 class Sam3TrackerVideoMemoryAttention(TransformersMemoryAttention, host.Sam3TrackerVideoMemoryAttention):
-    """``Sam3TrackerVideoMemoryAttention`` without keys and weights in memory; the frame reads itself once for all objects."""
+    """``Sam3TrackerVideoMemoryAttention`` without keys or weights in memory; a frame reads itself once."""

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from fastprompt.ops.memory import operators
-
 BLOCK = 256  # queries whose weights the gradient holds at a time
 
 
@@ -53,7 +51,7 @@ def turned_read(
     turned = k.shape[1] - unturned
     times = turned // key_cos.shape[0] if unturned < k.shape[1] else 0
     head = turn(k[:, :turned], key_cos.repeat(times, 1), key_sin.repeat(times, 1))
-    out: Tensor = operators.memory_read(turn(q, cos, sin), torch.cat([head, k[:, turned:]], 1), v, scale)[0]
+    out: Tensor = torch.ops.fastprompt.memory_read(turn(q, cos, sin), torch.cat([head, k[:, turned:]], 1), v, scale)[0]
     return out
 
 

@@ -1,5 +1,6 @@
 """Many queries read a memory of many keys and values."""
 
+import math
 import numbers
 from typing import Any
 
@@ -60,6 +61,8 @@ def memory_attention(
     number = int(q.shape[-1]) ** -0.5 if scale is None else scale
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"scale must be a number, got {scale!r}")
+    if not math.isfinite(number):
+        raise ValueError(f"scale must be finite, got {scale!r}")
     single = q.ndim == 3
     q, k, v = (plain_floats(x[None] if single else x) for x in (q, k, v))
     if rotation is not None:
