@@ -54,14 +54,16 @@ HOSTS = {
         f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
     ),
     "transformers_sam2_video": Host(
-        f"{_T}.sam2_video.modeling_sam2_video", ("Sam2VideoMaskDecoder", "Sam2VideoPositionalEmbedding")
+        f"{_T}.sam2_video.modeling_sam2_video",
+        ("Sam2VideoMaskDecoder", "Sam2VideoMemoryAttention", "Sam2VideoPositionalEmbedding"),
     ),
     "transformers_sam3_tracker_video": Host(
         f"{_T}.sam3_tracker_video.modeling_sam3_tracker_video",
-        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoPositionalEmbedding"),
+        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoMemoryAttention", "Sam3TrackerVideoPositionalEmbedding"),
     ),
     "transformers_edgetam_video": Host(
-        f"{_T}.edgetam_video.modeling_edgetam_video", ("EdgeTamVideoMaskDecoder", "EdgeTamVideoPositionalEmbedding")
+        f"{_T}.edgetam_video.modeling_edgetam_video",
+        ("EdgeTamVideoMaskDecoder", "EdgeTamVideoMemoryAttention", "EdgeTamVideoPositionalEmbedding"),
     ),
     "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
     "transformers_vitdet": Host(f"{_T}.vitdet.modeling_vitdet", ("VitDetAttention", "VitDetLayer")),
@@ -89,6 +91,7 @@ HOSTS = {
             "position_encoding.PositionEmbeddingRandom",
             "backbones.hieradet.MultiScaleBlock",
             "backbones.hieradet.Hiera",
+            "memory_attention.MemoryAttention",
         ),
     ),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from fastprompt.reference.attention import linear
+
 
 def memory_read(q: Any, k: Any, v: Any, scale: float) -> tuple[Any, Any]:
     """(B, N, H, D') from (B, N, H, D), (B, M, H, D), (B, M, H, D'); the log of the sums of the weights, (B, H, N)."""
@@ -23,3 +25,32 @@ def memory_read_backward(
     slope = scale * weight * (np.einsum("bqhd,bkhd->bhqk", grad, v) - mean)  # of the logits
     of_keys, of_values = (np.einsum("bhqk,bqhd->bkhd", x, y) for x, y in ((slope, q), (weight, grad)))
     return np.einsum("bhqk,bkhd->bqhd", slope, k), of_keys, of_values
+
+
+# ---------------------------------------------------------------- with rotary positions
+
+
+def turned_memory_read(
+    q: Any, k: Any, v: Any, cos: Any, sin: Any, key_cos: Any, key_sin: Any, unturned: int, scale: float
+) -> Any:
+    """The rows of ``key_cos`` and ``key_sin`` count again and again for keys, but for the last ``unturned``."""
+    turned = k.shape[1] - unturned
+    times = turned // len(key_cos) if turned else 0
+    head = turn(k[:, :turned], np.tile(key_cos, (times, 1)), np.tile(key_sin, (times, 1)))
+    return memory_read(turn(q, cos, sin), np.concatenate([head, k[:, turned:]], 1), v, scale)[0]
+
+
+def turn(x: Any, cos: Any, sin: Any) -> Any:
+    """The pairs (2 i, 2 i + 1) of (B, N, H, D) by the angles of (N, D)."""
+    swapped = np.empty_like(x)
+    swapped[..., 0::2], swapped[..., 1::2] = -x[..., 1::2], x[..., 0::2]
+    return x * cos[:, None] + swapped * sin[:, None]
+
+
+def projected_memory_read(
+    q: Any, source: Any, value: Any, layer: Any, cos: Any, sin: Any, key_cos: Any, key_sin: Any, size: Any,
+    unturned: int, scale: float,
+) -> Any:  # fmt: skip
+    """With one head, and keys W s + b."""
+    key, value = linear(source, *layer)[:, :, None], value[:, :, None]
+    return turned_memory_read(q[:, :, None], key, value, cos, sin, key_cos, key_sin, unturned, scale)[:, :, 0]

@@ -44,10 +44,7 @@ VOLUME = "big, few = rng.random((40, 200, 200), dtype=np.float32), np.zeros((40,
 LINE = "big, few = rng.random((1, 10**6), dtype=np.float32), np.zeros((1, 10**6), bool); few[0, 0] = True"
 REGIONS = "big = (np.arange(10**6) // 4).reshape(1000, 1000); clicks = rng.random((20000, 2)) * 900"
 LAYER = "from fastprompt import _C\nrows = rng.random((1, 2 * 10**4, 1, 64), dtype=np.float32)"
-READ = (
-    "_C.memory_read(query=rows, key=rows, value=rows, out=np.empty_like(rows), scale=1.0, threads={threads}, "
-    "log_weight=np.empty((1, 1, rows.shape[1]), np.float32))"
-)
+READ = "_C.memory_read(query=rows, key=rows, value=rows, out=np.empty_like(rows), scale=1.0, threads={threads}, precision=0)"
 RASTER = "fp.geodesic_distance(big, few, method='raster', iterations=10**4)"
 LONG = {
     "raster": (PICTURE, RASTER),

@@ -137,6 +137,26 @@ def test_others(tmp_path):
     assert max(found.errors.values()) < 1e-5
 
 
+class Turned(nn.Module):
+    """Reads of frames of 6 tokens, and of keys that are made of the memory."""
+
+    def forward(self, q, memory, cos, sin, weight):
+        read = fp.memory_attention(
+            q[:, :, None], memory[:, :, None], memory[:, :, None], rotation=(cos, sin), unrotated=2
+        )
+        tables, linear = (cos, sin, cos, sin), [weight, weight[:, 0]]
+        projected = torch.ops.fastprompt.projected_memory_read(q, memory, memory, linear, *tables, [2, 3], 2, 0.25)
+        alone = torch.ops.fastprompt.projected_memory_read(q, memory, memory, linear, *tables, [2, 3], 20, 0.25)
+        return read, projected, alone
+
+
+def test_turned_reads(tmp_path):
+    args = (torch.randn(2, 6, 32), torch.randn(2, 20, 32), torch.rand(6, 32), torch.rand(6, 32), torch.randn(32, 32))
+    found = exported(Turned(), tmp_path / "turned.onnx", args=args)
+    assert found.nodes == {"MemoryRead": 3}
+    assert max(found.errors.values()) < 1e-5
+
+
 class Polygon(nn.Module):
     def forward(self, vertices):
         return fp.polygon_mask(vertices, size=(9, 9)).float()

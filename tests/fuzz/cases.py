@@ -123,6 +123,33 @@ def memory_read(d):
     return d.t(b, n, heads, width), d.t(b, keys, heads, width), d.t(b, keys, heads, depth), 0.25
 
 
+def turned(d, queries, frames, width):
+    """Tables of queries and keys, and how many keys are not turned behind so many frames; of places (2, 3)."""
+    others = d.randint(0 if frames else 1, 9)
+    return [d.t(queries, width), d.t(queries, width), d.t(6, width), d.t(6, width)], others, 6 * frames + others
+
+
+@case
+def turned_memory_read(d):
+    b, h, n = sizes(d)
+    width = 2 * d.randint(1, 20)
+    tables, others, m = turned(d, n, d.randrange(4), width)
+    return d.t(b, n, h, width), d.t(b, m, h, width), d.t(b, m, h, d.randint(1, 35)), *tables, others, 0.25
+
+
+@case
+def projected_memory_read(d):
+    b, _, n = sizes(d)
+    width, depth = d.choice((32, 64)), d.choice((16, 32))
+    tables, others, m = turned(d, n, d.choice((0, 1, 3, 9, 20)), width)
+    if d.random() < 0.7:  # axial ones
+        for x in tables[2:]:
+            x[:, : width // 2] = x[[0, 1, 2, 0, 1, 2], : width // 2]
+            x[:, width // 2 :] = x[[0, 0, 0, 3, 3, 3], width // 2 :]
+    linear = [d.t(width, depth), d.t(width)]
+    return d.t(b, n, width), d.t(b, m, depth), d.t(b, m, depth), linear, *tables, [2, 3], others, 0.25
+
+
 @case
 def memory_read_backward(d):
     q, k, v, scale = memory_read(d)

@@ -169,6 +169,7 @@ WRONG = {
     "v": ({"v": K[:3]}, ValueError, r"v must be \(12, 2, width\), got \(3, 2, 8\)"),
     "kinds": ({"v": torch.zeros(12, 2, 8)}, TypeError, "both be NumPy arrays or both torch tensors"),
     "scale": ({"scale": "1"}, TypeError, "scale must be a number, got '1'"),
+    "infinite": ({"scale": float("nan")}, ValueError, "scale must be finite, got nan"),
     "rotation": ({"rotation": R}, TypeError, "rotation must be a pair of cosines and sines, got ndarray"),
     "rotation_shape": (
         {"rotation": (R, R[:3])},

@@ -47,10 +47,14 @@ REASONS = {
     "no kernel yet: rotary positions in an image encoder": {
         "Sam3": "ViTLayer ViTRoPEAttention ViTRotaryEmbedding",
     },
-    "no kernel yet: the memory of a video model": {
-        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "MaskDownSampler MaskDownSamplerLayer MemoryAttention MemoryAttentionLayer MemoryEncoder MemoryFuser MemoryFuserCXBlock PositionEmbeddingSine VisionRotaryEmbedding",
-        "EdgeTamVideo": "MemoryAttentionMLP PerceiverAttention PerceiverEncoderLayer PerceiverMLP PerceiverResampler RoPECrossAttention RoPESelfAttention",
+    "its memory attention is replaced as a whole": {
+        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "MemoryAttentionLayer VisionRotaryEmbedding",
+        "EdgeTamVideo": "MemoryAttentionMLP RoPECrossAttention RoPESelfAttention",
         "Sam2Video Sam3TrackerVideo": "RoPEAttention",
+    },
+    "no kernel yet: the memory encoder of a video model": {
+        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "MaskDownSampler MaskDownSamplerLayer MemoryEncoder MemoryFuser MemoryFuserCXBlock PositionEmbeddingSine",
+        "EdgeTamVideo": "PerceiverAttention PerceiverEncoderLayer PerceiverMLP PerceiverResampler",
     },
     "no kernel yet: a neck of convolutions": {
         "Sam3": "FPNLayer",

@@ -1,15 +1,19 @@
 """Drop-ins for the package ``sam2``."""
 
+import math
 from typing import Any
 
 import torch
-from sam2.modeling import position_encoding
+import torch.nn.functional as F
+from sam2.modeling import memory_attention, position_encoding
 from sam2.modeling.backbones import hieradet
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
 from fastprompt.nn.parts.encoder import Parts
 from fastprompt.nn.parts.hiera import HieraLayer, HieraPositions
+from fastprompt.nn.parts.memory import MemoryAttention as MemoryParts
+from fastprompt.nn.parts.memory import Turns, cached
 from fastprompt.nn.parts.positions import SegmentAnythingPositions
 from fastprompt.nn.parts.segment_anything import PackageDecoder
 
@@ -94,3 +98,104 @@ class Hiera(HieraPositions, hieradet.Hiera):
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         return self.positions(hw, lambda: super(Hiera, self)._get_pos_embed(hw))
+
+
+SWITCHES = {  # of a layer, as all released models have them
+    "pos_enc_at_attn": False,
+    "pos_enc_at_cross_attn_queries": False,
+    "pos_enc_at_cross_attn_keys": True,
+}
+
+
+class MemoryAttention(MemoryParts, memory_attention.MemoryAttention):
+    """``MemoryAttention`` without keys and weights in memory; objects that share a frame share what it reads of itself.
+    With positions where the released models have them."""
+
+    final = "norm"
+    norms = "norm1", "norm2", "norm3"
+    attention_parts = ("q_proj", "k_proj", "v_proj", "out_proj")
+    layer_parts = ("dropout", "dropout1", "dropout2", "dropout3")
+    host_parts = ()
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        if not host.pos_enc_at_input or not host.batch_first:
+            return "positions must be added to the input, and layers take batches first"
+        return super().unsupported(host)
+
+    @classmethod
+    def strange_options(cls, layer: Any) -> str | None:
+        for name, value in SWITCHES.items():
+            if getattr(layer, name) != value:
+                return f"{name} must be {value}"
+        if not cls.is_axial(layer.self_attn) or not cls.is_axial(layer.cross_attn_image):
+            return "rotary positions must be compute_axial_cis of the width of a head"
+        return None if layer.activation is F.relu else f"the activation must be relu, got {layer.activation}"
+
+    @classmethod
+    def is_axial(cls, attention: Any) -> bool:
+        made = attention.compute_cis
+        own = made.func is position_encoding.compute_axial_cis and set(made.keywords) == {"dim", "theta"}
+        return own and not made.args and made.keywords["dim"] == attention.internal_dim
+
+    @classmethod
+    def heads(cls, attention: Any) -> int:
+        heads: int = attention.num_heads
+        return heads
+
+    @classmethod
+    def scale(cls, attention: Any) -> float:
+        width: int = attention.internal_dim
+        return float(width**-0.5)
+
+    def forward(
+        self,
+        curr: Any,
+        memory: Tensor,
+        curr_pos: Any = None,
+        memory_pos: Tensor | None = None,
+        num_obj_ptr_tokens: int = 0,
+    ) -> Tensor:
+        lists = isinstance(curr, list) and isinstance(curr_pos, list) and len(curr) == len(curr_pos) == 1
+        features, positions = (curr[0], curr_pos[0]) if lists else (curr, curr_pos)
+        if not self.whole_frames(features, positions, memory, num_obj_ptr_tokens) or self.refuses(
+            features, positions, memory, memory_pos, num_obj_ptr_tokens
+        ):
+            return memory_attention.MemoryAttention.forward(
+                self, curr, memory, curr_pos, memory_pos, num_obj_ptr_tokens
+            )
+        (x,) = self.run(features, positions, memory, memory_pos, num_obj_ptr_tokens)
+        return x.transpose(0, 1)
+
+    def whole_frames(self, features: Any, positions: Any, memory: Any, others: Any) -> bool:
+        """The host needs positions of the frame, and a square where its own table is of another size."""
+        if not all(isinstance(x, Tensor) for x in (features, positions, memory)) or not isinstance(others, int):
+            return False
+        tokens = len(features)
+        tables = [x.freqs_cis for layer in self.layers for x in (layer.self_attn, layer.cross_attn_image)]
+        fits = all(len(x) == tokens for x in tables) or round(tokens**0.5) ** 2 == tokens
+        return tokens > 0 and (len(memory) - others) % tokens == 0 and fits
+
+    def turns(self, count: int) -> list[Turns]:
+        def make() -> list[Turns]:
+            made = [(table(layer.self_attn, count), table(layer.cross_attn_image, count)) for layer in self.layers]
+            return [Turns(own, cross, cross, grid(count)) for own, cross in made]
+
+        attentions = [x for layer in self.layers for x in (layer.self_attn, layer.cross_attn_image)]
+        tables = [x.freqs_cis for x in attentions]
+        numbers = (count, *(x.compute_cis.keywords["theta"] for x in attentions))
+        found: list[Turns] = cached(self, "turns", tables[0], numbers, tables[1:], make)
+        return found
+
+
+def table(attention: Any, count: int) -> list[Tensor]:
+    """Cosines and sines (N, D), each number twice; of a square if the host's own table is of another size."""
+    side, cis = float(count) ** 0.5, attention.freqs_cis
+    cis = cis if len(cis) == count else attention.compute_cis(end_x=side, end_y=side)
+    return [part.float().cpu().repeat_interleave(2, -1) for part in (cis.real, cis.imag)]
+
+
+def grid(count: int) -> tuple[int, int]:
+    """Rows and columns; what is no square has a row."""
+    side = math.isqrt(count)
+    return (side, side) if side * side == count else (1, count)

@@ -2,6 +2,7 @@
 
 from transformers.models.sam2_video import modeling_sam2_video as host
 
+from fastprompt.nn.parts.memory import TransformersMemoryAttention
 from fastprompt.nn.parts.positions import TransformersPositions
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
@@ -12,3 +13,7 @@ class Sam2VideoMaskDecoder(Sam2Decoder, host.Sam2VideoMaskDecoder):
 
 class Sam2VideoPositionalEmbedding(TransformersPositions, host.Sam2VideoPositionalEmbedding):
     """``Sam2VideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class Sam2VideoMemoryAttention(TransformersMemoryAttention, host.Sam2VideoMemoryAttention):
+    """``Sam2VideoMemoryAttention`` without keys and weights in memory; the frame reads itself once for all objects."""

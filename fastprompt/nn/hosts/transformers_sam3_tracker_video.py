@@ -2,6 +2,7 @@
 
 from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video as host
 
+from fastprompt.nn.parts.memory import TransformersMemoryAttention
 from fastprompt.nn.parts.positions import TransformersPositions
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
@@ -12,3 +13,7 @@ class Sam3TrackerVideoMaskDecoder(Sam2Decoder, host.Sam3TrackerVideoMaskDecoder)
 
 class Sam3TrackerVideoPositionalEmbedding(TransformersPositions, host.Sam3TrackerVideoPositionalEmbedding):
     """``Sam3TrackerVideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class Sam3TrackerVideoMemoryAttention(TransformersMemoryAttention, host.Sam3TrackerVideoMemoryAttention):
+    """``Sam3TrackerVideoMemoryAttention`` without keys or weights in memory; a frame reads itself once."""

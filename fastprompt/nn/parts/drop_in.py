@@ -58,10 +58,14 @@ class DropIn(nn.Module):
         if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
             return self.predict(*arguments)
         keeper = self.__dict__.setdefault("_fastprompt_float32", Float32())
-        dtype = host_dtype(own[0])
+        dtype = self.result_dtype(arguments)
         with torch.autocast("cpu", enabled=False):
             results = keeper.module(self).predict(*keeper.inputs(arguments))
         return tuple(x.to(dtype) for x in results)
+
+    def result_dtype(self, arguments: Any) -> torch.dtype:
+        """What the host returns in half precision or autocast."""
+        return host_dtype(own_parameters(self)[0])
 
     def predict(self, *arguments: Any) -> Any:
         """What the drop-in is for: the arguments in float32 to the results of the host."""

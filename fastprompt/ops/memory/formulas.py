@@ -1,4 +1,4 @@
-"""The memory read and its gradient in torch, with blocks of the weights in memory, never all."""
+"""Memory reads and their gradient in torch, with blocks of the weights in memory, never all."""
 
 import torch
 from torch import Tensor
@@ -38,3 +38,24 @@ def gradient(
         k_grad += logit_grad.transpose(2, 3) @ query
         q_grad[:, n : n + BLOCK] = heads_first(logit_grad @ key)
     return q_grad, heads_first(k_grad), heads_first(v_grad)
+
+
+# ---------------------------------------------------------------- with rotary positions
+
+
+def turned_read(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, key_cos: Tensor, key_sin: Tensor, unturned: int,
+    scale: float,
+) -> Tensor:  # fmt: skip
+    """The read is the operator, which has a gradient of its own."""
+    turned = k.shape[1] - unturned
+    times = turned // key_cos.shape[0] if unturned < k.shape[1] else 0
+    head = turn(k[:, :turned], key_cos.repeat(times, 1), key_sin.repeat(times, 1))
+    out: Tensor = torch.ops.fastprompt.memory_read(turn(q, cos, sin), torch.cat([head, k[:, turned:]], 1), v, scale)[0]
+    return out
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    pairs = x.unflatten(-1, (-1, 2))
+    swapped = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
+    return x * cos[:, None] + swapped * sin[:, None]

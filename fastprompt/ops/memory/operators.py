@@ -6,7 +6,7 @@ from fastprompt._later import Later
 from fastprompt.ops._arrays import dtype_name
 from fastprompt.ops._axes import floating
 from fastprompt.ops._operator import Gradient, Operator
-from fastprompt.ops.encoder.call import LANES
+from fastprompt.ops.encoder.operators import of_linear
 from fastprompt.ops.memory import call
 
 formulas, reference = Later("fastprompt.ops.memory.formulas"), Later("fastprompt.reference.memory")
@@ -23,9 +23,21 @@ def of_read(q: Any, k: Any, v: Any, scale: float) -> Any:
     return [((batch, queries, heads, v.shape[3]), q.dtype), ((batch, heads, queries), q.dtype)]
 
 
-def takes(q: Any, k: Any, v: Any, scale: float) -> bool:
-    """float32, and whole vectors."""
-    return q.shape[3] % LANES == v.shape[3] % LANES == 0 and all(dtype_name(x) == "float32" for x in (q, k, v))
+def takes(*args: Any) -> bool:
+    return all(dtype_name(x) == "float32" for x in args if hasattr(x, "dtype"))
+
+
+def of_turned(q: Any, key_cos: Any, keys: int, unturned: int) -> str:
+    """Of the tables by which queries and keys are turned."""
+    if not 0 <= unturned <= keys:
+        raise ValueError(f"unturned must be between 0 and the number of keys {keys}, got {unturned}")
+    if keys != unturned and (key_cos.shape[0] == 0 or (keys - unturned) % key_cos.shape[0]):
+        raise ValueError(f"unturned must leave a multiple of the rows of key_cos, got {unturned} of {keys} keys")
+    if q.shape[-1] % 2:
+        raise ValueError(f"q must have an even width, got {q.shape[-1]}")
+    kind = floating(q)
+    names = "cos {0}: queries width, sin {0}: queries width, key_cos {0}: positions width, key_sin {0}: positions width"
+    return ", " + names.format(kind)
 
 
 def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -59,4 +71,34 @@ memory_read = Operator(
     reference=reference.memory_read,
     formula=formulas.read,
     gradient=Gradient(backward, setup),
+)
+# out, of queries and keys that are turned; the last ``unturned`` keys are not. See reference/memory.py.
+turned_memory_read = Operator(
+    "turned_memory_read(Tensor q, Tensor k, Tensor v, Tensor cos, Tensor sin, Tensor key_cos, Tensor key_sin, "
+    "int unturned, float scale) -> Tensor",
+    axes=lambda q, k, v, cos, sin, key_cos, key_sin, unturned, scale: (
+        of_rows(q) + of_turned(q, key_cos, k.shape[1], unturned)
+    ),
+    out=lambda q, k, v, *rest: ((*q.shape[:3], v.shape[3]), q.dtype),
+    call=call.turned_memory_read,
+    takes=takes,
+    reference=reference.turned_memory_read,
+    formula=formulas.turned_read,
+    gradient="formula",
+)
+# The same of one head whose keys are linear(source) = weight (D, C), bias; ``size``: rows and columns of the positions
+# of a frame. No gradient.
+projected_memory_read = Operator(
+    "projected_memory_read(Tensor q, Tensor source, Tensor value, Tensor[] linear, Tensor cos, Tensor sin, "
+    "Tensor key_cos, Tensor key_sin, int[] size, int unturned, float scale) -> Tensor",
+    axes=lambda q, source, value, linear, cos, sin, key_cos, key_sin, size, unturned, scale: (
+        "q: images queries width, source: images keys depth, value: images keys depth, linear: width depth / width, "
+        "size: 2" + of_turned(q, key_cos, source.shape[1], unturned)
+    ),
+    out=lambda q, source, *rest: ((*q.shape[:2], source.shape[2]), q.dtype),
+    call=call.projected_memory_read,
+    reference=reference.projected_memory_read,
+    flops=lambda q, source, value, linear, *rest: (
+        of_linear(source, linear[0]) + 2 * q.shape[0] * q.shape[1] * source.shape[1] * sum(linear[0].shape)
+    ),
 )

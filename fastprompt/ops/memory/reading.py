@@ -1,15 +1,14 @@
 """Many queries read a memory of many keys and values."""
 
+import math
 import numbers
 from typing import Any
 
 import numpy as np
 
-from fastprompt._runtime import is_tensor
 from fastprompt.ops._arrays import as_array, in_dtype_of, plain_floats
 from fastprompt.ops._checks import check_devices
-from fastprompt.ops.encoder.relative import widened
-from fastprompt.ops.memory.operators import memory_read
+from fastprompt.ops.memory.operators import memory_read, turned_memory_read
 
 __all__ = ["memory_attention"]
 
@@ -62,18 +61,19 @@ def memory_attention(
     number = int(q.shape[-1]) ** -0.5 if scale is None else scale
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"scale must be a number, got {scale!r}")
+    if not math.isfinite(number):
+        raise ValueError(f"scale must be finite, got {scale!r}")
     single = q.ndim == 3
     q, k, v = (plain_floats(x[None] if single else x) for x in (q, k, v))
     if rotation is not None:
-        q, k = turn(q, k, rotation, unrotated)
+        cos, sin = turns(q, k, rotation, unrotated)
+        out = turned_memory_read(q, k, v, cos, sin, cos, sin, int(unrotated), float(number))
     elif unrotated:
         raise ValueError("unrotated needs rotation")
-    heads, depth = v.shape[2:]
-    q, k, v = (plain_floats(widened(x)) for x in (q, k, v))
-    out = memory_read(q, k, v, float(number))[0][..., :depth]
-    out = out.reshape(*out.shape[:2], heads * depth)
-    out = out[0] if single else out
-    return in_dtype_of(out, like)
+    else:
+        out = memory_read(q, k, v, float(number))[0]
+    out = out.reshape(*out.shape[:2], out.shape[2] * out.shape[3])
+    return in_dtype_of(out[0] if single else out, like)
 
 
 def check_shapes(q: Any, k: Any, v: Any) -> None:
@@ -88,7 +88,8 @@ def check_shapes(q: Any, k: Any, v: Any) -> None:
         raise ValueError(f"v must be ({', '.join(map(str, k.shape[:-1]))}, width), got {tuple(v.shape)}")
 
 
-def turn(q: Any, k: Any, rotation: Any, unrotated: Any) -> tuple[Any, Any]:
+def turns(q: Any, k: Any, rotation: Any, unrotated: Any) -> tuple[Any, Any]:
+    """Cosines and sines in float32."""
     if not isinstance(rotation, (tuple, list)) or len(rotation) != 2:
         raise TypeError(f"rotation must be a pair of cosines and sines, got {type(rotation).__name__}")
     count, keys, width = int(q.shape[1]), int(k.shape[1]), int(q.shape[-1])
@@ -104,25 +105,5 @@ def turn(q: Any, k: Any, rotation: Any, unrotated: Any) -> tuple[Any, Any]:
     turned = keys - int(unrotated)
     if turned and (count == 0 or turned % count):
         raise ValueError(f"k must have a multiple of the {count} queries and {unrotated} unrotated keys, got {keys}")
-    cos, sin = (plain_floats(x)[:, None] for x in both)
-    if turned == 0:
-        return rotate(q, cos, sin), k
-    frames = k[:, :turned].reshape(k.shape[0], turned // count, *q.shape[1:])
-    head = rotate(frames, cos, sin).reshape(k.shape[0], turned, *k.shape[2:])
-    tail = k[:, turned:]
-    if is_tensor(q):
-        import torch
-
-        return rotate(q, cos, sin), torch.cat([head, tail], 1)
-    return rotate(q, cos, sin), np.concatenate([head, tail], 1)
-
-
-def rotate(x: Any, cos: Any, sin: Any) -> Any:
-    if is_tensor(x):
-        import torch
-
-        pairs = x.unflatten(-1, (-1, 2))
-        return x * cos + torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2) * sin
-    turned = np.empty_like(x)
-    turned[..., 0::2], turned[..., 1::2] = -x[..., 1::2], x[..., 0::2]
-    return x * cos + turned * sin
+    cos, sin = map(plain_floats, both)
+    return cos, sin
