@@ -29,13 +29,21 @@ _T = "transformers.models"
 HOSTS = {
     "transformers_sam": Host(
         f"{_T}.sam.modeling_sam",
-        ("SamMaskDecoder", "SamPositionalEmbedding", "SamVisionAttention", "SamVisionSdpaAttention", "SamVisionLayer"),
+        (
+            "SamMaskDecoder",
+            "SamModel",
+            "SamPositionalEmbedding",
+            "SamVisionAttention",
+            "SamVisionSdpaAttention",
+            "SamVisionLayer",
+        ),
         "SamVisionEncoder",
     ),
     "transformers_sam_hq": Host(
         f"{_T}.sam_hq.modeling_sam_hq",
         (
             "SamHQMaskDecoder",
+            "SamHQModel",
             "SamHQPositionalEmbedding",
             "SamHQVisionAttention",
             "SamHQVisionSdpaAttention",
@@ -43,22 +51,29 @@ HOSTS = {
         ),
         "SamHQVisionEncoder",
     ),
-    "transformers_sam2": Host(f"{_T}.sam2.modeling_sam2", ("Sam2MaskDecoder", "Sam2PositionalEmbedding")),
+    "transformers_sam2": Host(
+        f"{_T}.sam2.modeling_sam2",
+        ("Sam2MaskDecoder", "Sam2Model", "Sam2PositionalEmbedding", "Sam2SinePositionEmbedding"),
+    ),
     "transformers_sam3_tracker": Host(
-        f"{_T}.sam3_tracker.modeling_sam3_tracker", ("Sam3TrackerMaskDecoder", "Sam3TrackerPositionalEmbedding")
+        f"{_T}.sam3_tracker.modeling_sam3_tracker",
+        ("Sam3TrackerMaskDecoder", "Sam3TrackerModel", "Sam3TrackerPositionalEmbedding"),
     ),
     "transformers_edgetam": Host(
-        f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
+        f"{_T}.edgetam.modeling_edgetam",
+        ("EdgeTamMaskDecoder", "EdgeTamModel", "EdgeTamPositionalEmbedding", "EdgeTamSinePositionEmbedding"),
     ),
     "transformers_sam2_video": Host(
-        f"{_T}.sam2_video.modeling_sam2_video", ("Sam2VideoMaskDecoder", "Sam2VideoPositionalEmbedding")
+        f"{_T}.sam2_video.modeling_sam2_video",
+        ("Sam2VideoMaskDecoder", "Sam2VideoModel", "Sam2VideoPositionalEmbedding"),
     ),
     "transformers_sam3_tracker_video": Host(
         f"{_T}.sam3_tracker_video.modeling_sam3_tracker_video",
-        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoPositionalEmbedding"),
+        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoModel", "Sam3TrackerVideoPositionalEmbedding"),
     ),
     "transformers_edgetam_video": Host(
-        f"{_T}.edgetam_video.modeling_edgetam_video", ("EdgeTamVideoMaskDecoder", "EdgeTamVideoPositionalEmbedding")
+        f"{_T}.edgetam_video.modeling_edgetam_video",
+        ("EdgeTamVideoMaskDecoder", "EdgeTamVideoModel", "EdgeTamVideoPositionalEmbedding"),
     ),
     "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
     "transformers_vitdet": Host(f"{_T}.vitdet.modeling_vitdet", ("VitDetAttention", "VitDetLayer")),
@@ -79,7 +94,14 @@ HOSTS = {
     "segment_anything": Host("segment_anything.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
     "segment_anything_hq": Host("segment_anything_hq.modeling", (*SEGMENT_ANYTHING, "mask_decoder_hq.MaskDecoderHQ")),
     "mobile_sam": Host("mobile_sam.modeling", SEGMENT_ANYTHING, "image_encoder.ImageEncoderViT"),
-    "sam2": Host("sam2.modeling", ("sam.mask_decoder.MaskDecoder", "position_encoding.PositionEmbeddingRandom")),
+    "sam2": Host(
+        "sam2.modeling",
+        (
+            "sam.mask_decoder.MaskDecoder",
+            "position_encoding.PositionEmbeddingRandom",
+            "position_encoding.PositionEmbeddingSine",
+        ),
+    ),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
     "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),

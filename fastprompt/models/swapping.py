@@ -69,7 +69,7 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
         module.__class__ = ours
         module.__dict__["_fastprompt_prune"] = prune
     done = report(model)
-    if not done.replaced and not done.pruned:
+    if not done.pruned and all(is_around(type(model.get_submodule(name))) for name in done.replaced):
         warn_of_nothing(model, done.skipped, done.remains)
     return model
 
@@ -102,9 +102,15 @@ def report(model: Any) -> Report:
                 found.skipped[name] = f"takes the host's path: {reason}"
     for name, (module, ours) in candidates(model).items():
         found.skipped[name] = refusal(module, ours) or "not accelerated: call fastprompt.accelerate"
-    known = (*found.replaced, *found.skipped, *found.pruned)
-    found.remains = remainder(model, {id(model.get_submodule(name)) for name in known})
+    known = [model.get_submodule(name) for name in (*found.replaced, *found.skipped, *found.pruned)]
+    found.remains = remainder(model, {id(module) for module in known if not is_around(type(module))})
     return found
+
+
+def is_around(cls: type) -> bool:
+    """Whether the drop-in of a class computes nothing itself, but asks the modules inside."""
+    ours = cls if is_drop_in(cls) else drop_in(cls)
+    return getattr(ours, "around", False)
 
 
 def refusal(module: Any, ours: Any) -> str | None:

@@ -7,7 +7,7 @@ from sam2.modeling import position_encoding
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
-from fastprompt.nn.parts.positions import SegmentAnythingPositions
+from fastprompt.nn.parts.positions import SegmentAnythingPositions, SinePositions
 from fastprompt.nn.parts.segment_anything import PackageDecoder
 
 
@@ -61,3 +61,19 @@ class MaskDecoder(PackageDecoder, host.MaskDecoder):
 
 class PositionEmbeddingRandom(SegmentAnythingPositions, position_encoding.PositionEmbeddingRandom):
     """``PositionEmbeddingRandom`` that computes the positions of the image's tokens once."""
+
+
+class PositionEmbeddingSine(SinePositions, position_encoding.PositionEmbeddingSine):
+    """``PositionEmbeddingSine`` that keeps the positions of a pyramid's levels: the host copies them for a picture."""
+
+    numbers = ("num_pos_feats", "normalize", "scale", "temperature")
+    cache: dict[Any, Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        host = super().forward
+
+        def make() -> Tensor:
+            self.cache.pop((x.shape[-2], x.shape[-1]), None)  # it is what the caller had, who may have written into it
+            return host(x)
+
+        return self.kept((len(x), x.shape[-2:]), x.device, make)

@@ -2,7 +2,9 @@
 
 from transformers.models.sam2_video import modeling_sam2_video as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
@@ -12,3 +14,10 @@ class Sam2VideoMaskDecoder(Sam2Decoder, host.Sam2VideoMaskDecoder):
 
 class Sam2VideoPositionalEmbedding(TransformersPositions, host.Sam2VideoPositionalEmbedding):
     """``Sam2VideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class Sam2VideoModel(WideModel, host.Sam2VideoModel):
+    """``Sam2VideoModel`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(Sam2VideoModel, host.Sam2VideoModel)

@@ -2,7 +2,9 @@
 
 from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
@@ -12,3 +14,10 @@ class Sam3TrackerVideoMaskDecoder(Sam2Decoder, host.Sam3TrackerVideoMaskDecoder)
 
 class Sam3TrackerVideoPositionalEmbedding(TransformersPositions, host.Sam3TrackerVideoPositionalEmbedding):
     """``Sam3TrackerVideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
+
+
+class Sam3TrackerVideoModel(WideModel, host.Sam3TrackerVideoModel):
+    """``Sam3TrackerVideoModel`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(Sam3TrackerVideoModel, host.Sam3TrackerVideoModel)
