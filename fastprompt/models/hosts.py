@@ -23,6 +23,7 @@ SEGMENT_ANYTHING = (
     "prompt_encoder.PositionEmbeddingRandom",
     "image_encoder.Attention",
     "image_encoder.Block",
+    "sam.Sam",
 )
 _T = "transformers.models"
 # By the name of the file. Of RITM only the name of a class is known, see `drop_in`.
@@ -102,6 +103,7 @@ HOSTS = {
             "position_encoding.PositionEmbeddingSine",
         ),
     ),
+    "sam2_transforms": Host("sam2.utils.transforms", ("SAM2Transforms",)),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
     "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),
