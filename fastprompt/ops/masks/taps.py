@@ -11,9 +11,11 @@ Pairs = tuple[Any, Any]  # indices, weights: (outputs, taps)
 def bilinear(inputs: int, outputs: int, single: bool) -> Pairs:
     """As ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``. ``single``: with the places that it
     rounds to float32, once after a fused multiplication and addition; they are off by up to 1e-5 of a pixel."""
-    at = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+    middle = np.arange(outputs) + 0.5
     if single:
-        at = np.float32((np.arange(outputs) + 0.5) * np.float64(np.float32(inputs) / np.float32(outputs)) - 0.5)
+        at = (middle * np.float64(np.float32(inputs) / np.float32(outputs)) - 0.5).astype(np.float32)
+    else:
+        at = middle * inputs / outputs - 0.5
     at = np.clip(at.astype(np.float64), 0, inputs - 1)
     low = np.floor(at).astype(np.int64)
     return np.stack([low, np.minimum(low + 1, inputs - 1)], 1), np.stack([1 - (at - low), at - low], 1)
