@@ -12,6 +12,7 @@ def bilinear(inputs: int, outputs: int, single: bool) -> Pairs:
     """As ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``. ``single``: with the places that it
     rounds to float32, once after a fused multiplication and addition; they are off by up to 1e-5 of a pixel."""
     middle = np.arange(outputs) + 0.5
+    at: Any
     if single:
         at = (middle * np.float64(np.float32(inputs) / np.float32(outputs)) - 0.5).astype(np.float32)
     else:
