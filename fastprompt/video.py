@@ -12,11 +12,12 @@ def bounded(session: Session, model: Any, *, back: int = 0) -> Session:
 
     The hosts keep the outputs of every frame, and the pixels of every streamed one: 18 MB a frame and 5 MB for each
     further object in transformers, 0.8 MB an object in the package sam2. The models read the memory of the last frames
-    (``num_maskmem`` - 1, 6 in all released models), the object pointers of some more (15), and the frames with clicks.
+    (``num_maskmem`` - 1, 6 in all released models), the object pointers of some more (15), and the conditioning frames.
 
     With it, a session keeps these, and the pixels of the last frame. A model that is sent back to what is gone raises a
-    LookupError: it never goes on with less memory than it would have had. Frames with clicks or masks of the user are
-    kept as ever; so is a video that was given as a whole, and what is known of each frame tracked (some 300 bytes).
+    LookupError: it never goes on with less memory than it would have had. Conditioning frames, those with clicks or
+    masks before they were tracked, are kept as ever; so is a video that was given as a whole, and what is known of each
+    frame tracked (some 300 bytes).
 
     Args:
         session: an inference session of transformers' Sam2Video, EdgeTamVideo or Sam3TrackerVideo, or the

@@ -231,6 +231,46 @@ def test_sam2_predictor_prepares_an_image_once():
     assert model.sam_mask_decoder.__dict__["_fastprompt_low_rank"]._kept.result is prepared
 
 
+@JIT
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:cannot import name '_C'")  # hydra; a kernel for GPUs
+def test_a_bounded_video_of_sam2(tmp_path):
+    """Forward, then a click on the last frame and on: the same bits, and a bank of 16 frames."""
+    pytest.importorskip("hydra")
+    image = pytest.importorskip("PIL.Image")
+    for n in range(24):
+        picture = np.random.default_rng(n).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+        image.fromarray(picture).save(tmp_path / f"{n:03}.jpg")
+    small = {
+        "image_size": 256,
+        "image_encoder.trunk.embed_dim": 16,
+        "image_encoder.trunk.stages": [1, 1, 2, 1],
+        "image_encoder.trunk.global_att_blocks": [3],
+        "image_encoder.neck.backbone_channel_list": [128, 64, 32, 16],
+        "memory_attention.num_layers": 1,
+    }
+    torch.manual_seed(0)
+    predictor = package("sam2.build_sam").build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml",
+        None,
+        "cpu",
+        hydra_overrides_extra=[f"++model.{k}={v}" for k, v in small.items()],
+    )
+    randomise(predictor)
+    fp.accelerate(predictor)
+    results = []
+    for bound in (lambda state: state, lambda state: fp.bounded(state, predictor)):
+        state, found = bound(predictor.init_state(str(tmp_path))), []
+        for frame, label in ((0, 1), (19, 0)):
+            predictor.add_new_points_or_box(state, frame, 1, [[60.0, 50.0]], [label])
+            found += [masks for *_, masks in predictor.propagate_in_video(state, frame, 19)]
+        bank = state["output_dict_per_obj"][0]["non_cond_frame_outputs"]
+        results.append(found)
+    assert len(found) > 20
+    assert sorted(bank) == list(range(8, 24))
+    assert [k for k in bank if "maskmem_features" in bank[k]] == list(range(17, 24))
+    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
+
+
 # ---------------------------------------------------------------- masks of a whole image
 
 
