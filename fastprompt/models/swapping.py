@@ -42,8 +42,8 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     Args:
         model: an ``nn.Module`` of transformers (Sam, SamHQ; Sam2, Sam3Tracker, EdgeTam and their video models without
             the encoder; SegGpt, VitDet, and SAM's encoder in GotOcr2, PPFormulaNet, SLANeXt, DeepseekOcr2,
-            UnlimitedOcr; CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP and CRIS,
-            anything that has one inside, or a ``DistMaps`` of RITM or its forks.
+            UnlimitedOcr; CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, the repositories of ZegCLIP
+            and CRIS, anything that has one inside, or a ``DistMaps`` of RITM or its forks.
         prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/pruning_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
             mobile_sam (its ViT), single tokens of timm's ``VisionTransformer``. Another one takes its place; a call
