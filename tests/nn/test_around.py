@@ -247,3 +247,71 @@ def test_wide_is_a_tensor_to_all_others():
     assert x.repeat(2, 1, 2, 1).shape == (2, 2, 6, 4)
     assert x.repeat(0, 1, 1, 1).shape == (0, 2, 3, 4)
     assert x.repeat(3, 1, 1, 1, 1).shape == (3, 1, 2, 3, 4)
+
+
+# ---------------------------------------------------------------- positions of a pyramid's levels
+
+
+@pytest.fixture(params=["Sam2", "EdgeTam"])
+def sines(request):
+    module = getattr(transformers.models, request.param.lower())
+    module = getattr(module, f"modeling_{request.param.lower()}")
+    return fp.accelerate(getattr(module, f"{request.param}SinePositionEmbedding")(16, normalize=True))
+
+
+def level(sines, size, dtype=torch.float32, images=1, **options):
+    return sines(torch.Size((images, 32, size, size + 1)), torch.device("cpu"), dtype, **options)
+
+
+LEVELS = [(24, torch.float32, 1), (12, torch.float32, 1), (6, torch.bfloat16, 1), (24, torch.float32, 2)]
+
+
+def test_levels_are_kept_bit_for_bit(sines):
+    with fp.disabled():
+        want = [level(sines, *asked).clone() for asked in LEVELS]
+    for _ in range(2):
+        with torch.inference_mode():
+            got = [level(sines, *asked) for asked in LEVELS]
+        assert all(torch.equal(x, y) for x, y in zip(got, want, strict=True))
+        assert [x.dtype for x in got] == [x.dtype for x in want]
+        assert [x.stride() for x in got] == [x.stride() for x in want]
+    assert [level(sines, *asked).data_ptr() for asked in LEVELS] == [x.data_ptr() for x in got]
+
+
+def test_no_more_than_four_levels_are_kept(sines):
+    for size in range(5, 15):
+        level(sines, size)
+    assert len(sines.__dict__["_fastprompt_sines"].kept) == 4
+
+
+@pytest.mark.parametrize("write", [lambda x: x.add_(1), lambda x: x.data.add_(1), lambda x: x.numpy().fill(3)])
+def test_what_a_caller_writes_is_noticed(sines, write):
+    with fp.disabled():
+        want = level(sines, 11).clone()
+        level(sines, 3)  # the host keeps the last one, too
+    write(level(sines, 11))
+    assert torch.equal(level(sines, 11), want)
+
+
+def test_other_numbers_and_masks_are_other_positions(sines):
+    first = level(sines, 8)
+    sines.temperature = 100
+    with fp.disabled():
+        want = level(sines, 8).clone()
+    assert torch.equal(level(sines, 8), want)
+    assert not torch.equal(first, want)
+    mask = torch.ones(1, 8, 9)
+    mask[:, :, 5:] = 0
+    with fp.disabled():
+        want = level(sines, 8, mask=mask).clone()
+    assert torch.equal(level(sines, 8, mask=mask), want)
+
+
+def test_copies_are_empty(sines):
+    kept = level(sines, 8)
+    assert "kept" in vars(sines.__dict__["_fastprompt_sines"])
+    other = copy.deepcopy(sines)
+    assert not other.__dict__["_fastprompt_sines"].kept
+    assert torch.equal(level(other, 8), kept)
+    fp.restore(sines)
+    assert not [name for name in vars(sines) if name.startswith("_fastprompt")]

@@ -127,8 +127,10 @@ class SinePositions(Positions):
 class TransformersSinePositions(SinePositions):
     def forward(self, shape: Any, device: Any, dtype: Any, mask: Tensor | None = None) -> Tensor:
         host = super().forward
-        make = lambda: host(shape, device, dtype, mask)  # noqa: E731
-        return self.kept((tuple(shape), dtype), device, make) if mask is None else make()
+        if mask is not None:
+            return host(shape, device, dtype, mask)
+        # A copy: the host keeps its last result, too, which would be what a caller has written into.
+        return self.kept((tuple(shape), dtype), device, lambda: host(shape, device, dtype, None).clone())
 
 
 __all__ = ["SegmentAnythingPositions", "SinePositions", "TransformersPositions", "TransformersSinePositions"]
