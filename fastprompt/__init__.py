@@ -43,15 +43,15 @@ from fastprompt.ops.pruning.selection import PrunedTokens, prune_tokens
 
 __all__ = [
     "AttentionWeights", "Click", "ClickResults", "MaskHeadWeights", "MergedTokens", "Prune", "PrunedTokens",
-    "ResizedMasks", "__version__", "accelerate", "backend", "box_distance_map", "box_map", "click_map", "compare",
-    "compose_guidance", "cosine_prototype_map", "disabled", "euclidean_distance_transform", "evaluate_clicks",
-    "exponentiated_geodesic", "export", "film", "fourier_position_encoding", "geodesic_distance",
+    "ResizedMasks", "__version__", "accelerate", "backend", "bounded", "box_distance_map", "box_map", "click_map",
+    "compare", "compose_guidance", "cosine_prototype_map", "disabled", "euclidean_distance_transform",
+    "evaluate_clicks", "exponentiated_geodesic", "export", "film", "fourier_position_encoding", "geodesic_distance",
     "geodesic_symmetric_filter", "get_num_threads", "image_to_prompt_attention", "mask_head", "mask_to_rle",
     "masked_average_pool", "memory_attention", "merge_tokens", "metrics", "next_click", "pixel_word_attention",
-    "polygon_mask", "prior_mask", "prompt", "prompt_to_image_attention", "prompt_unified_encoding",
-    "proposal_vote_map", "prune_tokens", "relative_position_attention", "release_memory", "report", "resize_masks",
-    "restore", "rle_to_mask", "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map",
-    "text_similarity_map", "token_scores",
+    "polygon_mask", "prior_mask", "prompt", "prompt_to_image_attention", "prompt_unified_encoding", "proposal_vote_map",
+    "prune_tokens", "relative_position_attention", "release_memory", "report", "resize_masks", "restore", "rle_to_mask",
+    "scribble_map", "set_num_threads", "signed_geodesic_distance", "superpixel_map", "text_similarity_map",
+    "token_scores",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -60,11 +60,18 @@ if TYPE_CHECKING:
     from fastprompt._pruning import Prune, prompt
     from fastprompt.evaluation import ClickResults, evaluate_clicks
     from fastprompt.models import accelerate, compare, report, restore
+    from fastprompt.video import bounded
 
     __version__: str
 else:  # unseen by type checkers, which would take any name for known
     # Where names are that not every process needs: a third of the time of an import.
-    _LATER = {"export": "", "metrics": "", "ClickResults": "evaluation", "evaluate_clicks": "evaluation"}
+    _LATER = {
+        "export": "",
+        "metrics": "",
+        "ClickResults": "evaluation",
+        "evaluate_clicks": "evaluation",
+        "bounded": "video",
+    }
     _LATER |= dict.fromkeys(("accelerate", "compare", "report", "restore"), "models")
     _LATER |= dict.fromkeys(("Prune", "prompt"), "_pruning")
 

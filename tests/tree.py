@@ -26,7 +26,7 @@ LAYERS = (
     "fastprompt.ops._arrays fastprompt.ops._checks fastprompt.ops._binary",
     "fastprompt.ops",
     "fastprompt.metrics fastprompt.compat fastprompt._switches fastprompt._pruning fastprompt._drop_ins",
-    "fastprompt.evaluation fastprompt.segment fastprompt.nn",
+    "fastprompt.evaluation fastprompt.segment fastprompt.video fastprompt.nn",
     "fastprompt.models",
     "fastprompt.export",
     "fastprompt",

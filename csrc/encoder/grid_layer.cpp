@@ -49,9 +49,9 @@ class Layer {
     linear_part({tokens, x, a_.norm1, a_.qkv, qkv_}, engine_, a_.threads);
     attend(rows);
     const float* residual = a_.residual.data ? pool(x, rows) : x;
-    mlp_part({tokens / (a_.pool * a_.pool), a_.activation, residual, attended_, a_.project, a_.norm2, a_.mlp1,
-                  a_.mlp2, out},
-                 engine_, a_.threads);
+    mlp_part(
+        {tokens / (a_.pool * a_.pool), a_.activation, residual, attended_, a_.project, a_.norm2, a_.mlp1, a_.mlp2, out},
+        engine_, a_.threads);
   }
 
   void attend(int64_t rows) {

@@ -3,8 +3,8 @@
 //   y = r + Wo attention(Wqkv LN(x) + b) + bo,  out = y + W2 act(W1 LN(y) + b1) + b2
 //
 // with r = x, or the largest of pool x pool places of W LN(x) + b. Some rows of windows go from end to end before the
-// next ones: what is between stays in the cache, and no memory is touched for the first time but that of `out` (a page of
-// it costs up to 3 us, 150 MB of queries, keys and values as much as the products that make them).
+// next ones: what is between stays in the cache, and no memory is touched for the first time but that of `out` (a page
+// of it costs up to 3 us, 150 MB of queries, keys and values as much as the products that make them).
 #pragma once
 #include "encoder/layer.h"
 
@@ -30,6 +30,7 @@ void grid_layer(GridLayer args);
 
 // out (rows / pool, columns / pool, channels): the largest of pool x pool places of x (rows, columns, channels).
 FP_DECLARE_ISA(void, pool_rows,
-               (const float* x, int64_t first, int64_t last, int64_t columns, int64_t channels, int64_t pool, float* out))
+               (const float* x, int64_t first, int64_t last, int64_t columns, int64_t channels, int64_t pool,
+                float* out))
 
 }  // namespace fastprompt

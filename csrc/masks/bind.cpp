@@ -22,14 +22,18 @@ Resizing resizing(Fields& f, const std::string& axis, int64_t inputs) {
   return r;
 }
 
+void read(Fields& f, ResizeMasks& a) {
+  a.logits = f.array("logits", "masks height width");
+  f.sizes({{"masks", &a.masks}, {"height", &a.height}, {"width", &a.width}});
+  a.rows = resizing(f, "rows", a.height), a.columns = resizing(f, "columns", a.width);
+}
+
 }  // namespace
 
 FASTPROMPT_BIND(masks) {
   define(m, "resize_masks", [](Fields& f) {
     ResizeMasks a{};
-    a.logits = f.array("logits", "masks height width");
-    f.sizes({{"masks", &a.masks}, {"height", &a.height}, {"width", &a.width}});
-    a.rows = resizing(f, "rows", a.height), a.columns = resizing(f, "columns", a.width);
+    read(f, a);
     a.threshold = f.number<float>("threshold"), a.offset = f.number<float>("offset");
     a.kind = f.choice<MaskKind>("kind", {"logits", "bytes", "bits"});
     const int64_t width = a.kind == MaskKind::bits ? (a.columns.size + 7) / 8 : a.columns.size;
@@ -48,5 +52,13 @@ FASTPROMPT_BIND(masks) {
       for (const int64_t side : {x.x0, x.y0, x.x1, x.y1}) *box++ = side;
       *stability++ = static_cast<float>(static_cast<double>(x.above) / static_cast<double>(x.below));
     }
+  });
+  define(m, "resize_logits", [](Fields& f) {
+    ResizeMasks a{};
+    read(f, a);
+    a.kind = MaskKind::logits;
+    a.out = f.result("out", {a.masks, a.rows.size, a.columns.size});
+    a.threads = f.threads();
+    f.run(resize_masks, a);
   });
 }

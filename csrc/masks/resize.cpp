@@ -28,7 +28,7 @@ void resize_masks(const ResizeMasks& a) {
     const int64_t first = k % bands * kBandRows;
     FP_DISPATCH(resize_band)(a, k / bands, first, std::min(first + kBandRows, a.rows.size), &facts[k]);
   });
-  for (int64_t m = 0; m < a.masks; ++m) {
+  for (int64_t m = 0; a.facts && m < a.masks; ++m) {
     a.facts[m] = {};
     for (int64_t k = 0; k < bands; ++k) add(a.facts[m], facts[m * bands + k]);
   }

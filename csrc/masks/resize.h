@@ -27,7 +27,7 @@ struct ResizeMasks {
   float threshold, offset;
   MaskKind kind;
   void* out;         // (masks, rows.size, columns.size), or that many bytes of bits
-  MaskFacts* facts;  // (masks)
+  MaskFacts* facts;  // (masks), or null: logits, and nothing is counted
   int threads;
 };
 

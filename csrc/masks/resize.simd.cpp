@@ -47,7 +47,7 @@ class Band {
     out_ = memory_ + (high_ - low_ + 1) * vectors_ * N;
     bits_ = reinterpret_cast<uint64_t*>(out_ + vectors_ * N);
     facts_ = {};
-    for (int64_t y = first_; y < last_; ++y) output(y);
+    for (int64_t y = first_; y < last_; ++y) a_.facts ? output(y) : logits(y);
   }
 
  private:
@@ -65,22 +65,37 @@ class Band {
     for (int64_t x = t.size; x < vectors_ * N; ++x) to[x] = -__builtin_inff();  // over no threshold
   }
 
-  void output(int64_t y) {
+  void logits(int64_t y) const {
+    const int64_t width = a_.columns.size, whole = width / N * N;
+    float* to = static_cast<float*>(a_.out) + (mask_ * a_.rows.size + y) * width;
+    for (int64_t x = 0; x < whole; x += N) storeu(to + x, sum(y, x));
+    if (whole == width) return;
+    store(out_, sum(y, whole));
+    std::memcpy(to + whole, out_, (width - whole) * sizeof(float));
+  }
+
+  // Output row y from column x on.
+  vf sum(int64_t y, int64_t x) const {
     const Resizing& t = a_.rows;
+    vf sum = broadcast(t.weight[y]) * load(widened(t.index[y]) + x);
+    for (int64_t k = 1; k < t.count; ++k) {
+      const float weight = t.weight[k * t.size + y];
+      if (weight != 0.f) sum = fma(broadcast(weight), load(widened(t.index[k * t.size + y]) + x), sum);
+    }
+    return sum;
+  }
+
+  void output(int64_t y) {
     const vf threshold = broadcast(a_.threshold), above = broadcast(a_.threshold + a_.offset);
     const vf below = broadcast(a_.threshold - a_.offset);
     for (int64_t w = 0; w < words_; ++w) bits_[w] = 0;
     for (int64_t v = 0; v < vectors_; ++v) {
-      vf sum = broadcast(t.weight[y]) * load(widened(t.index[y]) + v * N);
-      for (int64_t k = 1; k < t.count; ++k) {
-        const float weight = t.weight[k * t.size + y];
-        if (weight != 0.f) sum = fma(broadcast(weight), load(widened(t.index[k * t.size + y]) + v * N), sum);
-      }
-      store(out_ + v * N, sum);
-      const uint64_t inside = less_mask(threshold, sum);
+      const vf logits = sum(y, v * N);
+      store(out_ + v * N, logits);
+      const uint64_t inside = less_mask(threshold, logits);
       bits_[v * N / 64] |= inside << v * N % 64;
-      facts_.above += __builtin_popcountll(less_mask(above, sum));
-      facts_.below += __builtin_popcountll(less_mask(below, sum));
+      facts_.above += __builtin_popcountll(less_mask(above, logits));
+      facts_.below += __builtin_popcountll(less_mask(below, logits));
     }
     note(y);
     write(y);

@@ -23,19 +23,28 @@ SEGMENT_ANYTHING = (
     "prompt_encoder.PositionEmbeddingRandom",
     "image_encoder.Attention",
     "image_encoder.Block",
+    "sam.Sam",
 )
 _T = "transformers.models"
 # By the name of the file. Of RITM only the name of a class is known, see `drop_in`.
 HOSTS = {
     "transformers_sam": Host(
         f"{_T}.sam.modeling_sam",
-        ("SamMaskDecoder", "SamPositionalEmbedding", "SamVisionAttention", "SamVisionSdpaAttention", "SamVisionLayer"),
+        (
+            "SamMaskDecoder",
+            "SamModel",
+            "SamPositionalEmbedding",
+            "SamVisionAttention",
+            "SamVisionSdpaAttention",
+            "SamVisionLayer",
+        ),
         "SamVisionEncoder",
     ),
     "transformers_sam_hq": Host(
         f"{_T}.sam_hq.modeling_sam_hq",
         (
             "SamHQMaskDecoder",
+            "SamHQModel",
             "SamHQPositionalEmbedding",
             "SamHQVisionAttention",
             "SamHQVisionSdpaAttention",
@@ -45,25 +54,49 @@ HOSTS = {
     ),
     "transformers_sam2": Host(
         f"{_T}.sam2.modeling_sam2",
-        ("Sam2MaskDecoder", "Sam2PositionalEmbedding", "Sam2MultiScaleBlock", "Sam2HieraDetModel"),
+        (
+            "Sam2MaskDecoder",
+            "Sam2Model",
+            "Sam2PositionalEmbedding",
+            "Sam2SinePositionEmbedding",
+            "Sam2MultiScaleBlock",
+            "Sam2HieraDetModel",
+        ),
     ),
     "transformers_sam3_tracker": Host(
-        f"{_T}.sam3_tracker.modeling_sam3_tracker", ("Sam3TrackerMaskDecoder", "Sam3TrackerPositionalEmbedding")
+        f"{_T}.sam3_tracker.modeling_sam3_tracker",
+        ("Sam3TrackerMaskDecoder", "Sam3TrackerModel", "Sam3TrackerPositionalEmbedding"),
     ),
     "transformers_edgetam": Host(
-        f"{_T}.edgetam.modeling_edgetam", ("EdgeTamMaskDecoder", "EdgeTamPositionalEmbedding")
+        f"{_T}.edgetam.modeling_edgetam",
+        ("EdgeTamMaskDecoder", "EdgeTamModel", "EdgeTamPositionalEmbedding", "EdgeTamSinePositionEmbedding"),
     ),
     "transformers_sam2_video": Host(
         f"{_T}.sam2_video.modeling_sam2_video",
-        ("Sam2VideoMaskDecoder", "Sam2VideoMemoryAttention", "Sam2VideoPositionalEmbedding"),
+        (
+            "Sam2VideoMaskDecoder",
+            "Sam2VideoModel",
+            "Sam2VideoMemoryAttention",
+            "Sam2VideoPositionalEmbedding",
+        ),
     ),
     "transformers_sam3_tracker_video": Host(
         f"{_T}.sam3_tracker_video.modeling_sam3_tracker_video",
-        ("Sam3TrackerVideoMaskDecoder", "Sam3TrackerVideoMemoryAttention", "Sam3TrackerVideoPositionalEmbedding"),
+        (
+            "Sam3TrackerVideoMaskDecoder",
+            "Sam3TrackerVideoModel",
+            "Sam3TrackerVideoMemoryAttention",
+            "Sam3TrackerVideoPositionalEmbedding",
+        ),
     ),
     "transformers_edgetam_video": Host(
         f"{_T}.edgetam_video.modeling_edgetam_video",
-        ("EdgeTamVideoMaskDecoder", "EdgeTamVideoMemoryAttention", "EdgeTamVideoPositionalEmbedding"),
+        (
+            "EdgeTamVideoMaskDecoder",
+            "EdgeTamVideoModel",
+            "EdgeTamVideoMemoryAttention",
+            "EdgeTamVideoPositionalEmbedding",
+        ),
     ),
     "transformers_seggpt": Host(f"{_T}.seggpt.modeling_seggpt", ("SegGptAttention", "SegGptLayer")),
     "transformers_vitdet": Host(f"{_T}.vitdet.modeling_vitdet", ("VitDetAttention", "VitDetLayer")),
@@ -89,11 +122,13 @@ HOSTS = {
         (
             "sam.mask_decoder.MaskDecoder",
             "position_encoding.PositionEmbeddingRandom",
+            "position_encoding.PositionEmbeddingSine",
             "backbones.hieradet.MultiScaleBlock",
             "backbones.hieradet.Hiera",
             "memory_attention.MemoryAttention",
         ),
     ),
+    "sam2_transforms": Host("sam2.utils.transforms", ("SAM2Transforms",)),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
     "timm_hieradet_sam2": Host("timm.models.hieradet_sam2", ("MultiScaleBlock",)),

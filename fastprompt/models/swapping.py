@@ -40,9 +40,9 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     A model in which nothing can be replaced gives a warning.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ; the decoders of Sam2, Sam3Tracker, EdgeTam and their video
-            models, and the memory attention of these; SegGpt, VitDet, and SAM's encoder in GotOcr2, PPFormulaNet,
-            SLANeXt, DeepseekOcr2, UnlimitedOcr; CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, the
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2 and its video model, Sam3Tracker and EdgeTam and theirs
+            without the encoder; SegGpt, VitDet, and SAM's encoder in GotOcr2, PPFormulaNet, SLANeXt, DeepseekOcr2,
+            UnlimitedOcr; CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, Hiera of timm, the
             repositories of ZegCLIP and CRIS, anything that has one inside, or a ``DistMaps`` of RITM or its forks.
         prune: drop tokens (:class:`Prune`): **this changes the results**, see docs/pruning_models.md and
             :func:`compare`. Whole windows of the image encoders of Sam and SamHQ of transformers, segment-anything and
@@ -102,9 +102,16 @@ def report(model: Any) -> Report:
                 found.skipped[name] = f"takes the host's path: {reason}"
     for name, (module, ours) in candidates(model).items():
         found.skipped[name] = refusal(module, ours) or "not accelerated: call fastprompt.accelerate"
-    known = (*found.replaced, *found.skipped, *found.pruned)
-    found.remains = remainder(model, {id(model.get_submodule(name)) for name in known})
+    known = [model.get_submodule(name) for name in (*found.replaced, *found.skipped, *found.pruned)]
+    known = [x for x in known if not is_around(type(x)) and any(True for _ in x.parameters())]
+    found.remains = remainder(model, {id(module) for module in known})
     return found
+
+
+def is_around(cls: type) -> bool:
+    """Whether the drop-in of a class asks the modules inside, and is not in their place."""
+    ours = cls if is_drop_in(cls) else drop_in(cls)
+    return getattr(ours, "around", False)
 
 
 def refusal(module: Any, ours: Any) -> str | None:

@@ -178,7 +178,8 @@ def test_every_operator_is_in_the_table():
     from fastprompt.export._nodes._record import TRANSLATIONS
     from fastprompt.export._nodes._translate import registered
 
-    # Not exported: gradients; forms that share an image between calls, which the nodes have inside; in place; metrics.
+    # Not exported: gradients; forms that share an image between calls, which the nodes have inside; in place; metrics;
+    # what predictors do after their model.
     parts = {
         "two_way_prepare",
         "two_way",
@@ -188,6 +189,7 @@ def test_every_operator_is_in_the_table():
         "low_rank_masks",
         "scatter_rows_",
         "overlap_counts",
+        "resize_logits",
     }
     registered()
     names = [x.partition("::")[2] for x in torch._C._dispatch_get_all_op_names() if x.startswith("fastprompt::")]

@@ -271,6 +271,12 @@ def resize_masks(d):
     return d.t(b, h, w), [d.randint(1, 30), d.randint(1, 30)], frame, crop, 0.1, output, 0.5
 
 
+@case
+def resize_logits(d):
+    logits, size, frame, crop, *_ = resize_masks(d)
+    return logits, size, frame, crop
+
+
 # ---------------------------------------------------------------- attention and encoders
 
 

@@ -96,6 +96,7 @@ def test_accelerate_is_idempotent_and_reversible(model):
     assert type(fp.accelerate(model).mask_decoder) is fast
     module = "transformers.models.sam.modeling_sam"
     assert fp.report(model).replaced == {
+        "": f"{module}.SamModel",
         "mask_decoder": f"{module}.SamMaskDecoder",
         "prompt_encoder.shared_embedding": f"{module}.SamPositionalEmbedding",
         "shared_image_embedding": f"{module}.SamPositionalEmbedding",

@@ -139,7 +139,7 @@ def test_layers_that_are_quantised_afterwards(name):
 
 
 def test_the_table_is_complete():
-    """Every class of the table is tested here, where its package is; the image encoders are elsewhere."""
+    """Every class of the table is tested here, where its package is; image encoders and models are elsewhere."""
     from fastprompt._drop_ins import full_name
     from fastprompt.models.hosts import DROP_INS
 
@@ -147,8 +147,9 @@ def test_the_table_is_complete():
     tested = {full_name(type(fp.restore(h.decoder))) for h in hosts} | {full_name(type(positions(h))) for h in hosts}
     assert tested <= set(DROP_INS)
     installed = {name.split(".")[0] for name in tested}
-    encoders = ("Attention", "VisionLayer", "SegGptLayer", "VitDetLayer", "image_encoder.Block", "CLIPSegVisionModel")
-    decoders = {name for name in DROP_INS if not name.endswith(encoders)}
+    others = ("Attention", "VisionLayer", "SegGptLayer", "VitDetLayer", "image_encoder.Block", "CLIPSegVisionModel")
+    others += ("Model", "sam.Sam", "SAM2Transforms", "SinePositionEmbedding", "PositionEmbeddingSine")
+    decoders = {name for name in DROP_INS if not name.endswith(others)}
     assert {name for name in decoders if name.split(".")[0] in installed} <= tested
 
 

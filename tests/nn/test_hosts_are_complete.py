@@ -20,7 +20,8 @@ REASONS = {
         "CLIPSeg SegGpt": "Decoder Encoder ForImageSegmentation",
         "SegGpt": "DecoderHead",
         "": "DeepseekOcr2PreTrainedModel GotOcr2PreTrainedModel PPFormulaNetPreTrainedModel SLANeXtPreTrainedModel UnlimitedOcrPreTrainedModel VitDetPreTrainedModel",
-        "CLIPSeg EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3 Sam3LiteText Sam3Tracker Sam3TrackerVideo Sam3Video SamHQ SegGpt": "Model PreTrainedModel",
+        "CLIPSeg Sam3 Sam3LiteText Sam3Video SegGpt": "Model",
+        "CLIPSeg EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3 Sam3LiteText Sam3Tracker Sam3TrackerVideo Sam3Video SamHQ SegGpt": "PreTrainedModel",
         "CLIPSeg Sam3LiteText": "TextModel",
         "Sam3": "ViTModel",
         "Sam SamHQ": "VisionEncoder",
@@ -53,13 +54,16 @@ REASONS = {
         "Sam2Video Sam3TrackerVideo": "RoPEAttention",
     },
     "no kernel yet: the memory encoder of a video model": {
-        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "MaskDownSampler MaskDownSamplerLayer MemoryEncoder MemoryFuser MemoryFuserCXBlock PositionEmbeddingSine",
+        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "MaskDownSampler MaskDownSamplerLayer MemoryEncoder MemoryFuser MemoryFuserCXBlock",
         "EdgeTamVideo": "PerceiverAttention PerceiverEncoderLayer PerceiverMLP PerceiverResampler",
     },
     "no kernel yet: a neck of convolutions": {
         "Sam3": "FPNLayer",
-        "EdgeTam Sam2 Sam3 Sam3LiteText": "SinePositionEmbedding",
         "EdgeTam Sam Sam2 Sam3 SamHQ": "VisionNeck",
+    },
+    "it keeps its results itself, or is asked for one size": {
+        "EdgeTamVideo Sam2Video Sam3TrackerVideo": "PositionEmbeddingSine",
+        "Sam3 Sam3LiteText": "SinePositionEmbedding",
     },
     "no kernel yet: a DETR that is asked in words": {
         "Sam3 Sam3LiteText": "Attention DecoderMLP DetrDecoder DetrDecoderLayer DetrEncoder DetrEncoderLayer DotProductScoring GeometryEncoder GeometryEncoderLayer MLP MaskDecoder MaskEmbedder PixelDecoder",

@@ -14,7 +14,7 @@ from fastprompt.nn.parts.encoder import Parts
 from fastprompt.nn.parts.hiera import HieraLayer, HieraPositions
 from fastprompt.nn.parts.memory import MemoryAttention as MemoryParts
 from fastprompt.nn.parts.memory import Turns, cached
-from fastprompt.nn.parts.positions import SegmentAnythingPositions
+from fastprompt.nn.parts.positions import SegmentAnythingPositions, SinePositions
 from fastprompt.nn.parts.segment_anything import PackageDecoder
 
 
@@ -199,3 +199,19 @@ def grid(count: int) -> tuple[int, int]:
     """Rows and columns; what is no square has a row."""
     side = math.isqrt(count)
     return (side, side) if side * side == count else (1, count)
+
+
+class PositionEmbeddingSine(SinePositions, position_encoding.PositionEmbeddingSine):
+    """``PositionEmbeddingSine`` that keeps the positions of a pyramid's levels: the host copies them for a picture."""
+
+    numbers = ("num_pos_feats", "normalize", "scale", "temperature")
+    cache: dict[Any, Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        host = super().forward
+
+        def make() -> Tensor:
+            self.cache.pop((x.shape[-2], x.shape[-1]), None)  # it is what the caller had, who may have written into it
+            return host(x)
+
+        return self.kept((len(x), x.shape[-2:]), x.device, make)

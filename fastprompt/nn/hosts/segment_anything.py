@@ -1,8 +1,9 @@
 """Drop-ins for the package ``segment-anything``."""
 
-from segment_anything.modeling import image_encoder, mask_decoder, prompt_encoder
+from segment_anything.modeling import image_encoder, mask_decoder, prompt_encoder, sam
 
 from fastprompt.nn.parts.encoder import SegmentAnythingLayer
+from fastprompt.nn.parts.enlarging import SegmentAnythingModel
 from fastprompt.nn.parts.positions import SegmentAnythingPositions
 from fastprompt.nn.parts.relative import SegmentAnythingAttention
 from fastprompt.nn.parts.segment_anything import SegmentAnythingDecoder
@@ -27,3 +28,7 @@ class Block(SegmentAnythingLayer, image_encoder.Block):
 
 class ImageEncoderViT(SegmentAnythingEncoder, image_encoder.ImageEncoderViT):
     """``ImageEncoderViT`` that drops windows before one of its blocks."""
+
+
+class Sam(SegmentAnythingModel, sam.Sam):
+    """``Sam`` that enlarges masks in one pass."""

@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from segment_anything_hq.modeling import image_encoder, mask_decoder, mask_decoder_hq, prompt_encoder
+from segment_anything_hq.modeling import image_encoder, mask_decoder, mask_decoder_hq, prompt_encoder, sam
 from torch import Tensor
 
 from fastprompt.nn.parts.decoder import Attended
 from fastprompt.nn.parts.encoder import SegmentAnythingLayer
+from fastprompt.nn.parts.enlarging import SegmentAnythingModel
 from fastprompt.nn.parts.positions import SegmentAnythingPositions
 from fastprompt.nn.parts.relative import SegmentAnythingAttention
 from fastprompt.nn.parts.sam_hq import HqDecoder, HqLayers, product
@@ -108,3 +109,7 @@ class Attention(SegmentAnythingAttention, image_encoder.Attention):
 
 class Block(SegmentAnythingLayer, image_encoder.Block):
     """``Block`` in three operators, its windows where they are."""
+
+
+class Sam(SegmentAnythingModel, sam.Sam):
+    """``Sam`` that enlarges masks in one pass."""

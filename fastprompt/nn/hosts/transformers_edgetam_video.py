@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from transformers.models.edgetam_video import modeling_edgetam_video as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.known import other_parts
 from fastprompt.nn.parts.memory import Memory, MemoryAttention, Turns, cached, grid, rotary
 from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
 
@@ -88,3 +90,10 @@ class EdgeTamVideoMemoryAttention(MemoryAttention, host.EdgeTamVideoMemoryAttent
             return torch.cat([parts[1].flatten(1, 2), parts[0].flatten(1, 2), x[:, inside:]], 1)
 
         return Memory(sorted_rows(source), sorted_rows(value), count + frames * latents)
+
+
+class EdgeTamVideoModel(WideModel, host.EdgeTamVideoModel):
+    """``EdgeTamVideoModel`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(EdgeTamVideoModel, host.EdgeTamVideoModel)

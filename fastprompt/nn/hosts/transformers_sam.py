@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers.models.sam import modeling_sam as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.decoder import TransformersDecoder, one_position
 from fastprompt.nn.parts.encoder import TransformersLayer
 from fastprompt.nn.parts.positions import TransformersPositions
@@ -71,3 +72,10 @@ class SamVisionEncoder(TransformersEncoder, host.SamVisionEncoder):
 
 
 passes_for(SamVisionEncoder, host.SamVisionEncoder)
+
+
+class SamModel(WideModel, host.SamModel):
+    """``SamModel`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(SamModel, host.SamModel)

@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor
 from transformers.models.sam2 import modeling_sam2 as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.encoder import Parts
 from fastprompt.nn.parts.hiera import HieraLayer, HieraPositions
-from fastprompt.nn.parts.positions import TransformersPositions
+from fastprompt.nn.parts.positions import TransformersPositions, TransformersSinePositions
 from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
 
@@ -52,3 +53,14 @@ class Sam2HieraDetModel(HieraPositions, host.Sam2HieraDetModel):
 
 
 passes_for(Sam2HieraDetModel, host.Sam2HieraDetModel)
+
+
+class Sam2SinePositionEmbedding(TransformersSinePositions, host.Sam2SinePositionEmbedding):
+    """``Sam2SinePositionEmbedding`` that keeps the positions of a pyramid's levels."""
+
+
+class Sam2Model(WideModel, host.Sam2Model):
+    """``Sam2Model`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(Sam2Model, host.Sam2Model)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers.models.sam_hq import modeling_sam_hq as host
 
+from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.decoder import TransformersDecoder, constant, one_position
 from fastprompt.nn.parts.encoder import TransformersLayer
 from fastprompt.nn.parts.positions import TransformersPositions
@@ -125,3 +126,10 @@ class SamHQVisionEncoder(TransformersEncoder, host.SamHQVisionEncoder):
 
 
 passes_for(SamHQVisionEncoder, host.SamHQVisionEncoder)
+
+
+class SamHQModel(WideModel, host.SamHQModel):
+    """``SamHQModel`` that hands the positions of the image on, and copies them for no click."""
+
+
+passes_for(SamHQModel, host.SamHQModel)

@@ -69,15 +69,16 @@ def own_parameters(module: nn.Module) -> list[Tensor]:
 def why_not(module: nn.Module, ours: Any) -> str | None:
     """Why a module of a host cannot be computed by the drop-in ``ours``; None: it can."""
     try:
-        return strange(module) or ours.unsupported(module)
+        return strange(module, getattr(ours, "around", False)) or ours.unsupported(module)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         return f"its parts are not those of its class: {error}"
 
 
-def strange(root: nn.Module) -> str | None:
-    """What under a module is not its host's or torch's own: classes, methods, hooks, weights."""
+def strange(root: nn.Module, alone: bool = False) -> str | None:
+    """What under a module is not its host's or torch's own: classes, methods, hooks, weights. ``alone``: what is inside
+    is asked for itself."""
     packages = of_the_host(root)
-    for name, module in root.named_modules():
+    for name, module in [("", root)] if alone else root.named_modules():
         place, cls = name or "it", original(type(module))
         if not full_name(cls).startswith(packages):
             return f"{place} is a {full_name(cls)}"

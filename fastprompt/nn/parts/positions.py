@@ -1,4 +1,5 @@
-"""The positions of an image's tokens, which the hosts compute anew for every click: 2 ms of sines for SAM."""
+"""The positions of an image's tokens, which the hosts compute anew: 2 ms of sines for every click of SAM, and 0.3 s
+for every picture of SAM 2, whose encoder returns those of three levels."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -86,4 +87,50 @@ class SegmentAnythingPositions(Positions):
         return self.last(self.positional_encoding_gaussian_matrix, tuple(size), None, lambda: host(size))
 
 
-__all__ = ["SegmentAnythingPositions", "TransformersPositions"]
+LEVELS = 4  # of a pyramid
+
+
+class Sines:
+    """The last results of a module, 88 MB for SAM 2; copies and pickles of the module are empty of them."""
+
+    def __init__(self) -> None:
+        self.kept: tuple[tuple[Any, Tensor, Seen], ...] = ()
+
+    def get(self, marks: Any, make: Callable[[], Tensor]) -> Tensor:
+        kept = self.kept  # read once: another thread may be here too
+        for known, result, then in kept:
+            if known == marks and then.are([result]):
+                return result
+        with torch.inference_mode(False), torch.no_grad():
+            result = make()
+        new = marks, result, Seen([result], MANY)  # the caller's too, who may write into it
+        self.kept = (new, *(x for x in kept if x[0] != marks))[:LEVELS]
+        return result
+
+    def __reduce__(self) -> Any:
+        return Sines, ()
+
+
+class SinePositions(Positions):
+    """Mixin of a module of sines and cosines of rows and columns; the same numbers, bit for bit."""
+
+    numbers: tuple[str, ...] = ("num_position_features", "normalize", "scale", "temperature")  # its attributes
+
+    def kept(self, marks: tuple[Any, ...], device: Any, make: Callable[[], Tensor]) -> Tensor:
+        compiling, cpu = torch.compiler.is_compiling(), torch.device(device).type == "cpu"
+        if compiling or not cpu or is_disabled() or unknown(self):
+            return make()
+        kept: Sines = self.__dict__.setdefault("_fastprompt_sines", Sines())
+        return kept.get((*marks, *(getattr(self, name) for name in self.numbers)), make)
+
+
+class TransformersSinePositions(SinePositions):
+    def forward(self, shape: Any, device: Any, dtype: Any, mask: Tensor | None = None) -> Tensor:
+        host = super().forward
+        if mask is not None:
+            return host(shape, device, dtype, mask)
+        # A copy: the host keeps its last result, too, which would be what a caller has written into.
+        return self.kept((tuple(shape), dtype), device, lambda: host(shape, device, dtype, None).clone())
+
+
+__all__ = ["SegmentAnythingPositions", "SinePositions", "TransformersPositions", "TransformersSinePositions"]

@@ -20,3 +20,11 @@ def resize_masks(
         columns_weight=column_weights, threshold=threshold, offset=offset, kind=KINDS[output], out=masks, area=area,
         box=box, stability=stability,
     )  # fmt: skip
+
+
+def resize_logits(logits: Any, size: Any, frame: Any, crop: Any, out: Any) -> Asked:
+    (rows, row_weights), (columns, column_weights) = of_axes(tuple(logits.shape[1:]), size, frame, crop, single=True)
+    return _C.resize_logits, dict(
+        logits=contiguous(logits), rows_index=rows, rows_weight=row_weights, columns_index=columns,
+        columns_weight=column_weights, out=out,
+    )  # fmt: skip

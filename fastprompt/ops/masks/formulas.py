@@ -49,6 +49,14 @@ def resize_masks(
     return full if output == "float32" else inside.to(getattr(torch, output)), area, box, stability
 
 
+def resize_logits(logits: Tensor, size: list[int], frame: list[int], crop: list[int]) -> Tensor:
+    full = logits[None]
+    for place in ([frame] if frame else []) + [size]:
+        full = F.interpolate(full, place, mode="bilinear", align_corners=False)
+        full = full[..., : crop[0], : crop[1]] if crop and place is frame else full
+    return full[0]
+
+
 def resize_masks_gpu(
     logits: Tensor, size: list[int], frame: list[int], crop: list[int], threshold: float, output: str, offset: float
 ) -> Any:

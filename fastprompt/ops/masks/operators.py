@@ -1,4 +1,4 @@
-"""The operator of masks of an image's size."""
+"""The operators of masks of an image's size."""
 
 from typing import Any
 
@@ -30,4 +30,12 @@ resize_masks = Operator(
     reference=reference.resize_masks,
     formula=formulas.resize_masks,
     gpu=formulas.resize_masks_gpu,
+)
+# As hosts enlarge logits: to the rounding of torch's places, where `resize_masks` takes the exact ones.
+resize_logits = Operator(
+    "resize_logits(Tensor logits, int[] size, int[] frame, int[] crop) -> Tensor",
+    axes="logits: _ _ _, size: 2",
+    out=lambda logits, size, frame, crop: ((logits.shape[0], *size), "float32"),
+    call=call.resize_logits,
+    formula=formulas.resize_logits,
 )
