@@ -40,7 +40,7 @@ def accelerate(model: Model, *, prune: Prune | None = None) -> Model:
     A model in which nothing can be replaced gives a warning.
 
     Args:
-        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2 and its video model, Sam3Tracker and EdgeTam and theirs
+        model: an ``nn.Module`` of transformers (Sam, SamHQ, Sam2 and its video model; Sam3Tracker, EdgeTam and theirs
             without the encoder; SegGpt, VitDet, and SAM's encoder in GotOcr2, PPFormulaNet, SLANeXt, DeepseekOcr2,
             UnlimitedOcr; CLIPSeg), segment-anything, segment-anything-hq, mobile_sam, sam2, Hiera of timm, the
             repositories of ZegCLIP and CRIS, anything that has one inside, or a ``DistMaps`` of RITM or its forks.
