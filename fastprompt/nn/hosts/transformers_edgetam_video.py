@@ -17,6 +17,8 @@ from fastprompt.nn.parts.sam2 import Sam2Decoder
 class EdgeTamVideoMaskDecoder(Sam2Decoder, host.EdgeTamVideoMaskDecoder):
     """``EdgeTamVideoMaskDecoder`` in three kernels; the image is neither repeated nor prepared twice."""
 
+    of_a_video = True
+
 
 class EdgeTamVideoPositionalEmbedding(TransformersPositions, host.EdgeTamVideoPositionalEmbedding):
     """``EdgeTamVideoPositionalEmbedding`` that computes the positions of the image's tokens once."""

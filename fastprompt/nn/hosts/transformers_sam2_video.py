@@ -12,6 +12,8 @@ from fastprompt.nn.parts.sam2 import Sam2Decoder
 class Sam2VideoMaskDecoder(Sam2Decoder, host.Sam2VideoMaskDecoder):
     """``Sam2VideoMaskDecoder`` in three kernels; the image is neither repeated nor prepared twice."""
 
+    of_a_video = True
+
 
 class Sam2VideoPositionalEmbedding(TransformersPositions, host.Sam2VideoPositionalEmbedding):
     """``Sam2VideoPositionalEmbedding`` that computes the positions of the image's tokens once."""

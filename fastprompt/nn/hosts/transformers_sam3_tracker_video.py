@@ -12,6 +12,8 @@ from fastprompt.nn.parts.sam2 import Sam2Decoder
 class Sam3TrackerVideoMaskDecoder(Sam2Decoder, host.Sam3TrackerVideoMaskDecoder):
     """``Sam3TrackerVideoMaskDecoder`` in three kernels; the image is neither repeated nor prepared twice."""
 
+    of_a_video = True
+
 
 class Sam3TrackerVideoPositionalEmbedding(TransformersPositions, host.Sam3TrackerVideoPositionalEmbedding):
     """``Sam3TrackerVideoPositionalEmbedding`` that computes the positions of the image's tokens once."""
