@@ -1,17 +1,18 @@
 """Whole calls of the hosts that `accelerate` speeds up: picture, click, video frame; beside the best runtimes.
 
-python benchmarks/whole_calls.py                                 # 2 threads, float32; an estimate of the time comes first
+python benchmarks/whole_calls.py                      # 2 threads, float32; an estimate of the time comes first
 python benchmarks/whole_calls.py --hosts Sam2 --calls encode --threads 1 2 --precisions highest high medium
-python benchmarks/whole_calls.py --small --rounds 1              # tiny models, to see whether it all works
-python benchmarks/whole_calls.py --write                         # the tables of docs/hosts.md and of the README
+python benchmarks/whole_calls.py --small --rounds 1   # tiny models, to see whether it all works
+python benchmarks/whole_calls.py --write              # the tables of docs/hosts.md and of the README
 
 Every peer of a host runs in a process of its own and is called in turn, round by round. What has been measured lies in
-`--results`, a line a call, and is not measured again: an interrupted run goes on where it was. `--again` forgets it.
-With one thread times are CPU time, else wall. Random weights of a trained size; the error is the largest difference from
-the plain host over the standard deviation of its result (embedding, logits of masks).
+`--results`, a line a call, and is not measured again: an interrupted run goes on where it was. `--again` measures it.
+With one thread times are CPU time, else wall. Random weights of a trained size; the error is the largest difference
+from the plain host over the standard deviation of its result (embedding, logits of masks).
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -22,8 +23,8 @@ from pathlib import Path
 
 from calls import tables
 from calls.hosts import HOSTS
-from calls.peers import OURS, PEERS
-from calls.rounds import chosen, measured
+from calls.peers import OURS, PEERS, chosen
+from calls.rounds import measured
 
 START, COMPILE, RATE = 12, 40, 35  # seconds to start a peer, to compile a call; GFLOP a second and thread
 
@@ -34,8 +35,8 @@ def main():
         return tables.write(known(options.results))
     done = [] if options.again else known(options.results)
     jobs = [job for job in plan(options) if key(*job, options) not in {r["key"] for r in done}]
-    print(f"{len(jobs)} calls to measure, some {estimate(jobs, options) / 60:.0f} min; results: {options.results}", flush=True)
     begin, all_of_them = time.monotonic(), estimate(jobs, options)
+    print(f"{len(jobs)} calls to measure, some {all_of_them / 60:.0f} min; results: {options.results}", flush=True)
     for host, precision, threads in dict.fromkeys(job[:3] for job in jobs):
         calls = [call for *first, call in jobs if tuple(first) == (host, precision, threads)]
         run_host(host, precision, threads, calls, options)
@@ -53,7 +54,8 @@ def run_host(host, precision, threads, calls, options):
     count = 0
     for record in found:
         tell("")
-        record |= {"host": host, "precision": precision, "threads": threads, "small": options.small} | machine()
+        record |= {"host": host, "precision": precision, "threads": threads, "small": options.small}
+        record |= {"all_peers": options.peers is None} | machine()
         record["key"] = key(host, precision, threads, record["call"], options)
         with Path(options.results).open("a") as file:  # one write a line: a kill leaves whole lines
             file.write(json.dumps(record) + "\n")
@@ -63,16 +65,15 @@ def run_host(host, precision, threads, calls, options):
         print("  not installed")
 
 
+@functools.cache
 def machine():
     import fastprompt as fp
 
-    names = [n for n in Path("/proc/cpuinfo").read_text().splitlines() if n.startswith("model name")] if LINUX else []
+    info = Path("/proc/cpuinfo")
+    names = [n for n in info.read_text().splitlines() if n.startswith("model name")] if info.exists() else []
     cpu = names[0].partition(": ")[2] if names else platform.processor()
     versions = {name: version(name) for name in ("torch", "transformers", "fastprompt")}
     return {"cpu": cpu, "isa": fp._C.best_isa(), "bf16": fp._C.bf16(), "versions": versions}
-
-
-LINUX = Path("/proc/cpuinfo").exists()
 
 
 def plan(options):
@@ -90,7 +91,8 @@ def plan(options):
 
 def key(host, precision, threads, call, options):
     peers = "all" if options.peers is None else ",".join(sorted(options.peers))
-    return f"{host} | {call} | {precision} | {threads} | {'small' if options.small else 'whole'} | {peers}"
+    size = "small" if options.small else "whole"
+    return " | ".join([host, call, precision, str(threads), size, peers, machine()["cpu"], machine()["isa"]])
 
 
 def estimate(jobs, options):
@@ -100,11 +102,9 @@ def estimate(jobs, options):
         names = chosen(HOSTS[host], options.peers, precision)
         total += START * len(names)
         for call in [HOSTS[host].calls[c] for *first, c in jobs if tuple(first) == (host, precision, threads)]:
-            able = [p for p in names if call.plain or not p.startswith(("ONNX", "OpenVINO"))]
-            gflop = 0.05 if options.small else call.gflop
-            total += COMPILE * ("torch.compile" in able) * (0.3 if options.small else 1)
-            total += (2 + options.rounds) * len(able) * gflop / (RATE * threads)
-            total += 0 if call.plain else 8 * gflop / (RATE * threads)  # frames that fill the bank
+            once = (0.05 if options.small else call.gflop) / (RATE * threads)
+            total += COMPILE * ("torch.compile" in names) * (0.3 if options.small else 1)
+            total += (2 + options.rounds) * len(names) * once
     return total
 
 
@@ -129,15 +129,21 @@ def tell(what):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", nargs="+", help="only hosts whose name contains one of these")
-    parser.add_argument("--calls", nargs="+", help='only calls whose name contains one of these: encode, click, frame, "1 object"')
+    parser.add_argument(
+        "--calls", nargs="+", help='only calls whose name contains one of these: encode, click, frame, "1 object"'
+    )
     parser.add_argument("--precisions", nargs="+", default=["highest"], choices=["highest", "high", "medium"])
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", nargs="+", choices=[p for p in PEERS if p != OURS], help="only these, and the plain host")
+    parser.add_argument(
+        "--peers", nargs="+", choices=[p for p in PEERS if p != OURS], help="only these, and the plain host"
+    )
     parser.add_argument("--small", action="store_true", help="tiny models: says whether all works, measures nothing")
     parser.add_argument("--again", action="store_true", help="measure again what is known")
     parser.add_argument("--results", default="build/whole_calls.jsonl")
-    parser.add_argument("--cache", default="build/whole_calls", help="exports, banks of videos, and what the peers print")
+    parser.add_argument(
+        "--cache", default="build/whole_calls", help="exports, banks of videos, and what the peers print"
+    )
     parser.add_argument("--write", action="store_true", help="write the tables from what is known, and measure nothing")
     options = parser.parse_args()
     Path(options.results).parent.mkdir(parents=True, exist_ok=True)

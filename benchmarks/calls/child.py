@@ -28,7 +28,9 @@ def main():
             found = work.start() if "job" in order else getattr(work, order.pop("do"))(**order)
         except Exception as error:
             traceback.print_exc()
-            found = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}"}
+            found = {
+                "failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ''}"
+            }
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 
@@ -50,7 +52,7 @@ class Work:
         missing = [name for name in (self.host.package, *self.host.needs, package) if not installed(name)]
         if missing:
             return {"missing": " ".join(missing)}
-        torch.inference_mode(not self.job.peer.startswith(("ONNX", "OpenVINO"))).__enter__()
+        torch.inference_mode(not peers.is_export(self.job.peer)).__enter__()
         self.model = peers.prepared(self.job, self.host)
         found = {"version": version(package)}
         if self.job.peer == peers.OURS:

@@ -47,9 +47,7 @@ HOSTS = {
     "Sam2Model, Hiera-T": Host("transformers", partial(images.sam2, "T"), calls(images, 291, 5)),
     "Sam2Model, Hiera-B+": Host("transformers", partial(images.sam2, "B+"), calls(images, 645, 5)),
     "EdgeTamModel": Host("transformers", images.edgetam, calls(images, 70, 5), needs=("timm",)),
-    "Sam3TrackerModel, 2 of 32 layers": Host(
-        "transformers", partial(images.sam3_tracker, 2), calls(images, 400, 5)
-    ),
+    "Sam3TrackerModel, 2 of 32 layers": Host("transformers", partial(images.sam3_tracker, 2), calls(images, 400, 5)),
     "segment-anything, ViT-B": Host(
         "segment_anything", packages.segment_anything, calls(packages, 967, 4), ("eager",), ("torchvision",)
     ),

@@ -18,7 +18,9 @@ def sam(name, kind, small):
         options |= {"image_size": 256, "global_attn_indexes": [1]}
     vision = getattr(transformers, f"{name}VisionConfig")(**options)
     prompt = getattr(transformers, f"{name}PromptEncoderConfig")(image_size=vision.image_size)
-    decoder = getattr(transformers, f"{name}MaskDecoderConfig")(**({"vit_dim": 32} if small and name == "SamHQ" else {}))
+    decoder = getattr(transformers, f"{name}MaskDecoderConfig")(
+        **({"vit_dim": 32} if small and name == "SamHQ" else {})
+    )
     config = getattr(transformers, f"{name}Config")
     config = config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
     return built(getattr(transformers, f"{name}Model"), config, kind)
@@ -136,7 +138,9 @@ def plain_click(model):
     embeddings, names = [draw(1, 256, side, side, scale=0.3)], ["image_embeddings"]
     if "HQ" in type(model).__name__:
         vision = model.config.vision_config
-        embeddings += [draw(1, side, side, vision.hidden_size, seed=2 + k) for k, _ in enumerate(vision.global_attn_indexes)]
+        embeddings += [
+            draw(1, side, side, vision.hidden_size, seed=2 + k) for k, _ in enumerate(vision.global_attn_indexes)
+        ]
         names.append("intermediate_embeddings")
     elif type(model).__name__ != "SamModel":
         details = [draw(1, 32, 4 * side, 4 * side, seed=2), draw(1, 64, 2 * side, 2 * side, seed=3)]

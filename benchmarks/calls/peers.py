@@ -34,19 +34,27 @@ PEERS = {
     "OpenVINO f32": ("openvino", ("highest", "high", "medium")),
     "OpenVINO bf16": ("openvino", ("medium",)),
 }
-COMPILED = "vision_encoder image_encoder memory_attention memory_encoder mask_decoder sam_mask_decoder".split()
+COMPILED = ["vision_encoder", "image_encoder", "memory_attention", "memory_encoder", "mask_decoder", "sam_mask_decoder"]
 
 
-def whose(host):
-    """The peers of a host, the reference first: what has only one form of attention has one of the two."""
-    return [*host.kinds, *(name for name in PEERS if name not in ("eager", "sdpa"))]
+def chosen(host, names, precision):
+    """The peers of a host in this precision: the reference, ours, and of the rest those of ``names`` (None: all)."""
+    able = [*host.kinds, *(name for name in PEERS if name not in ("eager", "sdpa"))]
+    if not any(call.plain for call in host.calls.values()):
+        able = [name for name in able if not is_export(name)]
+    able = [name for name in able if precision in PEERS[name][1]]
+    return [name for name in able if name in (host.kinds[0], OURS) or names is None or name in names]
+
+
+def is_export(name):
+    return name.startswith(("ONNX", "OpenVINO"))
 
 
 def prepared(job, host):
     """The model as this peer has it."""
     torch.set_num_threads(job.threads)
     torch.set_float32_matmul_precision(job.precision)
-    exports = job.peer.startswith(("ONNX", "OpenVINO"))
+    exports = is_export(job.peer)
     model = host.build(job.peer if job.peer in host.kinds else host.kinds[0] if exports else host.kinds[-1], job.small)
     if job.peer == OURS:
         fp.accelerate(inner(model))
@@ -60,9 +68,7 @@ def inner(model):
 
 def made(job, call, name, model, folder):
     """A function that does the call once."""
-    if job.peer.startswith(("ONNX", "OpenVINO")):
-        if call.plain is None:
-            raise NotImplementedError("there is no export of this call")
+    if is_export(job.peer):
         module, inputs = call.plain(model)
         path = exported(job, name, module, inputs)
         feeds = [x.numpy() for x in inputs]
@@ -87,7 +93,7 @@ def made(job, call, name, model, folder):
 
 
 def exported(job, name, module, inputs):
-    """The file of a call, made once for these versions; torch's older exporter first, whose files run a little faster."""
+    """The file of a call, made once; by torch's older exporter, if that can: its files are no slower."""
     known = "-".join([job.host, name, str(job.small), *(version(p) for p in ("torch", "onnx"))])
     path = Path(job.cache) / f"{hashlib.sha256(known.encode()).hexdigest()[:12]}.onnx"
     if not path.exists():

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from calls.peers import OURS, Job, whose
+from calls.peers import OURS, Job, chosen
 
 QUICK = 0.25  # seconds: what takes less is called several times in a round
 
@@ -69,14 +69,6 @@ def measured(host, name, calls, options, *, precision, threads, tell):
                 child.end()
 
 
-def chosen(host, names, precision):
-    """The reference, ours, and the other peers that are asked for."""
-    from calls.peers import PEERS
-
-    known = [peer for peer in whose(host) if precision in PEERS[peer][1]]
-    return [p for p in known if p in (host.kinds[0], OURS) or names is None or p in names]
-
-
 def slug(*words):
     return "".join(c if c.isalnum() else "_" for c in "-".join(map(str, words)))
 
@@ -105,7 +97,11 @@ def record(call, children, failed, folder, rounds, tell):
     for file in folder.glob("*.npz"):
         file.unlink()
     ours = children[OURS].found if OURS in children else {}
-    return {"call": call, "peers": found, "report": {k: ours[k] for k in ("replaced", "skipped", "remains") if k in ours}}
+    return {
+        "call": call,
+        "peers": found,
+        "report": {k: ours[k] for k in ("replaced", "skipped", "remains") if k in ours},
+    }
 
 
 def interleaved(children, took, rounds, tell):

@@ -6,6 +6,7 @@ from calls.peers import OURS
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- whole calls: benchmarks/whole_calls.py --write -->", "<!-- end -->"
+TIMES = "\N{MULTIPLICATION SIGN}"
 NO_GAIN = 1.05  # less is none
 ALLOWED = {"highest": 1e-3, "high": 1e-2, "medium": 1.0}  # a peer with a larger error computes something else
 
@@ -44,7 +45,7 @@ def ratio(record):
 
 
 def shown(r):
-    return "" if r is None else f"**{r:.1f}×**" if r >= 1.5 else f"{r:.2f}×"
+    return "" if r is None else f"**{r:.1f}{TIMES}**" if r >= 1.5 else f"{r:.2f}{TIMES}"
 
 
 def seconds(t):
@@ -55,7 +56,12 @@ def whole(records):
     """docs/hosts.md: a table a precision, number of threads and machine; below it what gains nothing."""
     lines = []
     for title, group in grouped(records).items():
-        lines += [f"### {title}", "", "| host | call | best peer | ours | ratio | error | the peer's |", "| --- " * 7 + "|"]
+        lines += [
+            f"### {title}",
+            "",
+            "| host | call | best peer | ours | ratio | error | the peer's |",
+            "| --- " * 7 + "|",
+        ]
         for r in group:
             if ratio(r) is None:
                 continue
@@ -83,22 +89,30 @@ COLUMNS = {"encode": "picture", "click": "click", "frame, 1 object": "frame, 1 o
 
 
 def first(records):
-    """README: a row a host, float32, times sooner than the best peer, with the most threads that were measured."""
-    records = [r for r in records if r["precision"] == "highest"]
-    threads = max((r["threads"] for r in records), default=0)
+    """README: a row a host, float32, on the machine that was measured last, with the most threads there."""
+    records = [r for r in records if r["precision"] == "highest" and ratio(r) is not None]
+    threads = max(r["threads"] for r in records if r["cpu"] == records[-1]["cpu"])
+    records = [r for r in records if r["cpu"] == records[-1]["cpu"] and r["threads"] == threads]
     rows = {}
     for r in records:
-        if r["threads"] == threads and ratio(r) is not None:
-            rows.setdefault(r["host"], {})[r["call"]] = shown(ratio(r))
-    lines = [f"| host, {threads} threads | {' | '.join(COLUMNS.values())} |", "| --- " * (1 + len(COLUMNS)) + "|"]
+        rows.setdefault(r["host"], {})[r["call"]] = shown(ratio(r))
+    machine = f"{records[-1]['cpu']} ({records[-1]['isa']})"
+    error = scientific(max(r["peers"][OURS]["error"] or 0 for r in records))
+    lines = [
+        "How many times sooner a whole call is than with the fastest of the host (eager, sdpa), torch.compile,",
+        f"ONNX Runtime and OpenVINO: float32, {threads} threads, {machine}, one run; errors up to {error}.",
+        "",
+        f"| host | {' | '.join(COLUMNS.values())} |",
+        "| --- " * (1 + len(COLUMNS)) + "|",
+    ]
     lines += [f"| {host} | {' | '.join(found.get(call, '') for call in COLUMNS)} |" for host, found in rows.items()]
     return "\n".join(lines)
 
 
 def write(records):
     """Put the tables between their marks."""
-    records = [r for r in records if not r["small"] and r["key"].endswith("| all")]
-    if not records:
+    records = [r for r in records if not r["small"] and r["all_peers"]]
+    if not any(r["precision"] == "highest" and ratio(r) is not None for r in records):
         print("nothing that was measured whole is known: no table is written")
         return 1
     for name, table in (("docs/hosts.md", whole(records)), ("README.md", first(records))):

@@ -22,8 +22,23 @@ SIZES = {
 
 
 def pytest_configure():
+    configure_timm_without_the_hub()
     if os.environ.get("FASTPROMPT_HOSTS_ACCELERATE"):
         accelerate_models()
+
+
+def configure_timm_without_the_hub():
+    """EdgeTam's testers ask the hub for a file that names the trunk and nothing else."""
+    from transformers import AutoConfig, TimmWrapperConfig
+
+    asked = AutoConfig.from_pretrained
+
+    def known(name, **options):
+        if str(name).startswith("timm/"):
+            return TimmWrapperConfig(architecture=name.removeprefix("timm/"), **options)
+        return asked(name, **options)
+
+    AutoConfig.from_pretrained = known
 
 
 def accelerate_models():
