@@ -57,6 +57,9 @@ HOSTS = {
     "sam2, Hiera-T": Host("sam2", packages.sam2_predictor, calls(packages, 291, 5), ("sdpa",), ("torchvision",)),
     "Sam2VideoModel, Hiera-T": Host("transformers", partial(videos.sam2_video, "T"), frames(940, 2240)),
     "EdgeTamVideoModel": Host("transformers", videos.edgetam_video, frames(210, 480), needs=("timm",)),
+    "Sam3TrackerVideoModel, 1 of 32 layers": Host(
+        "transformers", partial(videos.sam3_tracker_video, 1), frames(1330, 3300)
+    ),
     "sam2 video, Hiera-T": Host(
         "sam2", videos.sam2_package, frames(940, 2240), ("sdpa",), ("torchvision", "PIL", "tqdm")
     ),

@@ -115,15 +115,19 @@ class Encode(torch.nn.Module):
 
 
 class Click(torch.nn.Module):
+    """One point of the object, written out: the prompt encoder asks for labels in a way that no exporter gets right."""
+
     def __init__(self, predictor):
         super().__init__()
         self.model, self.sam2, self.side = predictor.model, is_sam2(predictor), side_of(predictor)
 
-    def forward(self, points, labels, *embeddings):
+    def forward(self, points, *embeddings):
         prompts = self.model.sam_prompt_encoder if self.sam2 else self.model.prompt_encoder
         decoder = self.model.sam_mask_decoder if self.sam2 else self.model.mask_decoder
         more = {"high_res_features": list(embeddings[:-1]), "repeat_image": False} if self.sam2 else {}
-        sparse, dense = prompts(points=(points, labels), boxes=None, masks=None)
+        point = prompts.pe_layer.forward_with_coords(points + 0.5, prompts.input_image_size)
+        sparse = torch.cat([point + prompts.point_embeddings[1].weight, prompts.not_a_point_embed.weight[None]], 1)
+        dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, *prompts.image_embedding_size)
         masks = decoder(
             image_embeddings=embeddings[-1],
             image_pe=prompts.get_dense_pe(),
@@ -149,4 +153,4 @@ def plain_encode(predictor):
 def plain_click(predictor):
     point = [400 / 1024 * side_of(predictor), 500 / 768 * side_of(predictor)] if is_sam2(predictor) else [400, 500]
     points = torch.tensor([[point]], dtype=torch.float32)
-    return Click(predictor), (points, torch.ones(1, 1, dtype=torch.int32), *embeddings(predictor))
+    return Click(predictor), (points, *embeddings(predictor))

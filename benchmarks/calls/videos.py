@@ -28,6 +28,17 @@ def edgetam_video(kind, small):
     return images.built(transformers.EdgeTamVideoModel, config, kind)
 
 
+def sam3_tracker_video(layers, kind, small):
+    """With so many layers in the image encoder."""
+    vision = transformers.Sam3TrackerVideoConfig().vision_config.to_dict()
+    backbone = {"num_hidden_layers": layers, "global_attn_indexes": [layers - 1]}
+    if small:
+        backbone |= {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "window_size": 8}
+    vision["backbone_config"] |= backbone
+    config = transformers.Sam3TrackerVideoConfig(vision_config=vision, **({"image_size": 224} if small else {}))
+    return images.built(transformers.Sam3TrackerVideoModel, config, kind)
+
+
 def sam2_package(kind, small):
     return packages.sam2(small, "build_sam2_video_predictor")
 
