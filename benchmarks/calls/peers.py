@@ -52,6 +52,8 @@ def is_export(name):
 
 def prepared(job, host):
     """The model as this peer has it."""
+    if "bf16" in job.peer and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise NotImplementedError("no bfloat16 on this CPU: one call would take minutes")
     torch.set_num_threads(job.threads)
     torch.set_float32_matmul_precision(job.precision)
     exports = is_export(job.peer)
