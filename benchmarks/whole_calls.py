@@ -2,6 +2,7 @@
 
 python benchmarks/whole_calls.py                      # 2 threads, float32; an estimate of the time comes first
 python benchmarks/whole_calls.py --hosts Sam2 --calls encode --threads 1 2 --precisions highest high medium
+python benchmarks/whole_calls.py --hosts ""           # all hosts: without it, those that say something new
 python benchmarks/whole_calls.py --small --rounds 1   # tiny models, to see whether it all works
 python benchmarks/whole_calls.py --write              # the tables of docs/hosts.md and of the README
 
@@ -26,7 +27,7 @@ from calls.hosts import HOSTS
 from calls.peers import OURS, PEERS, chosen
 from calls.rounds import measured
 
-START, COMPILE, RATE = 12, 40, 35  # seconds to start a peer, to compile a call; GFLOP a second and thread
+START, COMPILE, RATE = 8, 30, 55  # seconds to start a peer, to compile a call; GFLOP a second and thread
 
 
 def main():
@@ -83,7 +84,7 @@ def plan(options):
         for threads in options.threads
         for precision in options.precisions
         for host in HOSTS
-        if wanted(host, options.hosts)
+        if (not HOSTS[host].named if options.hosts is None else wanted(host, options.hosts))
         for call in HOSTS[host].calls
         if wanted(call, options.calls)
     ]
@@ -104,7 +105,7 @@ def estimate(jobs, options):
         for call in [HOSTS[host].calls[c] for *first, c in jobs if tuple(first) == (host, precision, threads)]:
             once = (0.05 if options.small else call.gflop) / (RATE * threads)
             total += COMPILE * ("torch.compile" in names) * (0.3 if options.small else 1)
-            total += (2 + options.rounds) * len(names) * once
+            total += (1 + options.rounds) * len(names) * once
     return total
 
 
@@ -128,13 +129,13 @@ def tell(what):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", nargs="+", help="only hosts whose name contains one of these")
+    parser.add_argument("--hosts", nargs="+", help="hosts whose name contains one of these; '': all")
     parser.add_argument(
         "--calls", nargs="+", help='only calls whose name contains one of these: encode, click, frame, "1 object"'
     )
     parser.add_argument("--precisions", nargs="+", default=["highest"], choices=["highest", "high", "medium"])
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
         "--peers", nargs="+", choices=[p for p in PEERS if p != OURS], help="only these, and the plain host"
     )

@@ -23,6 +23,7 @@ class Host:
     calls: dict[str, Call]
     kinds: tuple[str, ...] = ("eager", "sdpa")  # of attention; the first is what errors are measured from
     needs: tuple[str, ...] = ()  # further packages
+    named: bool = False  # measured only where --hosts names it: like another one, or too long
 
 
 def calls(file, encode=0.0, click=0.0):
@@ -43,7 +44,7 @@ def frames(one, three):
 # Each of the packages has one form of attention: sam2 calls torch's own, the others write it out.
 HOSTS = {
     "SamModel, ViT-B": Host("transformers", partial(images.sam, "Sam"), calls(images, 967, 4)),
-    "SamHQModel, ViT-B": Host("transformers", partial(images.sam, "SamHQ"), calls(images, 967, 6)),
+    "SamHQModel, ViT-B": Host("transformers", partial(images.sam, "SamHQ"), calls(images, 967, 6), named=True),
     "Sam2Model, Hiera-T": Host("transformers", partial(images.sam2, "T"), calls(images, 291, 5)),
     "Sam2Model, Hiera-B+": Host("transformers", partial(images.sam2, "B+"), calls(images, 645, 5)),
     "EdgeTamModel": Host("transformers", images.edgetam, calls(images, 70, 5), needs=("timm",)),
@@ -58,12 +59,12 @@ HOSTS = {
     "Sam2VideoModel, Hiera-T": Host("transformers", partial(videos.sam2_video, "T"), frames(940, 2240)),
     "EdgeTamVideoModel": Host("transformers", videos.edgetam_video, frames(210, 480), needs=("timm",)),
     "Sam3TrackerVideoModel, 1 of 32 layers": Host(
-        "transformers", partial(videos.sam3_tracker_video, 1), frames(1330, 3300)
+        "transformers", partial(videos.sam3_tracker_video, 1), frames(1330, 3300), named=True
     ),
     "sam2 video, Hiera-T": Host(
         "sam2", videos.sam2_package, frames(940, 2240), ("sdpa",), ("torchvision", "PIL", "tqdm")
     ),
     "CLIPSeg": Host("transformers", trunks.clipseg, calls(trunks, 100, 8)),
-    "SegGPT, 6 layers": Host("transformers", trunks.seggpt, calls(trunks, 500), ("eager",)),
-    "Sam3Model, 1 layer of each part": Host("transformers", trunks.sam3, calls(trunks, 600)),
+    "SegGPT, 6 layers": Host("transformers", trunks.seggpt, calls(trunks, 500), ("eager",), named=True),
+    "Sam3Model, 1 layer of each part": Host("transformers", trunks.sam3, calls(trunks, 600), named=True),
 }

@@ -85,7 +85,9 @@ def record(call, children, failed, folder, rounds, tell):
         else:
             took[peer] = answer["spent"][-1]
             ready.append(peer)
-    times = interleaved({peer: children[peer] for peer in ready}, took, rounds, lambda n: tell(f"{call}: round {n}"))
+    times = {peer: [took[peer]] if call.startswith("frame") else [] for peer in ready}  # the second frame is a round
+    left = max(1, rounds - call.startswith("frame"))
+    interleaved({peer: children[peer] for peer in ready}, took, times, left, lambda n: tell(f"{call}: round {n}"))
     for peer in ready:
         found[peer] = {
             "min": min(times[peer]),
@@ -104,15 +106,14 @@ def record(call, children, failed, folder, rounds, tell):
     }
 
 
-def interleaved(children, took, rounds, tell):
-    """Every round calls all, every other round backwards; what is quick more often, up to ``QUICK`` a round."""
-    times = {peer: [] for peer in children}
+def interleaved(children, took, times, rounds, tell):
+    """Adds to ``times``: every round calls all, every other one backwards; what is quick often, up to ``QUICK``."""
     for n in range(rounds):
         tell(n + 1)
         for peer in list(children)[:: -1 if n % 2 else 1]:
             again = max(1, min(10, math.floor(QUICK / max(took[peer], 1e-3))))
             times[peer] += children[peer].ask(do="call", times=again)["spent"]
-    return times
+            took[peer] = times[peer][-1]  # the first one may have compiled
 
 
 def difference(folder, reference, peer):
