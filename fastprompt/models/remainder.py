@@ -47,7 +47,7 @@ def warn_of_nothing(model: Any, skipped: dict[str, str], remains: dict[str, str]
     else:
         large = f"; most of it is {', '.join(remains)}" if remains else ""
         why = f"no module of it has a drop-in{large}"
-        help_ = "the hosts that gain are listed in fastprompt's README"
+        help_ = "the hosts that gain are listed in fastprompt's README and docs/hosts.md"
     text = f"fastprompt: accelerate replaced nothing in {full_name(type(model))}: {why}. It runs as before; {help_}"
     warnings.warn(text, stacklevel=3)
 

@@ -22,8 +22,23 @@ SIZES = {
 
 
 def pytest_configure():
+    configure_timm_without_the_hub()
     if os.environ.get("FASTPROMPT_HOSTS_ACCELERATE"):
         accelerate_models()
+
+
+def configure_timm_without_the_hub():
+    """EdgeTam's testers ask the hub for a file that names the trunk and nothing else."""
+    from transformers import AutoConfig, TimmWrapperConfig
+
+    asked = AutoConfig.from_pretrained
+
+    def known(name, **options):
+        if str(name).startswith("timm/"):
+            return TimmWrapperConfig(architecture=name.removeprefix("timm/"), **options)
+        return asked(name, **options)
+
+    AutoConfig.from_pretrained = known
 
 
 def accelerate_models():
@@ -40,6 +55,11 @@ def accelerate_models():
 
 
 def pytest_collection_modifyitems(items):
+    if os.environ.get("FASTPROMPT_HOSTS_WITHOUT_WEIGHTS"):
+        import without_weights
+
+        for module in {item.module for item in items}:
+            without_weights.stand_in(module)
     if os.environ.get("FASTPROMPT_HOSTS_SIZES"):
         for module in {item.module for item in items}:
             for name, cls in vars(module).items():
@@ -51,6 +71,13 @@ def pytest_collection_modifyitems(items):
 def other_defaults(function, sizes):
     found = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
     return tuple(sizes[p.name].get(p.default, p.default) if p.name in sizes else p.default for p in found)
+
+
+def pytest_runtest_setup(item):
+    if os.environ.get("FASTPROMPT_HOSTS_WITHOUT_WEIGHTS"):
+        import without_weights
+
+        without_weights.note(item.name)
 
 
 def pytest_runtest_logreport(report):
@@ -65,5 +92,9 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish():
     from compared import COUNTS
 
-    counts = {name: dataclasses.asdict(count) for name, count in COUNTS.items()}
-    Path(os.environ["FASTPROMPT_HOSTS"]).write_text(json.dumps({"outcomes": OUTCOMES, "counts": counts}))
+    found = {"outcomes": OUTCOMES, "counts": {name: dataclasses.asdict(count) for name, count in COUNTS.items()}}
+    if os.environ.get("FASTPROMPT_HOSTS_WITHOUT_WEIGHTS"):
+        import without_weights
+
+        found["numbers"] = without_weights.NUMBERS
+    Path(os.environ["FASTPROMPT_HOSTS"]).write_text(json.dumps(found))

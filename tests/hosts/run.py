@@ -6,7 +6,7 @@ The folder is a checkout of the version that is installed (its tests are in no w
     pip install parameterized requests httpx datasets timm torchvision
 
 Every suite runs four times: with the sizes of its own models, which most drop-ins refuse, and with sizes that they take;
-plain, and accelerated. A test that passes plain must pass accelerated, and every call of a drop-in must give its host's
+plain, and accelerated. Those of video models run twice, with random weights: the numbers that they look at must be equal. A test that passes plain must pass accelerated, and every call of a drop-in must give its host's
 numbers. The exit status says whether that is so.
 """
 
@@ -23,6 +23,7 @@ SUITES = (
     "slanext pp_formulanet deepseek_ocr2 unlimited_ocr"
 )
 HERE = Path(__file__).parent
+BENCHMARKS = HERE.parents[1] / "benchmarks"  # whose models of random weights the video tests take
 
 
 def main():
@@ -34,8 +35,31 @@ def main():
     if options.transformers is None or not (options.transformers / "tests/models").is_dir():
         parser.error("TRANSFORMERS must be a checkout of transformers, with its folder tests/models\n" + __doc__)
     check_version(options.transformers)
-    good = [suite_is_good(options, name, sizes) for name in options.suites.split() for sizes in ("", "1")]
+    wanted = [(name, sizes) for name in options.suites.split() for sizes in ([""] if is_video(name) else ["", "1"])]
+    good = [suite_is_good(options, name, sizes) for name, sizes in wanted]
     return not all(good)
+
+
+def unequal(plain, ours, allowed=1e-3):
+    """Tests whose numbers differ by more than so much of the largest, or are not there."""
+    found = {}
+    for test, lists in plain.items():
+        mine = ours.get(test, [])
+        if [len(x) for x in lists] != [len(x) for x in mine]:
+            found[test] = "other numbers of the whole call"
+            continue
+        pairs = [
+            (max(map(abs, x)), max(abs(a - b) for a, b in zip(x, y, strict=True)))
+            for x, y in zip(lists, mine, strict=True)
+        ]
+        if error := max((d / (most or 1) for most, d in pairs if not d <= allowed * most), default=0):
+            found[test] = f"the numbers of the whole call differ by {error:.1g}"
+    return found
+
+
+def is_video(suite):
+    """All tests of these are slow ones, for weights of the hub: ``without_weights.py`` stands in."""
+    return suite.endswith("_video")
 
 
 def check_version(checkout):
@@ -51,12 +75,13 @@ def suite_is_good(options, suite, sizes):
     if not file.exists():
         print(f"{suite}: no tests in the checkout")
         return True
-    plain, ours = (run(options, file, sizes, mode) for mode in ("", "1"))
+    plain, ours = (run(options, file, sizes, mode, is_video(suite)) for mode in ("", "1"))
     lost = {
         name: ours["outcomes"].get(name, "not run")
         for name, outcome in plain["outcomes"].items()
         if outcome == "passed" and ours["outcomes"].get(name) != "passed"
     }
+    lost |= unequal(plain.get("numbers", {}), ours.get("numbers", {}))
     passed = [sum(x == "passed" for x in found["outcomes"].values()) for found in (plain, ours)]
     print(
         f"{suite}, {'sizes of drop-ins' if sizes else 'its own sizes'}: {passed[0]} passed plain, {passed[1]} accelerated"
@@ -71,16 +96,18 @@ def suite_is_good(options, suite, sizes):
     return bool(plain["outcomes"]) and not lost and not any(c["wrong"] for c in ours["counts"].values())
 
 
-def run(options, file, sizes, accelerate):
+def run(options, file, sizes, accelerate, without_weights):
     """What ``plugin.py`` wrote, and the last lines of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         environment = {
-            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "HF_HUB_OFFLINE": "1",
             "FASTPROMPT_HOSTS": str(results),
             "FASTPROMPT_HOSTS_SIZES": sizes,
             "FASTPROMPT_HOSTS_ACCELERATE": accelerate,
+            "FASTPROMPT_HOSTS_WITHOUT_WEIGHTS": "1" if without_weights else "",
+            "RUN_SLOW": "yes" if without_weights else "no",
         }
         # Without the conftest, which would put the checkout's package before the installed one.
         arguments = ["-q", "-p", "plugin", "-p", "no:cacheprovider", "-W", "ignore", "--noconftest", "-c", os.devnull]
