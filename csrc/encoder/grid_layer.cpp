@@ -9,7 +9,7 @@
 namespace fastprompt {
 namespace {
 
-constexpr int64_t kPart = 1024;  // tokens that go through a layer together, at least a row of windows
+constexpr int64_t kPart = 1024;  // pooled tokens that go through a layer together, at least a row of windows
 
 class Layer {
  public:
@@ -40,7 +40,7 @@ class Layer {
  private:
   static int64_t part_rows(const GridLayer& a) {
     if (!a.window) return a.height;
-    const int64_t row = a.window * a.columns;  // of windows
+    const int64_t row = a.window * a.columns / (a.pool * a.pool);  // of windows
     return std::min(a.height, a.window * std::max<int64_t>(1, kPart / row));
   }
 
