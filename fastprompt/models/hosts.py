@@ -61,6 +61,8 @@ HOSTS = {
             "Sam2SinePositionEmbedding",
             "Sam2MultiScaleBlock",
             "Sam2HieraDetModel",
+            "Sam2PatchEmbeddings",
+            "Sam2VisionNeck",
         ),
     ),
     "transformers_sam3_tracker": Host(
@@ -125,13 +127,15 @@ HOSTS = {
             "position_encoding.PositionEmbeddingSine",
             "backbones.hieradet.MultiScaleBlock",
             "backbones.hieradet.Hiera",
+            "backbones.image_encoder.FpnNeck",
+            "backbones.utils.PatchEmbed",
             "memory_attention.MemoryAttention",
         ),
     ),
     "sam2_transforms": Host("sam2.utils.transforms", ("SAM2Transforms",)),
     "zegclip": Host("models.decode_heads.decode_seg", ("Attention",)),
     "cris": Host("model.layers", ("TransformerDecoderLayer",)),
-    "timm_hieradet_sam2": Host("timm.models.hieradet_sam2", ("MultiScaleBlock",)),
+    "timm_hieradet_sam2": Host("timm.models.hieradet_sam2", ("HieraPatchEmbed", "MultiScaleBlock")),
     "timm": Host("timm.models.vision_transformer", (), "VisionTransformer"),
 }
 DROP_INS = {host.full(name): file for file, host in HOSTS.items() for name in host.classes}

@@ -39,7 +39,7 @@ REASONS = {
         "EdgeTamVideo Sam2Video Sam3TrackerVideo Sam3Video": "InferenceCache InferenceSession",
         "Sam3LiteText": "LayerScaledResidual TextEncoderOutput TextPositionEmbedding",
         "EdgeTam EdgeTamVideo Sam Sam2 Sam2Video Sam3Tracker Sam3TrackerVideo SamHQ": "MaskEmbedding PromptEncoder",
-        "Sam Sam2 SamHQ SegGpt": "PatchEmbeddings",
+        "Sam SamHQ SegGpt": "PatchEmbeddings",
         "CLIPSeg Sam3LiteText": "TextEmbeddings",
         "Sam3": "ViTEmbeddings ViTLayerScale ViTPatchEmbeddings",
         "CLIPSeg": "VisionEmbeddings",
@@ -59,7 +59,7 @@ REASONS = {
     },
     "no kernel yet: a neck of convolutions": {
         "Sam3": "FPNLayer",
-        "EdgeTam Sam Sam2 Sam3 SamHQ": "VisionNeck",
+        "EdgeTam Sam Sam3 SamHQ": "VisionNeck",
     },
     "it keeps its results itself, or is asked for one size": {
         "EdgeTamVideo Sam2Video Sam3TrackerVideo": "PositionEmbeddingSine",

@@ -7,7 +7,11 @@ from timm.models import hieradet_sam2 as host
 from torch import Tensor, nn
 
 from fastprompt.nn.parts.encoder import Parts
-from fastprompt.nn.parts.hiera import HieraLayer
+from fastprompt.nn.parts.hiera import HieraLayer, HieraPatches
+
+
+class HieraPatchEmbed(HieraPatches, host.HieraPatchEmbed):
+    """``HieraPatchEmbed`` that leaves the channels of a token side by side."""
 
 
 class MultiScaleBlock(HieraLayer, host.MultiScaleBlock):

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastprompt._switches import is_disabled
+from fastprompt.nn.parts.drop_in import DropIn
 from fastprompt.nn.parts.encoder import EncoderLayer
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
 from fastprompt.nn.parts.known import other_parts, unknown
 from fastprompt.nn.parts.relative import fits, weights
-from fastprompt.ops.encoder.operators import grid_layer
+from fastprompt.ops.encoder.operators import grid_layer, normalised_linear
 
 
 class HieraLayer(EncoderLayer):
@@ -76,6 +78,69 @@ class HieraLayer(EncoderLayer):
         place = getattr(self.attn, self.heads), self.window_of(self)[0], self.pool_of(self)
         out: Tensor = grid_layer(x, norms[0], *linear, norms[1], mlp, *place, [norm1.eps, norm2.eps], "gelu")
         return out
+
+
+class HieraPatches(nn.Module):
+    """Mixin of the first convolution: it leaves the channels of a token side by side, as the blocks read them (a
+    picture of 1024 x 1024, with the positions added: 41 ms instead of 99)."""
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        return None
+
+    def forward(self, x: Tensor) -> Any:
+        if not torch.compiler.is_compiling() and not is_disabled() and self.turns(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        return super().forward(x)
+
+    def turns(self, x: Any) -> bool:
+        """Half precision rounds another order of its sums visibly."""
+        plain = isinstance(x, Tensor) and x.dim() == 4 and x.device.type == "cpu"
+        if not plain or torch.is_autocast_enabled("cpu"):
+            return False
+        return all(p.dtype == torch.float32 for p in (x, *self.parameters()))
+
+
+class HieraNeck(DropIn):
+    """Mixin of the pyramid behind the encoder: its convolutions are products of what the last blocks leave, token by
+    token, and the coarser level is added where it lies."""
+
+    convs: Any
+    fpn_top_down_levels: Any
+    position_encoding: Any
+
+    @classmethod
+    def convolutions(cls, host: Any) -> list[Any]:
+        """From the coarsest level on."""
+        return list(host.convs)
+
+    @classmethod
+    def unsupported(cls, host: Any) -> str | None:
+        for conv in cls.convolutions(host):
+            plain = type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
+            if not plain or conv.groups != 1 or not fits(conv):
+                return f"its convolutions must be 1 x 1, with channels that are multiples of 16, got {conv}"
+        return None
+
+    def takes(self, levels: list[Tensor]) -> bool:
+        """Of levels (B, h, w, C), from the finest on: whether this computes them."""
+        if self.falls_back(*levels) or any(x.dtype != torch.float32 for x in levels):
+            return False
+        pairs = [n for n in range(len(levels) - 1) if n in self.fpn_top_down_levels]
+        return all(tuple(levels[n].shape[1:3]) == tuple(2 * m for m in levels[n + 1].shape[1:3]) for n in pairs)
+
+    def pyramid(self, levels: list[Tensor]) -> list[Tensor]:
+        """(B, O, h, w) of each, from the coarsest on."""
+        found: list[Tensor] = []
+        for conv, n in zip(self.convolutions(self), reversed(range(len(levels))), strict=True):
+            x, bias = levels[n], conv.bias
+            bias = conv.weight.new_zeros(conv.out_channels) if bias is None else bias
+            rows = normalised_linear(x.contiguous(), [], 0.0, [conv.weight.flatten(1), bias])
+            if found and n in self.fpn_top_down_levels:
+                coarse = found[-1].permute(0, 2, 3, 1)[:, :, None, :, None]
+                rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).add_(coarse)
+            found.append(rows.permute(0, 3, 1, 2))
+        return found
 
 
 class HieraPositions(nn.Module):
