@@ -62,7 +62,6 @@ HOSTS = {
             "Sam2MultiScaleBlock",
             "Sam2HieraDetModel",
             "Sam2PatchEmbeddings",
-            "Sam2VisionNeck",
         ),
     ),
     "transformers_sam3_tracker": Host(
@@ -127,7 +126,6 @@ HOSTS = {
             "position_encoding.PositionEmbeddingSine",
             "backbones.hieradet.MultiScaleBlock",
             "backbones.hieradet.Hiera",
-            "backbones.image_encoder.FpnNeck",
             "backbones.utils.PatchEmbed",
             "memory_attention.MemoryAttention",
         ),

@@ -93,6 +93,20 @@ def test_whole_call(source, size):
             agree(fast(x), want)
 
 
+def test_picture_and_click_of_the_whole_model():
+    """What the encoder leaves lies as the model around it wants it."""
+    transformers = pytest.importorskip("transformers")
+    _, vision = transformers_encoder()
+    model = randomised(transformers.Sam2Model(transformers.Sam2Config(vision_config=vision.config)))
+    x, points = pictures(1, 1024, 1024), torch.tensor([[[[300.0, 400.0]]]])
+    want = model.get_image_embeddings(x)
+    masks = model(image_embeddings=want, input_points=points).pred_masks
+    fast = fp.accelerate(model)
+    got = fast.get_image_embeddings(x)
+    agree(list(got), list(want))
+    agree([fast(image_embeddings=got, input_points=points).pred_masks], [masks])
+
+
 def test_odd_rows_take_the_hosts_path():
     """The host itself gives blocks of an odd grid another shape, or refuses them."""
     _, model = transformers_encoder()

@@ -59,7 +59,7 @@ REASONS = {
     },
     "no kernel yet: a neck of convolutions": {
         "Sam3": "FPNLayer",
-        "EdgeTam Sam Sam3 SamHQ": "VisionNeck",
+        "EdgeTam Sam Sam2 Sam3 SamHQ": "VisionNeck",
     },
     "it keeps its results itself, or is asked for one size": {
         "EdgeTamVideo Sam2Video Sam3TrackerVideo": "PositionEmbeddingSine",

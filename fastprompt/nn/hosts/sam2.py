@@ -6,12 +6,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sam2.modeling import memory_attention, position_encoding
-from sam2.modeling.backbones import hieradet, image_encoder, utils
+from sam2.modeling.backbones import hieradet, utils
 from sam2.modeling.sam import mask_decoder as host
 from torch import Tensor
 
 from fastprompt.nn.parts.encoder import Parts
-from fastprompt.nn.parts.hiera import HieraLayer, HieraNeck, HieraPatches, HieraPositions
+from fastprompt.nn.parts.hiera import HieraLayer, HieraPatches, HieraPositions
 from fastprompt.nn.parts.memory import MemoryAttention as MemoryParts
 from fastprompt.nn.parts.memory import Turns, cached
 from fastprompt.nn.parts.positions import SegmentAnythingPositions, SinePositions
@@ -102,32 +102,6 @@ class Hiera(HieraPositions, hieradet.Hiera):
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         return self.positions(hw, lambda: super(Hiera, self)._get_pos_embed(hw))
-
-
-class FpnNeck(HieraNeck, image_encoder.FpnNeck):
-    """``FpnNeck`` whose convolutions are linear layers of the tokens, where they lie."""
-
-    fuse_type: str
-    fpn_interp_model: str
-
-    @classmethod
-    def convolutions(cls, neck: Any) -> list[Any]:
-        return [conv for each in neck.convs for conv in each]
-
-    @classmethod
-    def unsupported(cls, neck: Any) -> str | None:
-        if neck.fuse_type != "sum" or neck.fpn_interp_model != "nearest":
-            return "levels must be enlarged by repetition, and added"
-        if any(len(each) != 1 for each in neck.convs):
-            return "a level has one convolution"
-        return super().unsupported(neck)
-
-    def forward(self, xs: list[Tensor]) -> Any:
-        levels = [x.permute(0, 2, 3, 1) for x in xs]
-        if len(levels) != len(self.convs) or not self.takes(levels):
-            return super().forward(xs)
-        found = self.pyramid(levels)[::-1]
-        return found, [self.position_encoding(x).to(x.dtype) for x in found]
 
 
 SWITCHES = {  # of a layer, as all released models have them

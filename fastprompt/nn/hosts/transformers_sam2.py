@@ -7,7 +7,7 @@ from transformers.models.sam2 import modeling_sam2 as host
 
 from fastprompt.nn.parts.around import WideModel
 from fastprompt.nn.parts.encoder import Parts
-from fastprompt.nn.parts.hiera import HieraLayer, HieraNeck, HieraPatches, HieraPositions
+from fastprompt.nn.parts.hiera import HieraLayer, HieraPatches, HieraPositions
 from fastprompt.nn.parts.positions import TransformersPositions, TransformersSinePositions
 from fastprompt.nn.parts.recording import passes_for
 from fastprompt.nn.parts.sam2 import Sam2Decoder
@@ -60,17 +60,6 @@ class Sam2HieraDetModel(HieraPositions, host.Sam2HieraDetModel):
 
 
 passes_for(Sam2HieraDetModel, host.Sam2HieraDetModel)
-
-
-class Sam2VisionNeck(HieraNeck, host.Sam2VisionNeck):
-    """``Sam2VisionNeck`` whose convolutions are linear layers of the tokens, where they lie."""
-
-    def forward(self, hidden_states: Any) -> Any:
-        levels = list(hidden_states)
-        if not self.takes(levels):
-            return super().forward(hidden_states)
-        found = self.pyramid(levels)
-        return tuple(found), tuple(self.position_encoding(x.shape, x.device, x.dtype).to(x.dtype) for x in found)
 
 
 class Sam2SinePositionEmbedding(TransformersSinePositions, host.Sam2SinePositionEmbedding):

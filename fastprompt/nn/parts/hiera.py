@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt._switches import is_disabled
-from fastprompt.nn.parts.drop_in import DropIn
 from fastprompt.nn.parts.encoder import EncoderLayer
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
 from fastprompt.nn.parts.known import other_parts, unknown
 from fastprompt.nn.parts.relative import fits, weights
-from fastprompt.ops.encoder.operators import grid_layer, normalised_linear
+from fastprompt.ops.encoder.operators import grid_layer
 
 
 class HieraLayer(EncoderLayer):
@@ -99,48 +98,6 @@ class HieraPatches(nn.Module):
         if not plain or torch.is_autocast_enabled("cpu"):
             return False
         return all(p.dtype == torch.float32 for p in (x, *self.parameters()))
-
-
-class HieraNeck(DropIn):
-    """Mixin of the pyramid behind the encoder: its convolutions are products of what the last blocks leave, token by
-    token, and the coarser level is added where it lies."""
-
-    convs: Any
-    fpn_top_down_levels: Any
-    position_encoding: Any
-
-    @classmethod
-    def convolutions(cls, host: Any) -> list[Any]:
-        """From the coarsest level on."""
-        return list(host.convs)
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        for conv in cls.convolutions(host):
-            plain = type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
-            if not plain or conv.groups != 1 or not fits(conv):
-                return f"its convolutions must be 1 x 1, with channels that are multiples of 16, got {conv}"
-        return None
-
-    def takes(self, levels: list[Tensor]) -> bool:
-        """Of levels (B, h, w, C), from the finest on: whether this computes them."""
-        if self.falls_back(*levels) or any(x.dtype != torch.float32 for x in levels):
-            return False
-        pairs = [n for n in range(len(levels) - 1) if n in self.fpn_top_down_levels]
-        return all(tuple(levels[n].shape[1:3]) == tuple(2 * m for m in levels[n + 1].shape[1:3]) for n in pairs)
-
-    def pyramid(self, levels: list[Tensor]) -> list[Tensor]:
-        """(B, O, h, w) of each, from the coarsest on."""
-        found: list[Tensor] = []
-        for conv, n in zip(self.convolutions(self), reversed(range(len(levels))), strict=True):
-            x, bias = levels[n], conv.bias
-            bias = conv.weight.new_zeros(conv.out_channels) if bias is None else bias
-            rows = normalised_linear(x.contiguous(), [], 0.0, [conv.weight.flatten(1), bias])
-            if found and n in self.fpn_top_down_levels:
-                coarse = found[-1].permute(0, 2, 3, 1)[:, :, None, :, None]
-                rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).add_(coarse)
-            found.append(rows.permute(0, 3, 1, 2))
-        return found
 
 
 class HieraPositions(nn.Module):

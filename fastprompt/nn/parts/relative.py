@@ -94,8 +94,8 @@ def linear(layer: Any, x: Tensor) -> Any:
     return normalised_linear(x, [], 0.0, weights(layer))
 
 
-def fits(layer: nn.Linear | nn.LayerNorm | nn.Conv2d) -> bool:
-    return not any(n % UNIT for n in layer.weight.shape[:2])
+def fits(layer: nn.Linear | nn.LayerNorm) -> bool:
+    return not any(n % UNIT for n in layer.weight.shape)
 
 
 def weights(layer: nn.Linear) -> list[Tensor]:
