@@ -105,8 +105,8 @@ relative_attention_backward = Operator(
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     axes=lambda grad, q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale: (
-        of_grid(q, coordinates, size) + ", grad any: images tokens heads width, out any: images tokens heads width, "
-        "log_weight any: images heads tokens"
+        of_grid(q, coordinates, size) + f", grad {floating(q)}: images tokens heads width, "
+        f"out {floating(q)}: images tokens heads width, log_weight: images heads tokens"
     ),
     out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
     call=call.relative_attention_backward,
@@ -122,7 +122,8 @@ relative_attention = Operator(
     "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
     "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
     axes=lambda q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale: (
-        of_grid(q, coordinates, size, window) + ", pad_key any: heads width, pad_value any: heads width"
+        of_grid(q, coordinates, size, window)
+        + f", pad_key {floating(q)}: heads width, pad_value {floating(q)}: heads width"
     ),
     out=of_attention,
     call=call.relative_attention,
