@@ -66,6 +66,10 @@ WRONG = {  # operator, place of the argument, what it becomes, what is said
     "heads": ("two_way_transformer", 4, lambda n: 1, "weights.* must have shape"),
     "width": ("two_way_transformer", 5, lambda n: 2 * n, "weights.* must have shape"),
     "no heads": ("two_way_transformer", 4, lambda n: 0, "heads must be"),
+    "no projection": ("grid_layer", 4, lambda weights: [], "project must hold a weight and a bias"),
+    "half a projection": ("grid_layer", 4, lambda weights: weights[:1], "project must hold a weight and a bias"),
+    "a flat projection": ("grid_layer", 4, lambda weights: weights[::-1], "project must hold a weight and a bias"),
+    "one epsilon": ("grid_layer", 10, lambda eps: eps[:1], "eps must be 2 numbers"),
     "heads of all": ("mask_decoder", 9, lambda n: 1, "weights.* must have shape"),
 }
 

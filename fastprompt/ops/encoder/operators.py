@@ -175,6 +175,8 @@ grid_attention = Operator(
 
 def of_layer(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, *rest: Any) -> str:
     heads, window, pool = rest[2:5]
+    if len(project) != 2 or project[0].ndim != 2:
+        raise ValueError(f"project must hold a weight and a bias, got shapes {[tuple(w.shape) for w in project]}")
     if pool < 1 or window < 0 or any(n % pool for n in (*x.shape[1:3], window)):
         raise ValueError(f"pool must divide rows and columns of x {tuple(x.shape)} and window {window}, got {pool}")
     if heads < 1 or project[0].shape[-1] % heads:
@@ -184,7 +186,7 @@ def of_layer(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, *rest: A
     return (
         "x: images height columns channels, norm1: channels / channels, project: outputs width / outputs, "
         "qkv: 3*width channels / 3*width, norm2: outputs / outputs, "
-        "mlp: hidden outputs / hidden / outputs hidden / outputs"
+        "mlp: hidden outputs / hidden / outputs hidden / outputs, eps: 2"
         + (", residual: outputs channels / outputs" if len(residual) else "")
     )
 
