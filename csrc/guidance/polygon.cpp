@@ -30,7 +30,7 @@ class Polygon {
       const int64_t from = a.first[r], count = a.first[r + 1] - from;
       for (int64_t k = 0; k < count; ++k) {
         const double *p = points + 2 * (from + k), *q = points + 2 * (from + (k + 1) % count);
-        edges_.push_back({p[0], p[1], q[0], q[1]});
+        edges_.push_back({whole(p[0]), whole(p[1]), whole(q[0]), whole(q[1])});
       }
     }
     cross();
@@ -68,6 +68,7 @@ class Polygon {
       body(y, e.x0 + (a_.boundary ? (y - e.y0) * step : (y - e.y0) * width / height), winding);
   }
 
+  double whole(double x) const { return a_.boundary ? std::nearbyint(x) : x; }
   int64_t row(double y) const { return static_cast<int64_t>(std::clamp(y, 0.0, double(a_.height))); }
   int64_t column(double x) const { return static_cast<int64_t>(std::clamp(x, 0.0, double(a_.width))); }
 

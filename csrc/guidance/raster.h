@@ -9,7 +9,7 @@ struct PolygonMasks {
   const double* points;  // (images, vertices, 2): x, y, finite
   const int64_t* first;  // (rings + 1): the vertices of ring r are [first[r], first[r + 1]); the same in all images
   bool non_zero;         // rule: winding number not 0, else odd
-  bool boundary;         // points are whole numbers, and the outline belongs to the polygon, as cv2.fillPoly draws it
+  bool boundary;         // points are rounded, and the outline belongs to the polygon, as cv2.fillPoly draws it
   uint8_t* out;          // (images, height, width): 0 or 1
   int threads;
 };

@@ -33,6 +33,7 @@ FASTPROMPT_BIND(pooling) {
     a.scale = f.number<float>("scale"), a.eps = f.number<float>("eps");
     a.temperature = f.number<float>("temperature"), a.sharpest = f.number<float>("sharpest");
     a.kind = f.choice<SimilarityOutput>("kind", {"none", "softmax", "argmax"});
+    f.need(a.rows > 0 || a.kind != SimilarityOutput::argmax, "rows", "must hold a row to choose");
     if (a.kind == SimilarityOutput::argmax)
       a.index = f.result<int64_t>("out", {a.batch, a.pixels});
     else

@@ -20,7 +20,7 @@ void drop(const Similarity& a, const SimilarityRows& rows, int64_t image, float*
   std::vector<float> share(tiles * a.rows);
   parallel_for(a.threads, tiles, [&](int64_t k) {
     const int64_t first = k * kSimilarityTile, last = std::min(first + kSimilarityTile, a.pixels);
-    FP_DISPATCH(similarity_tile)(a, rows, image, first, last, &share[k * a.rows]);
+    FP_DISPATCH(similarity_tile)(a, rows, image, first, last, share.data() + k * a.rows);
   });
   for (int64_t r = 0; r < a.rows; ++r) {
     float most = 0;
@@ -39,16 +39,16 @@ void similarity(const Similarity& a) {
   std::vector<uint16_t> low(engine ? a.row_images * each : 0);
   for (int64_t b = 0; b < a.row_images; ++b) {
     FP_DISPATCH(similarity_unit)(a, b, padded, width, unit.data() + b * each);
-    if (engine) engine->pack_in_order(unit.data() + b * each, each, &low[b * each], nullptr);
+    if (engine) engine->pack_in_order(unit.data() + b * each, each, low.data() + b * each, nullptr);
   }
   const int64_t size = stream ? kStream : kSimilarityTile, parts = (a.pixels + size - 1) / size;
   std::vector<float> penalty(a.sharpest > 0 ? a.batch * a.rows : 0);
   const auto rows_of = [&](int64_t image, bool drops) {
     const int64_t at = a.row_images == 1 ? 0 : image * each;
-    return SimilarityRows{unit.data() + at, engine ? &low[at] : nullptr, width, engine,
-                          drops ? &penalty[image * a.rows] : nullptr};
+    return SimilarityRows{unit.data() + at, engine ? low.data() + at : nullptr, width, engine,
+                          drops ? penalty.data() + image * a.rows : nullptr};
   };
-  for (int64_t b = 0; a.sharpest > 0 && b < a.batch; ++b) drop(a, rows_of(b, false), b, &penalty[b * a.rows]);
+  for (int64_t b = 0; a.sharpest > 0 && b < a.batch; ++b) drop(a, rows_of(b, false), b, penalty.data() + b * a.rows);
   parallel_for(a.threads, a.batch * parts, [&](int64_t k) {
     const int64_t image = k / parts, first = k % parts * size, last = std::min(first + size, a.pixels);
     const SimilarityRows rows = rows_of(image, a.sharpest > 0);

@@ -7,8 +7,8 @@ such kernel behind them: tracing, the formulas, the reference, GPUs.
 
 For each argument its dtypes, of which float32 is not said (a GPU reads float16 and bfloat16 besides), and its axes: a
 name is as long as where it stood first, ``2*name`` twice that, ``1|name`` may be 1 instead, ``new%name`` is a name and
-a multiple, ``_`` anything, ``...`` leading axes that agree. A list's arrays have a "/" between them; of a list of
-numbers, integers from 0 on, there is the length: ``size: 2``.
+a multiple (of a number: ``new%2``), ``_`` anything, ``...`` leading axes that agree. A list's arrays have a "/" between
+them; of a list of numbers, integers from 0 on, there is the length: ``size: 2``.
 """
 
 import functools
@@ -101,7 +101,7 @@ def fits(n: Any, axis: str, sizes: dict[str, Any]) -> Any:
         return (isinstance(n, int) and n == 1) or n == sizes.setdefault(axis[2:], n)
     if "%" in axis:
         name, _, of = axis.partition("%")
-        each = sizes.get(of, 1)
+        each = int(of) if of.isdigit() else sizes.get(of, 1)
         if isinstance(n, int) and isinstance(each, int) and n != 0 and (each == 0 or n % each):
             return False
         return name == "_" or n == sizes.setdefault(name, n)

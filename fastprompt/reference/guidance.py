@@ -67,6 +67,8 @@ def box_map(boxes: Any, size: Any, distance: bool, offset: float, low: float, hi
 def polygon_mask(points: Any, first: Any, size: Any, non_zero: bool, boundary: bool) -> Any:
     """Row by row: where the row crosses the edges, and what lies between an odd number of them."""
     out = np.zeros((len(points), *size), bool)
+    points = np.asarray(points, np.float64)
+    points = np.rint(points) if boundary else points
     rings = [np.arange(a, b) for a, b in itertools.pairwise(first)]
     for image, vertices in zip(out, points, strict=True):
         edges = [(*vertices[p], *vertices[q]) for r in rings for p, q in zip(r, np.roll(r, -1), strict=True)]

@@ -12,9 +12,8 @@ HEAD = [(C, MIDDLE, 2, 2), (MIDDLE,), (MIDDLE,), (MIDDLE,), (MIDDLE, FINE, 2, 2)
 
 
 def weights(d):
-    names = {"channels": C, "inner": HEADS * WIDTH, "mlp": MLP}
-    texts = decoder.layers(DEPTH).partition(":")[2].split("/")
-    return [d.t(*(names[n] for n in text.split()), scale=0.2) for text in texts]
+    texts = decoder.layers(HEADS, WIDTH, DEPTH, MLP).partition(":")[2].replace("channels", str(C)).split("/")
+    return [d.t(*map(int, text.split()), scale=0.2) for text in texts]
 
 
 def picture(d):

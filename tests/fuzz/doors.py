@@ -60,8 +60,11 @@ def raw(seed):
 
 
 def is_open(name, args):
-    """What rounding may decide, a threshold that numbers lie on; and zero times infinity."""
-    return (name == "masked_pool" and args[5] is not None) or (name == "click_map" and 0.0 in args[5])
+    """What rounding may decide: a threshold that numbers lie on, a row of one value over its deviation, a stretched tanh;
+    and zero times infinity."""
+    if name == "click_map":
+        return 0.0 in args[5] or (args[4] == 2 and args[8])
+    return (name == "masked_pool" and args[5] is not None) or (name == "normalised_linear" and args[2] == 0)
 
 
 def described(found):

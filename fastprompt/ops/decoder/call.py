@@ -97,6 +97,9 @@ def low_rank_masks(
     sizes: list[int], eps: float, out: Any,
 ) -> Asked:  # fmt: skip
     images, tokens, height, width = shape
+    up = 4 * weights[0].shape[1] if len(weights) else 0
+    if sizes[3] != up:  # the kernel has it of the weights
+        raise ValueError(f"sizes must have {up}, of the weights, at place 3, got {sizes[3]}")
     return _C.low_rank_masks, dict(
         low_rank=low_rank, prepared=prepared, vectors=contiguous(vectors), weights=weights,
         detail1=contiguous(detail1), detail2=contiguous(detail2), images=images, tokens=tokens, height=height,

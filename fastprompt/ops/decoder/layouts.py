@@ -31,6 +31,8 @@ class Sizes(NamedTuple):
         """Before anything is counted by them: a graph may hold any numbers."""
         if not all(0 < n <= most for n, most in zip(self[:4], (4096, 4096, 1024, 1 << 24), strict=True)):
             raise ValueError(f"sizes must be positive and at most 4096, 4096, 1024 and 2**24, got {list(self[:4])}")
+        if self.up % 16:
+            raise ValueError(f"sizes must have a multiple of 16 at place 3, got {self.up}")
         return self
 
     def prepared_rows(self) -> int:
@@ -44,3 +46,7 @@ class Sizes(NamedTuple):
 
     def prompt_rows(self, tokens: int) -> int:
         return 1 + (self.rank(tokens, self.depth) + 15) // 16 * 16
+
+    def state(self, tokens: int, pixels: int) -> int:
+        """Numbers that are kept of a prompt."""
+        return self.prompt_rows(tokens) * (self.up + whole_tiles(pixels))

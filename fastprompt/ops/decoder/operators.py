@@ -90,11 +90,25 @@ FINAL = [*TO_INNER * 3, *FROM_INNER, *NORM]
 IMAGE = "image: _ channels y x, position: 1 channels y x, "
 
 
-def layers(depth: int) -> str:
-    """Weights of the transformer, as ``TwoWayWeights.all``."""
-    if not 0 < depth <= 1024:
-        raise ValueError(f"depth must be between 1 and 1024, got {depth}")
-    return f", weights: {' / '.join([*LAYER * depth, *FINAL])}"
+def layers(heads: int, width: int, depth: int, mlp: int | str = "mlp") -> str:
+    """Weights of the transformer, as ``TwoWayWeights.all``; ``inner`` and ``mlp`` are as wide as the call says."""
+    for name, n, most in (("heads", heads, 4096), ("width", width, 4096), ("depth", depth, 1024)):
+        if not 0 < n <= most:
+            raise ValueError(f"{name} must be between 1 and {most}, got {n}")
+    text = " / ".join([*LAYER * depth, *FINAL])
+    return ", weights: " + text.replace("inner", str(heads * width)).replace("mlp", str(mlp))
+
+
+def low_rank_layers(sizes: Any, mlp: int | str = "mlp") -> str:
+    """The same, and the convolution and the sizes themselves, for the low-rank form."""
+    s = of_sizes(sizes)
+    return f", up: channels {s.up // 4} 2 2" + layers(s.heads, s.width, s.depth, mlp)
+
+
+def of_sizes(sizes: Any) -> Sizes:
+    if len(sizes) != len(Sizes._fields):
+        raise ValueError(f"sizes must be {len(Sizes._fields)} numbers, got {list(sizes)}")
+    return Sizes(*sizes).checked()
 
 
 def of_image(image: Any, position: Any, weights: Any) -> Any:
@@ -121,7 +135,7 @@ two_way = Operator(
     "two_way(Tensor prompt, Tensor prepared, Tensor[] weights, int images, int pixels, int heads, int width, int mlp, "
     "int depth, float[] eps) -> (Tensor, Tensor)",
     axes=lambda prompt, prepared, weights, images, pixels, heads, width, mlp, depth, eps: (
-        "prompt: _ _ channels, prepared: _, eps: 2" + layers(depth)
+        f"prompt: _%{images} _ channels, prepared: _, eps: 2" + layers(heads, width, depth, mlp)
     ),
     out=of_tokens,
     call=call.two_way,
@@ -131,7 +145,7 @@ two_way_transformer = Operator(
     "two_way_transformer(Tensor image, Tensor position, Tensor prompt, Tensor[] weights, int heads, int width, "
     "int depth, float[] eps) -> (Tensor, Tensor)",
     axes=lambda image, position, prompt, weights, heads, width, depth, eps: (
-        IMAGE + "prompt: _ _ channels, eps: 2" + layers(depth)
+        IMAGE + "prompt: _ _ channels, eps: 2" + layers(heads, width, depth)
     ),
     out=of_both,
     call=call.two_way_transformer,
@@ -154,16 +168,34 @@ two_way_gpu = Operator(
 
 def of_low_rank_image(image: Any, position: Any, weights: Any, up: Any, sizes: Any, eps: Any) -> Any:
     images, _, height, width = image.shape
-    s = Sizes(*sizes).checked()
+    s = of_sizes(sizes)
     return (images * whole_tiles(height * width) * s.prepared_rows(),), "bfloat16" if s.half else "float32"
 
 
 def of_low_rank(
     prompt: Any, prepared: Any, weights: Any, up: Any, images: int, pixels: int, mlp: int, sizes: Any, eps: Any
 ) -> Any:
-    s = Sizes(*sizes).checked()
-    state = s.prompt_rows(prompt.shape[1]) * (s.up + whole_tiles(pixels))
+    state = of_sizes(sizes).state(prompt.shape[1], pixels)
     return [(prompt.shape, "float32"), ((prompt.shape[0], state), "float32")]
+
+
+def of_prepared(images: int, pixels: int, sizes: Any) -> str:
+    s = of_sizes(sizes)
+    count = max(0, images) * whole_tiles(max(0, pixels)) * s.prepared_rows()
+    return f"prepared {'bfloat16' if s.half else 'float32'}: {count}"
+
+
+def of_kept(shape: Any, sizes: Any) -> str:
+    """What ``low_rank_masks`` is given, for images, tokens, height and width."""
+    s, known = of_sizes(sizes), len(shape) == 4 and min(shape) >= 0
+    images, tokens, height, width = shape if known else (0, 0, 0, 0)
+    middle = s.up // 4
+    return (
+        f"shape: 4, low_rank: prompts {s.state(tokens, height * width)}, vectors: prompts%{images} _ depth, "
+        f"{of_prepared(images, height * width, sizes)}, "
+        f"weights: channels {middle} 2 2 / {middle} / {middle} / {middle} / {middle} depth 2 2 / depth, "
+        f"detail1: {images} {middle} {2 * height} {2 * width}, detail2: {images} depth {4 * height} {4 * width}"
+    )
 
 
 def of_low_rank_masks(
@@ -175,9 +207,7 @@ def of_low_rank_masks(
 
 low_rank_prepare = Operator(
     "low_rank_prepare(Tensor image, Tensor position, Tensor[] weights, Tensor up, int[] sizes, float[] eps) -> Tensor",
-    axes=lambda image, position, weights, up, sizes, eps: (
-        IMAGE + "up: channels _ 2 2, sizes: 5, eps: 2" + layers(sizes[2] if len(sizes) > 2 else 0)
-    ),
+    axes=lambda image, position, weights, up, sizes, eps: IMAGE + "eps: 2" + low_rank_layers(sizes),
     out=of_low_rank_image,
     call=call.low_rank_prepare,
     flops=flops.low_rank_prepare,
@@ -186,8 +216,7 @@ low_rank = Operator(
     "low_rank(Tensor prompt, Tensor prepared, Tensor[] weights, Tensor up, int images, int pixels, int mlp, "
     "int[] sizes, float[] eps) -> (Tensor, Tensor)",
     axes=lambda prompt, prepared, weights, up, images, pixels, mlp, sizes, eps: (
-        "prompt: _ _ channels, prepared float32 bfloat16: _, up: channels _ 2 2, sizes: 5, eps: 2"
-        + layers(sizes[2] if len(sizes) > 2 else 0)
+        f"prompt: _%{images} _ channels, {of_prepared(images, pixels, sizes)}, eps: 2" + low_rank_layers(sizes, mlp)
     ),
     out=of_low_rank,
     call=call.low_rank,
@@ -196,11 +225,7 @@ low_rank = Operator(
 low_rank_masks = Operator(
     "low_rank_masks(Tensor low_rank, Tensor prepared, Tensor vectors, Tensor[] weights, Tensor? detail1, "
     "Tensor? detail2, int[] shape, int[] sizes, float eps) -> Tensor",
-    axes=lambda low_rank, prepared, vectors, weights, detail1, detail2, shape, *rest: (
-        "low_rank: prompts _, prepared float32 bfloat16: _, vectors: prompts _ depth, shape: 4, sizes: 5, "
-        "weights: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
-        f"detail1: {max([0, *shape[:1]])} middle _ _, detail2: {max([0, *shape[:1]])} depth _ _"
-    ),
+    axes=lambda low_rank, prepared, vectors, weights, detail1, detail2, shape, sizes, eps: of_kept(shape, sizes),
     out=of_low_rank_masks,
     call=call.low_rank_masks,
     flops=flops.low_rank_masks,
@@ -223,7 +248,7 @@ mask_decoder = Operator(
     axes=lambda image, dense, position, prompt, weights, head, detail1, detail2, mlps_, heads, width, depth, *rest: (
         IMAGE
         + "dense: _ channels 1|y 1|x, prompt: _ _ channels, eps: 3"
-        + layers(depth)
+        + layers(heads, width, depth)
         + mlps("mlps", len(mlps_), rest[1])
         + ", head: channels middle 2 2 / middle / middle / middle / middle depth 2 2 / depth, "
         "detail1: images middle 2*y 2*x, detail2: images depth 4*y 4*x"

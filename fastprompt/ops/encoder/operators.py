@@ -105,8 +105,8 @@ relative_attention_backward = Operator(
     "Tensor? coordinates, Tensor out, Tensor log_weight, int[] size, float scale) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     axes=lambda grad, q, k, v, rel_h, rel_w, coordinates, out, log_weight, size, scale: (
-        of_grid(q, coordinates, size) + ", grad any: images tokens heads width, out any: images tokens heads width, "
-        "log_weight any: images heads tokens"
+        of_grid(q, coordinates, size) + f", grad {floating(q)}: images tokens heads width, "
+        f"out {floating(q)}: images tokens heads width, log_weight: images heads tokens"
     ),
     out=lambda grad, *args: [(x.shape, x.dtype) for x in args[:5]],
     call=call.relative_attention_backward,
@@ -122,7 +122,8 @@ relative_attention = Operator(
     "relative_attention(Tensor q, Tensor k, Tensor v, Tensor rel_h, Tensor rel_w, Tensor? coordinates, "
     "Tensor? pad_key, Tensor? pad_value, int[] size, int[] window, float scale) -> (Tensor, Tensor)",
     axes=lambda q, k, v, rel_h, rel_w, coordinates, pad_key, pad_value, size, window, scale: (
-        of_grid(q, coordinates, size, window) + ", pad_key any: heads width, pad_value any: heads width"
+        of_grid(q, coordinates, size, window)
+        + f", pad_key {floating(q)}: heads width, pad_value {floating(q)}: heads width"
     ),
     out=of_attention,
     call=call.relative_attention,
@@ -174,6 +175,8 @@ grid_attention = Operator(
 
 def of_layer(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, *rest: Any) -> str:
     heads, window, pool = rest[2:5]
+    if len(project) != 2 or project[0].ndim != 2:
+        raise ValueError(f"project must hold a weight and a bias, got shapes {[tuple(w.shape) for w in project]}")
     if pool < 1 or window < 0 or any(n % pool for n in (*x.shape[1:3], window)):
         raise ValueError(f"pool must divide rows and columns of x {tuple(x.shape)} and window {window}, got {pool}")
     if heads < 1 or project[0].shape[-1] % heads:
@@ -183,7 +186,7 @@ def of_layer(x: Any, norm1: Any, qkv: Any, residual: Any, project: Any, *rest: A
     return (
         "x: images height columns channels, norm1: channels / channels, project: outputs width / outputs, "
         "qkv: 3*width channels / 3*width, norm2: outputs / outputs, "
-        "mlp: hidden outputs / hidden / outputs hidden / outputs"
+        "mlp: hidden outputs / hidden / outputs hidden / outputs, eps: 2"
         + (", residual: outputs channels / outputs" if len(residual) else "")
     )
 

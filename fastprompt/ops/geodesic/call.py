@@ -33,7 +33,7 @@ def fields(
         "iterations": iterations,
         "lam": lam,
         "step_weight": step_weight,
-        "spacing": (1.0, *spacing)[-3:],
+        "spacing": spacing if len(spacing) == 3 else (1.0, *spacing),
         "v": v,
         "limit": limit,
     }

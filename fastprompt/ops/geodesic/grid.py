@@ -49,18 +49,47 @@ def check_options(
     dims: int | None = None,
 ) -> Options:
     sizes = check_spacing(spacing, dims, image.ndim)
-    choice("metric", metric, METRICS)
-    choice("method", method, METHODS)
+    check_how(metric, method)
     if iterations is None:
         iterations = 2 if len(sizes) == 2 else 4
     elif isinstance(iterations, bool) or not isinstance(iterations, numbers.Integral):
         raise TypeError(f"iterations must be an int, got {iterations!r}")
-    if not 0 <= iterations <= MOST_ITERATIONS:
-        raise ValueError(f"iterations must be between 0 and {MOST_ITERATIONS}, got {iterations}")
+    check_iterations(iterations)
     lam = check_number("lam", lam, 0.0, 1.0)
     v = check_number("v", v, 0.0, math.inf)
     limit = check_number("max_distance", max_distance, 0.0, math.inf)
     return Options(metric, method, int(iterations), lam, 1.0 - lam, sizes, v, limit)
+
+
+def check_how(metric: Any, method: Any) -> None:
+    choice("metric", metric, METRICS)
+    choice("method", method, METHODS)
+
+
+def check_iterations(iterations: Any) -> None:
+    if not 0 <= iterations <= MOST_ITERATIONS:
+        raise ValueError(f"iterations must be between 0 and {MOST_ITERATIONS}, got {iterations}")
+
+
+def check_settings(
+    metric: str, method: str, iterations: int, lam: float, step_weight: float, spacing: Any, v: float, limit: float
+) -> None:
+    """Of the operators, by the rules of ``csrc/geodesic/check.h``: the reference has costs that fall for ever, too."""
+    check_how(metric, method)
+    check_iterations(iterations)
+    for name, value, most in (("lam", lam, 1.0), ("step_weight", step_weight, 1.0), ("v", v, math.inf)):
+        check_number(name, value, 0.0, most)
+    check_number("limit", limit, 0.0, math.inf)
+    check_sizes(spacing, (2, 3))
+
+
+def check_sizes(spacing: Any, counts: tuple[int, ...]) -> Any:
+    """``spacing`` of an operator, which is one number for each axis."""
+    if len(spacing) not in counts:
+        raise ValueError(f"spacing must be {' or '.join(map(str, counts))} numbers, got {len(spacing)}")
+    if not all(0.0 < s < math.inf for s in spacing):
+        raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
+    return spacing
 
 
 def check_spacing(spacing: Any, dims: int | None, image_axes: int) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 from fastprompt._later import Later
 from fastprompt.ops._operator import Gradient, Operator
 from fastprompt.ops.geodesic import call
+from fastprompt.ops.geodesic.grid import check_settings, check_sizes
 
 gpu, reference = Later("fastprompt.ops.geodesic.gpu"), Later("fastprompt.reference.geodesic")
 
@@ -14,8 +15,9 @@ ARGUMENTS = (
 )
 
 
-def of_pixels(image: Any, start: Any, walls: Any, *rest: Any) -> str:
-    pixels = "z y x" if len(rest[6]) == 3 else "1 y x"
+def of_pixels(image: Any, start: Any, walls: Any, kind: str, *settings: Any) -> str:
+    check_settings(*settings)
+    pixels = "z y x" if len(settings[5]) == 3 else "1 y x"
     return (
         f"image picture: batch _ {pixels}, start picture: batch sets {pixels}, walls bytes: batch 1 {pixels}, "
         f"grad float: batch sets {pixels}"
@@ -74,7 +76,7 @@ distance = Operator(
 )
 transform = Operator(
     "euclidean_distance_transform(Tensor mask, float[] spacing) -> Tensor",
-    axes="mask bytes: _ 1 _ _ _, spacing: 3",
+    axes=lambda mask, spacing: f"mask bytes: _ 1 _ _ _, spacing: {len(check_sizes(spacing, (3,)))}",
     out=lambda mask, spacing: (mask.shape, "float32"),
     call=call.euclidean,
     reference=reference.euclidean,

@@ -58,7 +58,7 @@ def scribbles(points: Any, first: Any, labels: Any, channels: Any, size: Any, ra
 
 def check_finite(name: str, points: Any) -> None:
     """NumPy. Of tensors the operators ask, for a compiled graph cannot."""
-    far = ~(np.abs(points) <= LARGEST)
+    far = ~(np.abs(points.astype(np.float64, copy=False)) <= LARGEST)  # which float16 cannot hold
     if far.any():
         raise ValueError(f"{name} must be finite and at most {LARGEST:g}, got {points[far][0]:g}")
 

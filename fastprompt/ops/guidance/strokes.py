@@ -121,8 +121,6 @@ def polygon_mask(
     size = check_size(size)
     choice("rule", rule, get_args(Rule))
     points, first = check_rings(vertices)
-    if boundary:
-        points = points.round() if is_tensor(points) else np.rint(points)
     batched, options = points.ndim == 3, (rule == "non_zero", bool(boundary))
     points = points if batched else points[None]
     out = operators.polygon_mask(points, first, size, *options)

@@ -43,10 +43,17 @@ similarity_map = Operator(
     gradient="formula",
 )
 
+
+def of_any_row(features: Any, rows: Any, *rest: Any) -> str:
+    if rows.ndim == 3 and rows.shape[1] == 0:
+        raise ValueError(f"rows must hold a row to choose, got shape {tuple(rows.shape)}")
+    return "features: batch channels _, rows: 1|batch _ channels"
+
+
 similarity_argmax = Operator(
     "similarity_argmax(Tensor features, Tensor rows, float scale, float eps, float temperature, float sharpest) "
     "-> Tensor",
-    axes="features: batch channels _, rows: 1|batch _ channels",
+    axes=of_any_row,
     out=lambda features, rows, *rest: ((features.shape[0], features.shape[2]), "int64"),
     call=lambda *args: call.similarity(*args[:5], KINDS.index("argmax"), *args[5:]),  # type: ignore[call-arg]
     reference=lambda *args: reference.similarity(*args[:5], "argmax", args[5]),
