@@ -32,7 +32,7 @@ def turned_read(
     g: Graph, q: Value, k: Value, v: Value, cos: Value, sin: Value, key_cos: Value, key_sin: Value, unturned: Value
 ) -> Value:
     """Keys are frames, all turned by the same tables, and then ``unturned`` others."""
-    count, positions = k.size(1) - unturned, key_cos.size(0)
+    count, positions = k.size(1) - unturned.reshape([1]), key_cos.size(0)  # OpenVINO wants to know that it is one
     frames, others = g.Slice(k, [0], count, [1]), g.Slice(k, count, k.size(1), [1])
     apart = frames.reshape(g.Concat(k.size(0), count / positions, positions, k.shape(2), axis=0), allowzero=1)
     turned = turn(g, apart, key_cos, key_sin).reshape(frames.shape(), allowzero=1)

@@ -11,6 +11,7 @@ from fastprompt.export._nodes._body import OPSET
 from fastprompt.export._nodes._translate import table
 from fastprompt.export._onnx.functions import attach, our_nodes
 
+PARTS = ("decoder", "encoder", "memory_attention", "memory_encoder")  # the last two of a model for videos
 FLAVORS = ("portable", "plugin", "inlined")
 LIMIT = 2**31 - 1  # bytes of a protobuf
 
@@ -53,7 +54,7 @@ def onnx(
     with the model; only then it is written.
 
     Args:
-        model: transformers' ``SamModel``, ``SamHQModel`` or ``Sam2Model``, or segment-anything's ``Sam``, of which
+        model: transformers' ``SamModel``, ``SamHQModel``, ``Sam2Model`` or ``Sam2VideoModel``, or segment-anything's ``Sam``, of which
             ``part`` is taken; or any module that calls functions of this package, with ``args``. Modules that have a
             drop-in get it for the export.
         path: of the file. Weights are inside; at most 2 GB.
@@ -91,10 +92,8 @@ def onnx(
     if args is None:
         if not sam_files.is_sam(model):
             raise ValueError(f"args must hold example inputs: {type(model).__name__} is no SAM that is known here")
-        host = model
-        of_decoder = (multimask, mask_prompts, images)
-        model, options = sam_files.decoder(host, *of_decoder) if part == "decoder" else sam_files.encoder(host)
-        args = options["args"]
+        model, options = sam_files.of_part(model, part, multimask, mask_prompts, images)
+        args, checks = options["args"], options.get("checks") if checks is None else checks
         input_names, output_names = options["input_names"], options["output_names"]
         dynamic_shapes = options["dynamic_shapes"]
     names = {"input_names": input_names, "output_names": output_names, "dynamic_shapes": dynamic_shapes}
@@ -110,7 +109,7 @@ def onnx(
 
 def check(model: Any, flavor: str, part: str) -> None:
     choice("flavor", flavor, FLAVORS)
-    choice("part", part, ("decoder", "encoder"))
+    choice("part", part, PARTS)
     if not hasattr(model, "named_modules"):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for package in ("onnx", "onnxscript"):
