@@ -68,7 +68,9 @@ class MemoryEncoder(nn.Module):
         self.encoder = model.memory_encoder
 
     def forward(self, image_embeddings: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        memory, positions = self.encoder(image_embeddings, masks)
+        # Repeated, as the host does it: OpenVINO 2026.4 fuses the sum of one frame and many masks wrongly.
+        image = image_embeddings.expand(masks.shape[0], -1, -1, -1)
+        memory, positions = self.encoder(image, masks)
         return memory, positions.expand(memory.shape)
 
 

@@ -23,7 +23,7 @@ def of_part(model: Any, part: str, multimask: bool, mask_prompts: bool, images: 
         refuse(kind, mask_prompts, images)
         return sam2_video.of_part(model, part, multimask)
     if part not in ("decoder", "encoder"):
-        raise ValueError(f"part must be 'decoder' or 'encoder' for {kind}: {part} is of Sam2VideoModel, got {part!r}")
+        raise ValueError(f"part must be 'decoder' or 'encoder' for {kind}, got {part!r}")
     return decoder(model, multimask, mask_prompts, images) if part == "decoder" else encoder(model)
 
 
