@@ -10,13 +10,14 @@ import pytest
 pytest.importorskip("onnx", reason="needs the package onnx")
 pytest.importorskip("onnxscript", reason="needs the package onnxscript")
 pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
-transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+pytest.importorskip("transformers", reason="needs the package transformers")
 
 import hosts
 import onnx
 import onnx.inliner
 import onnxruntime
 import torch
+import transformers
 
 import fastprompt as fp
 
@@ -188,7 +189,9 @@ def by_files(model, call, monkeypatch):
                   num_object_pointer_tokens):  # fmt: skip
         image = current_vision_features.permute(1, 2, 0).unflatten(2, (SIDE, SIDE))
         count = len(memory) - num_object_pointer_tokens
-        both = [part for x in (slice(0, count), slice(count, None)) for part in (memory[x], memory_posision_embeddings[x])]
+        both = [
+            part for x in (slice(0, count), slice(count, None)) for part in (memory[x], memory_posision_embeddings[x])
+        ]
         return call("memory_attention", image, *both)[0].flatten(2).transpose(1, 2)[None]
 
     def decode(image_embeddings, sparse_prompt_embeddings, high_resolution_features, multimask_output, **rest):

@@ -155,7 +155,7 @@ def of_grid_layer(g: Any, a: Arguments) -> Any:
     """Attention is the node; linear layers and norms are the runtime's."""
     x, pool, heads, residual, batch = a["x"], a["pool"], a["heads"], a["x"], a["x"].size(0)
     size, window, width = [int(n) for n in x.of.shape[1:3]], [a["window"]] * 2, int(a["project"][0].of.shape[1])
-    read = layer_norm(g, x, *a["norm1"], a["eps"][0])
+    read = layer_norm(g, x, a["norm1"][0], a["norm1"][1], a["eps"][0])
     rows = linear(read, *a["qkv"]).reshape(g.Concat(batch, [math.prod(size), 3, heads, width // heads], axis=0))
     q, k, v = (g.Gather(rows, n, axis=2) for n in range(3))
     given = {"q": q, "k": k, "v": v, "size": size, "window": window, "pool": pool, "scale": (width // heads) ** -0.5}

@@ -6,7 +6,6 @@ from fastprompt.export._nodes._body import Graph, Value
 from fastprompt.export._nodes._pieces import linear
 from fastprompt.export._nodes._record import Arguments, Record, translates
 
-
 TABLES = "cos:T sin:T key_cos:T key_sin:T unturned:i"
 
 

@@ -54,14 +54,16 @@ def onnx(
     with the model; only then it is written.
 
     Args:
-        model: transformers' ``SamModel``, ``SamHQModel``, ``Sam2Model`` or ``Sam2VideoModel``, or segment-anything's ``Sam``, of which
-            ``part`` is taken; or any module that calls functions of this package, with ``args``. Modules that have a
-            drop-in get it for the export.
+        model: transformers' ``SamModel``, ``SamHQModel``, ``Sam2Model`` or ``Sam2VideoModel``, or segment-anything's
+            ``Sam``, of which ``part`` is taken; or any module that calls functions of this package, with ``args``.
+            Modules that have a drop-in get it for the export.
         path: of the file. Weights are inside; at most 2 GB.
         flavor: see above.
         part: of SAM: "decoder" takes ``image_embeddings`` (1, C, h, w), ``points`` (P, N, 2), (x, y) pixels of the
             network's input, and ``labels`` (P, N) int64 with any P and N (see docs/export.md), and gives ``masks``
-            (P, K, 4 h, 4 w) and ``scores`` (P, K); "encoder" takes ``pixels`` (B, 3, H, W).
+            (P, K, 4 h, 4 w) and ``scores`` (P, K); "encoder" takes ``pixels`` (B, 3, H, W). Of
+            ``Sam2VideoModel`` also "memory_attention" and "memory_encoder", and its decoder takes an embedding for each
+            object: docs/export.md has all inputs and outputs.
         multimask: whether the decoder gives SAM's three masks, or the one.
         mask_prompts: whether it also takes ``mask_input`` (P, 1, 4 h, 4 w), logits of the last click say, and
             ``has_mask_input`` (P), 0 where there is none.

@@ -1,5 +1,5 @@
-"""SAM 2 for videos: what is computed for a frame, as four modules with few plain inputs. Which frames a memory holds, and
-at which time, stays the host's: it is no arithmetic."""
+"""SAM 2 for videos: what is computed for a frame, as four modules with few plain inputs. Which frames a memory holds,
+and at which time, stays the host's: it is no arithmetic."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ class VideoEncoder(nn.Module):
 class MemoryAttention(nn.Module):
     """The embedding of a frame (1, C, h, w) and what is remembered of each object, to an embedding for each object.
 
-    ``memory`` (F h w, objects, c) are F frames one after the other, ``pointers`` (P, objects, c) the tokens behind them,
-    each with its positions.
+    ``memory`` (F h w, objects, c) are F frames one after the other, ``pointers`` (P, objects, c) the tokens behind
+    them, each with its positions.
     """
 
     position: Tensor
@@ -60,8 +60,8 @@ def position_of_frame(model: Any) -> Tensor:
 
 
 class MemoryEncoder(nn.Module):
-    """The embedding of a frame (1, C, h, w) and a mask for each object (objects, 1, H, W), scaled as the host does it, to
-    what is remembered: (objects, c, h, w), and its positions."""
+    """The embedding of a frame (1, C, h, w) and a mask for each object (objects, 1, H, W), scaled as the host does it,
+    to what is remembered: (objects, c, h, w), and its positions."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class MemoryEncoder(nn.Module):
 
 class VideoDecoder(SamDecoder):
     """An embedding (objects, C, h, w) and clicks (objects, N, 2) of each object, and the frame's features, to masks
-    (objects, K, 4 h, 4 w), scores (objects, K), the score of the object, and a pointer for each mask (objects, K, C)."""
+    (objects, K, 4 h, 4 w), scores (objects, K), the object's score, and a pointer for each mask (objects, K, C)."""
 
     def __init__(self, model: Any, multimask: bool) -> None:
         super().__init__(model, multimask)

@@ -16,7 +16,9 @@ def is_sam(model: Any) -> bool:
     return type(model).__name__ in KINDS and hasattr(model, "mask_decoder")
 
 
-def of_part(model: Any, part: str, multimask: bool, mask_prompts: bool, images: bool) -> tuple[nn.Module, dict[str, Any]]:
+def of_part(
+    model: Any, part: str, multimask: bool, mask_prompts: bool, images: bool
+) -> tuple[nn.Module, dict[str, Any]]:
     """The module, and the options of the export."""
     kind = type(model).__name__
     if kind == "Sam2VideoModel":
