@@ -35,6 +35,10 @@ MODELS = {
     "sam-hq-encoder": Model("SamHQModel", "encoder", "image to embedding and early features"),
     "sam2-decoder": Model("Sam2Model", "decoder", "as sam-decoder, with features at two and four times the size"),
     "sam2-encoder": Model("Sam2Model", "encoder", "image to embedding and both features"),
+    "sam2-video-encoder": Model("Sam2VideoModel", "encoder", "as sam2-encoder, of a frame"),
+    "sam2-video-memory-attention": Model("Sam2VideoModel", "memory_attention", "embedding and memory to embeddings"),
+    "sam2-video-memory-encoder": Model("Sam2VideoModel", "memory_encoder", "embedding and masks to memory"),
+    "sam2-video-decoder": Model("Sam2VideoModel", "decoder", "clicks of each object to its masks and pointers"),
 }
 # Flavor of a target, and what comes next; {} is the file.
 TARGETS = {
@@ -116,14 +120,15 @@ def check(options: argparse.Namespace) -> Model:
         raise UserError("--type must be given with a .pth of segment-anything, and with nothing else")
     if (file and not options.model.startswith("sam-")) or (file and "hq" in options.model):
         raise UserError(f"{options.model} is taken from transformers: a directory or a name, not {options.checkpoint}")
+    chosen = MODELS[options.model]
     for name in ("single_mask", "mask_prompts", "images"):
-        if getattr(options, name) and options.model.endswith("encoder"):
+        if getattr(options, name) and chosen.part != "decoder":
             raise UserError(f"--{name.replace('_', '-')} is an option of decoders")
-    return MODELS[options.model]
+    return chosen
 
 
 def listing() -> str:
-    lines = ["models"] + [f"  {name:<16} {m.about} (transformers' {m.host})" for name, m in MODELS.items()]
+    lines = ["models"] + [f"  {name:<27} {m.about} (transformers' {m.host})" for name, m in MODELS.items()]
     lines += ["targets"] + [f"  {name:<16} flavor {flavor}" for name, (flavor, _) in TARGETS.items()]
     lines += [
         "flavors",
@@ -170,11 +175,14 @@ def small(host: str) -> Any:
 
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_dim": 128}
     prompt: dict[str, Any] = {"image_size": 256, "image_embedding_size": 16}
-    if host == "Sam2Model":
+    if host in ("Sam2Model", "Sam2VideoModel"):
         backbone = t.Sam2HieraDetConfig(image_size=[256, 256], blocks_per_stage=[1, 1, 2, 1])
         levels = [[64, 64], [32, 32], [16, 16]]
         vision = t.Sam2VisionConfig(backbone_config=backbone, backbone_feature_sizes=levels)
-        return t.Sam2Config(vision_config=vision, prompt_encoder_config=t.Sam2PromptEncoderConfig(image_size=256))
+        kind, video = host.removesuffix("Model"), {"image_size": 256, "memory_attention_rope_feat_sizes": [16, 16]}
+        more: dict[str, Any] = video if kind == "Sam2Video" else {}
+        prompt = getattr(t, f"{kind}PromptEncoderConfig")(image_size=256)
+        return getattr(t, f"{kind}Config")(vision_config=vision, prompt_encoder_config=prompt, **more)
     own = {"image_size": 256, "global_attn_indexes": [1], **sizes}
     if host == "SamHQModel":
         return t.SamHQConfig(

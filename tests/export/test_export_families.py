@@ -153,7 +153,7 @@ class Turned(nn.Module):
 def test_turned_reads(tmp_path):
     args = (torch.randn(2, 6, 32), torch.randn(2, 20, 32), torch.rand(6, 32), torch.rand(6, 32), torch.randn(32, 32))
     found = exported(Turned(), tmp_path / "turned.onnx", args=args)
-    assert found.nodes == {"MemoryRead": 3}
+    assert found.nodes == {"TurnedMemoryRead": 1, "ProjectedMemoryRead": 2}
     assert max(found.errors.values()) < 1e-5
 
 

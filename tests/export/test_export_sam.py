@@ -164,7 +164,10 @@ def test_sam_hq(tmp_path):
 def test_encoders(tmp_path, make):
     model, path = make(), tmp_path / "encoder.onnx"
     found = exported(model, path, part="encoder")
+    assert found.nodes == ({"GridAttention": 4} if make is sam2 else {"RelativePositionAttention": 2})
     assert max(found.errors.values()) < 1e-5
+    size = 64 if make is sam2 else 16 * SIZE
+    run(path, torch.randn(1, 3, size, size))
     names = [x.name for x in onnx.load(path).graph.output]
     assert names == ["image_embeddings", *(["features_4", "features_2"] if make is sam2 else ["early_features"])]
 

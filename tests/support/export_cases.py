@@ -134,6 +134,16 @@ def relative_position(window):
     return found._replace(want=found.want[:1])
 
 
+def grid(size, window, pool):
+    heads, width = 2, 16
+    cell, tokens = [window, window] if window else size, size[0] * size[1]
+    q, k, v = (draw(2, tokens, heads, width, seed=n) for n in range(3))
+    pads = (draw(heads, width, seed=7), draw(heads, width, seed=8)) if window else (None, None)
+    numbers = {"size": size, "window": cell, "pool": pool, "scale": 0.25}
+    inputs = (q, k, v, *(pads if window else (none(1, 1),) * 2))
+    return case(ops.grid_attention, inputs, numbers, (q, k, v, *pads, size, [window, window], pool, 0.25))
+
+
 def distance(
     kind="nonzero", metric="fastgeodis", walls=False, spacing=(1.0, 1.0), limit=INF, v=INF, depth=1, method="exact"
 ):
@@ -202,6 +212,23 @@ def read():
     return case(ops.memory_read, (q, k, v), {"scale": 0.25}, (q, k, v, 0.25))
 
 
+def turned_read(unturned):
+    """Two frames of 6 positions, and other keys."""
+    q, k, v = draw(2, 7, 2, 16), draw(2, 12 + unturned, 2, 16, seed=1), draw(2, 12 + unturned, 2, 32, seed=2)
+    tables = [draw(n, 16, seed=n) for n in (7, 7, 6, 6)]
+    inputs = (q, k, v, *tables, torch.tensor([unturned]))
+    return case(ops.turned_memory_read, inputs, {"scale": 0.25}, (q, k, v, *tables, unturned, 0.25))
+
+
+def projected_read(frames, unturned):
+    """Frames of 2 x 3 positions."""
+    q, (source, value) = draw(2, 7, 32), (draw(2, 6 * frames + unturned, 16, seed=n) for n in (1, 2))
+    linear, tables = [draw(32, 16, seed=3, scale=0.2), draw(32, seed=4)], [draw(n, 32, seed=n) for n in (7, 7, 6, 6)]
+    inputs = (q, source, value, *linear, *tables, torch.tensor([unturned]))
+    given = (q, source, value, linear, *tables, [2, 3], unturned, 0.25)
+    return case(ops.projected_memory_read, inputs, {"size": [2, 3], "scale": 0.25}, given)
+
+
 def prune():
     tokens, scores = draw(2, 12, 16), draw(2, 12, seed=1).round()  # ties
     scores[0, 3] = float("nan")
@@ -244,6 +271,9 @@ CASES = {
     "ResizeLogits": lambda: resize("float32"),
     "RelativePositionAttention": lambda: relative_position(0),
     "RelativePositionAttention, windows": lambda: relative_position(4),
+    "GridAttention": lambda: grid([5, 7], 0, 1),
+    "GridAttention, windows": lambda: grid([5, 7], 4, 1),
+    "GridAttention, pooled": lambda: grid([6, 10], 4, 2),
     "PromptToImageAttention": lambda: prompts(False, False),
     "PromptToImageProjected": lambda: prompts(True, False),
     "ImageToPromptAttention": lambda: prompts(False, True),
@@ -273,6 +303,9 @@ CASES = {
     "SimilarityArgmax": lambda: similar(2),
     "PriorSimilarity": prior,
     "MemoryRead": read,
+    "TurnedMemoryRead": lambda: turned_read(3),
+    "ProjectedMemoryRead": lambda: projected_read(2, 3),
+    "ProjectedMemoryRead, pointers alone": lambda: projected_read(0, 4),
     "CosineScores": lambda: case(
         ops.cosine_scores, (draw(2, 12, 16), draw(2, 3, 16, seed=1)), {}, (draw(2, 12, 16), draw(2, 3, 16, seed=1))
     ),

@@ -98,18 +98,23 @@ def translation(name: str, schema: Any) -> Any:
     def translate(*args: Any, **named: Any) -> Any:
         g = Traced({}, {})
         arguments = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | named
-        tensors = {a.name for a in schema.arguments if str(a.type) not in ANNOTATIONS}
+        tensors = {a.name for a in schema.arguments if kind_of(a) not in ANNOTATIONS}
         wrapped = {k: wrap(g, x) if k in tensors else x for k, x in arguments.items()}
         g.like = next((x for x in wrapped.values() if isinstance(x, Value)), None)
         made = TRANSLATIONS[name](g, wrapped)
         return [x.of for x in made] if isinstance(made, (list, tuple)) else made.of
 
-    kinds = {a.name: ANNOTATIONS[str(a.type)] for a in schema.arguments if str(a.type) in ANNOTATIONS}
+    kinds = {a.name: ANNOTATIONS[kind_of(a)] for a in schema.arguments if kind_of(a) in ANNOTATIONS}
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(n, either, annotation=kinds.get(n, inspect.Parameter.empty)) for n in names]
     translate.__name__, translate.__annotations__ = name, kinds
     translate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return translate
+
+
+def kind_of(argument: Any) -> str:
+    """A number that may be a size of a tensor comes as a tensor, of no axes; torch calls it int as well."""
+    return "SymInt" if argument.real_type.kind() == "SymIntType" else str(argument.type)
 
 
 def wrap(g: Graph, x: Any) -> Any:

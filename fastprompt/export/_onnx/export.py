@@ -11,6 +11,7 @@ from fastprompt.export._nodes._body import OPSET
 from fastprompt.export._nodes._translate import table
 from fastprompt.export._onnx.functions import attach, our_nodes
 
+PARTS = ("decoder", "encoder", "memory_attention", "memory_encoder")  # the last two of a model for videos
 FLAVORS = ("portable", "plugin", "inlined")
 LIMIT = 2**31 - 1  # bytes of a protobuf
 
@@ -53,14 +54,16 @@ def onnx(
     with the model; only then it is written.
 
     Args:
-        model: transformers' ``SamModel``, ``SamHQModel`` or ``Sam2Model``, or segment-anything's ``Sam``, of which
-            ``part`` is taken; or any module that calls functions of this package, with ``args``. Modules that have a
-            drop-in get it for the export.
+        model: transformers' ``SamModel``, ``SamHQModel``, ``Sam2Model`` or ``Sam2VideoModel``, or segment-anything's
+            ``Sam``, of which ``part`` is taken; or any module that calls functions of this package, with ``args``.
+            Modules that have a drop-in get it for the export.
         path: of the file. Weights are inside; at most 2 GB.
         flavor: see above.
         part: of SAM: "decoder" takes ``image_embeddings`` (1, C, h, w), ``points`` (P, N, 2), (x, y) pixels of the
             network's input, and ``labels`` (P, N) int64 with any P and N (see docs/export.md), and gives ``masks``
-            (P, K, 4 h, 4 w) and ``scores`` (P, K); "encoder" takes ``pixels`` (B, 3, H, W).
+            (P, K, 4 h, 4 w) and ``scores`` (P, K); "encoder" takes ``pixels`` (B, 3, H, W). Of
+            ``Sam2VideoModel`` also "memory_attention" and "memory_encoder", and its decoder takes an embedding for each
+            object: docs/export.md has all inputs and outputs.
         multimask: whether the decoder gives SAM's three masks, or the one.
         mask_prompts: whether it also takes ``mask_input`` (P, 1, 4 h, 4 w), logits of the last click say, and
             ``has_mask_input`` (P), 0 where there is none.
@@ -91,10 +94,8 @@ def onnx(
     if args is None:
         if not sam_files.is_sam(model):
             raise ValueError(f"args must hold example inputs: {type(model).__name__} is no SAM that is known here")
-        host = model
-        of_decoder = (multimask, mask_prompts, images)
-        model, options = sam_files.decoder(host, *of_decoder) if part == "decoder" else sam_files.encoder(host)
-        args = options["args"]
+        model, options = sam_files.of_part(model, part, multimask, mask_prompts, images)
+        args, checks = options["args"], options.get("checks") if checks is None else checks
         input_names, output_names = options["input_names"], options["output_names"]
         dynamic_shapes = options["dynamic_shapes"]
     names = {"input_names": input_names, "output_names": output_names, "dynamic_shapes": dynamic_shapes}
@@ -110,7 +111,7 @@ def onnx(
 
 def check(model: Any, flavor: str, part: str) -> None:
     choice("flavor", flavor, FLAVORS)
-    choice("part", part, ("decoder", "encoder"))
+    choice("part", part, PARTS)
     if not hasattr(model, "named_modules"):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for package in ("onnx", "onnxscript"):

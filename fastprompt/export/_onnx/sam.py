@@ -152,3 +152,8 @@ def size_of(model: Any) -> tuple[int, int]:
     size = getattr(encoder, "input_image_size", None)
     size = size if size is not None else encoder.shared_embedding.config.image_size
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def options(inputs: dict[str, Any], outputs: list[str], free: Any) -> dict[str, Any]:
+    names = {"input_names": list(inputs), "output_names": outputs}
+    return {"args": tuple(inputs.values()), **names, "dynamic_shapes": free}

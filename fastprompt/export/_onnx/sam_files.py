@@ -5,15 +5,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastprompt.export._onnx import sam
+from fastprompt.export._onnx import sam, sam2_video
 
-KINDS = ("Sam", "SamModel", "SamHQModel", "Sam2Model")
+KINDS = ("Sam", "SamModel", "SamHQModel", "Sam2Model", "Sam2VideoModel")
 PROMPTS = {0: "prompts", 1: "points"}
 
 
 def is_sam(model: Any) -> bool:
-    """transformers' SamModel, SamHQModel and Sam2Model, or segment-anything's Sam."""
+    """transformers' SamModel, SamHQModel, Sam2Model and Sam2VideoModel, or segment-anything's Sam."""
     return type(model).__name__ in KINDS and hasattr(model, "mask_decoder")
+
+
+def of_part(
+    model: Any, part: str, multimask: bool, mask_prompts: bool, images: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The module, and the options of the export."""
+    kind = type(model).__name__
+    if kind == "Sam2VideoModel":
+        refuse(kind, mask_prompts, images)
+        return sam2_video.of_part(model, part, multimask)
+    if part not in ("decoder", "encoder"):
+        raise ValueError(f"part must be 'decoder' or 'encoder' for {kind}, got {part!r}")
+    return decoder(model, multimask, mask_prompts, images) if part == "decoder" else encoder(model)
 
 
 def decoder(model: Any, multimask: bool, mask_prompts: bool, images: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -46,7 +59,7 @@ def decoder(model: Any, multimask: bool, mask_prompts: bool, images: bool) -> tu
     if mask_prompts:
         inputs |= {"mask_input": torch.randn(3, 1, 4 * rows, 4 * columns), "has_mask_input": torch.tensor([1.0, 0, 1])}
         free |= {"mask_input": {0: "prompts"}, "has_mask_input": {0: "prompts"}}
-    return module, options(inputs, outputs, free)
+    return module, sam.options(inputs, outputs, free)
 
 
 def refuse(kind: str, mask_prompts: bool, images: bool) -> None:
@@ -70,13 +83,8 @@ def encoder(model: Any) -> tuple[nn.Module, dict[str, Any]]:
     kind, size = type(model).__name__, sam.size_of(model)
     if kind == "Sam2Model":  # its windows are counted in Python, for the batch of the example
         outputs = ["image_embeddings", "features_4", "features_2"]
-        return sam.Sam2Encoder(model), options({"pixels": torch.randn(1, 3, *size)}, outputs, None)
+        return sam.Sam2Encoder(model), sam.options({"pixels": torch.randn(1, 3, *size)}, outputs, None)
     inputs, free = {"pixels": torch.randn(2, 3, *size)}, {"pixels": {0: "batch"}}
     if kind == "SamHQModel":
-        return sam.HqEncoder(model), options(inputs, ["image_embeddings", "early_features"], free)
-    return sam.SamEncoder(model), options(inputs, ["image_embeddings"], free)
-
-
-def options(inputs: dict[str, Any], outputs: list[str], free: Any) -> dict[str, Any]:
-    names = {"input_names": list(inputs), "output_names": outputs}
-    return {"args": tuple(inputs.values()), **names, "dynamic_shapes": free}
+        return sam.HqEncoder(model), sam.options(inputs, ["image_embeddings", "early_features"], free)
+    return sam.SamEncoder(model), sam.options(inputs, ["image_embeddings"], free)

@@ -15,6 +15,8 @@ from fastprompt.nn.parts.relative import weights
 from fastprompt.ops.encoder.operators import normalised_linear, residual_mlp
 from fastprompt.ops.memory.operators import projected_memory_read, turned_memory_read
 
+WHOLE = int, torch.SymInt  # in an export sizes, and what is made of them, may be symbols, which ``len`` would fix
+
 
 class Turns(NamedTuple):
     """Cosines and sines of a layer's rotary positions, in float32."""
@@ -43,7 +45,7 @@ class MemoryAttention(MemoryLayers):
     ) -> bool:
         """Whether a call takes the host's path, the last ``count`` tokens of the memory being no frame."""
         tensors = (features, memory, memory_positions)
-        if not all(isinstance(x, Tensor) and x.dim() == 3 for x in tensors) or not isinstance(count, int):
+        if not all(isinstance(x, Tensor) and x.dim() == 3 for x in tensors) or not isinstance(count, WHOLE):
             return falls_back(self, "its arguments are not three tensors of three axes and a number")
         if self.falls_back(features, positions, memory, memory_positions):
             return True
@@ -53,7 +55,7 @@ class MemoryAttention(MemoryLayers):
         fits = fits and all(x is None or x.shape[1] in (1, features.shape[1]) for x in (positions, memory_positions))
         cross = self.parts(self.layers[0]).cross
         fits = fits and (features.shape[2], memory.shape[2]) == (cross.query.in_features, cross.key.in_features)
-        reason = None if fits and 0 <= count <= len(memory) > 0 else "its arguments do not fit each other"
+        reason = None if fits and 0 <= count <= memory.shape[0] > 0 else "its arguments do not fit each other"
         return falls_back(self, "it is in training" if self.training else reason)
 
     def result_dtype(self, arguments: Any) -> torch.dtype:
@@ -76,7 +78,7 @@ class MemoryAttention(MemoryLayers):
         frames: int = 0,
     ) -> tuple[Tensor]:  # fmt: skip
         """(B, N, C) of features (N, B, C) and a memory (M, B, c)."""
-        all_turns, parts = self.turns(len(features)), [self.parts(layer) for layer in self.layers]
+        all_turns, parts = self.turns(features.shape[0]), [self.parts(layer) for layer in self.layers]
         value = memory.transpose(0, 1).contiguous()
         read = self.memory((memory + memory_positions).transpose(0, 1).contiguous(), value, count, frames)
         x = self.first(features, positions, parts[0], all_turns[0]).expand(features.shape[1], -1, -1)
@@ -163,7 +165,7 @@ class TransformersMemoryAttention(MemoryAttention):
         frame, rest = (current_vision_features, current_vision_position_embeddings), num_object_pointer_tokens
         given = (*frame, memory, memory_posision_embeddings, rest)
         tokens = len(self.position_ids)
-        whole = len(frame[0]) == tokens and isinstance(rest, int) and (len(memory) - rest) % tokens == 0
+        whole = frame[0].shape[0] == tokens and isinstance(rest, WHOLE) and (memory.shape[0] - rest) % tokens == 0
         if not whole or self.refuses(*given):
             return super().forward(frame[0], memory, frame[1], memory_posision_embeddings, rest)
         (x,) = self.run(*given)

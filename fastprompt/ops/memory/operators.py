@@ -75,7 +75,7 @@ memory_read = Operator(
 # out, of queries and keys that are turned; the last ``unturned`` keys are not. See reference/memory.py.
 turned_memory_read = Operator(
     "turned_memory_read(Tensor q, Tensor k, Tensor v, Tensor cos, Tensor sin, Tensor key_cos, Tensor key_sin, "
-    "int unturned, float scale) -> Tensor",
+    "SymInt unturned, float scale) -> Tensor",
     axes=lambda q, k, v, cos, sin, key_cos, key_sin, unturned, scale: (
         of_rows(q) + of_turned(q, key_cos, k.shape[1], unturned)
     ),
@@ -90,7 +90,7 @@ turned_memory_read = Operator(
 # of a frame. No gradient.
 projected_memory_read = Operator(
     "projected_memory_read(Tensor q, Tensor source, Tensor value, Tensor[] linear, Tensor cos, Tensor sin, "
-    "Tensor key_cos, Tensor key_sin, int[] size, int unturned, float scale) -> Tensor",
+    "Tensor key_cos, Tensor key_sin, int[] size, SymInt unturned, float scale) -> Tensor",
     axes=lambda q, source, value, linear, cos, sin, key_cos, key_sin, size, unturned, scale: (
         "q: images queries width, source: images keys depth, value: images keys depth, linear: width depth / width, "
         "size: 2" + of_turned(q, key_cos, source.shape[1], unturned)
