@@ -29,13 +29,14 @@ def largest(q, token, step, first, WIDTH: tl.constexpr, POOL: tl.constexpr, D: t
 
 @jit
 def grid_kernel(
-    q, k, v, pad_key, pad_value, out, image_step, token_step, head_step, scale,
+    q, k, v, pad_key, pad_value, out, image_step, scale, TOKEN_STEP: tl.constexpr, HEAD_STEP: tl.constexpr,
     HEADS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CELL_H: tl.constexpr, CELL_W: tl.constexpr,
     POOL: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BQ queries of one head and window read all tokens of the window. Grid (blocks x heads x windows x images);
-    HEIGHT, WIDTH, CELL_H, CELL_W count pools."""
+    HEIGHT, WIDTH, CELL_H, CELL_W count pools. The steps are
+    constants because of heads of 56 and 72: that vectors of 8 are whole is known of no number that 16 does not divide."""
     block, head, image, top, left, rows, columns = cell_of(HEADS, HEIGHT, WIDTH, CELL_H, CELL_W, BQ)
     if block * BQ >= rows * columns:
         return
@@ -43,15 +44,15 @@ def grid_kernel(
     valid, i = i < rows * columns, tl.minimum(i, rows * columns - 1)
     y, x = top + i // columns, left + i % columns
     across: tl.constexpr = WIDTH * POOL  # tokens of a row of the grid
-    start = image * image_step + head * head_step
+    start = image * image_step + head * HEAD_STEP
     q += start
     k += start
     v += start
     first = y * (POOL * across) + x * POOL
-    query = largest(q, first, token_step, 0, across, POOL, D, D0)
+    query = largest(q, first, TOKEN_STEP, 0, across, POOL, D, D0)
     query1 = query
     if D1 > 0:
-        query1 = largest(q, first, token_step, D0, across, POOL, D, D1)
+        query1 = largest(q, first, TOKEN_STEP, D0, across, POOL, D, D1)
 
     best, total = tl.full((BQ,), -float("inf"), tl.float32), tl.zeros((BQ,), tl.float32)
     acc, acc1 = tl.zeros((BQ, D0), tl.float32), tl.zeros((BQ, D1 if D1 > 0 else 16), tl.float32)
@@ -79,10 +80,10 @@ def grid_kernel(
             token = corner + n
         else:
             token = corner + n // near * across + n % near
-        key, key1 = both_parts(k, token * token_step, D, D0, D1)
+        key, key1 = both_parts(k, token * TOKEN_STEP, D, D0, D1)
         s = product(query, query1, key, key1, D1, PRECISION) * (scale * LOG2E)
         s = tl.where(there[None, :], s, -float("inf"))
-        value, value1 = both_parts(v, token * token_step, D, D0, D1)
+        value, value1 = both_parts(v, token * TOKEN_STEP, D, D0, D1)
         best, total, acc, acc1 = softmax_step(s, value, value1, best, total, acc, acc1, D1, PRECISION)
 
     at = ((y * WIDTH + x) * HEADS + head) * D
@@ -98,9 +99,9 @@ def tile_of(arch: int, itemsize: int, width: int, queries: int) -> Tile:
     if arch < 80:
         return SMALL
     if itemsize == 4:  # three products of both halves of every operand
-        return Tile(32, 32, 4, 1) if queries <= 32 or width > 64 else Tile(64, 32, 8, 1)
-    rows = 64 if queries > 32 else 32
-    return Tile(rows, 64, 4, 2)
+        keys = 16 if width > 64 else 32
+        return Tile(64, keys, 8, 1) if queries > 32 else Tile(32, keys, 4, 1)
+    return Tile(64 if queries > 32 else 32, 64, 4, 1 if arch in (100, 103) else 2)  # with two 24 bytes spill there
 
 
 def attention(
@@ -116,8 +117,8 @@ def attention(
     padded = any(n % m for n, m in zip(size, cell, strict=True))
     windows = math.prod(triton.cdiv(n, m) for n, m in zip(size, cell, strict=True))
     grid_kernel[(triton.cdiv(math.prod(cells), tile.queries) * heads * windows * batch,)](
-        q, k, v, pad_key if padded else q, pad_value if padded else q, out, *q.stride()[:3], scale,
-        HEADS=heads, HEIGHT=height, WIDTH=across, CELL_H=cells[0], CELL_W=cells[1], POOL=pool, D=width, D0=first,
+        q, k, v, pad_key if padded else q, pad_value if padded else q, out, q.stride(0), scale,
+        TOKEN_STEP=q.stride(1), HEAD_STEP=q.stride(2), HEADS=heads, HEIGHT=height, WIDTH=across, CELL_H=cells[0], CELL_W=cells[1], POOL=pool, D=width, D0=first,
         D1=second, BQ=tile.queries, BN=tile.keys, PADDED=padded, PRECISION=precision, num_warps=tile.warps,
         num_stages=tile.stages,
     )  # fmt: skip

@@ -60,22 +60,37 @@ def turn_kernel(
         )  # fmt: skip
 
 
+@triton.jit
+def product_in_steps(q, q_at, k, k_at, D: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr):
+    """<q, k> of all pairs of rows, BK columns at a time."""
+    s = tl.zeros((q_at.shape[0], k_at.shape[0]), tl.float32)
+    for first in range(0, D, BK):
+        d = first + tl.arange(0, BK)
+        a = tl.load(q + q_at[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0)
+        b = tl.load(k + k_at[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0)
+        s = tl.dot(a, tl.trans(b), s, input_precision=PRECISION)
+    return s
+
+
 @jit
 def read_kernel(
     q, k, v, out, log_weight, queries, keys, per_split, scale,
     q_image, q_token, q_head, k_image, k_token, k_head, v_image, v_token, v_head,
     HEADS: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr,
-    V1: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
+    V1: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BQ queries of one head read a split of the keys. Grid (blocks x heads x images, splits): out (splits, images,
-    queries, heads, V), the logarithms of the sums of the weights (splits, images, heads, queries)."""
+    queries, heads, V), the logarithms of the sums of the weights (splits, images, heads, queries). BK: columns of a step
+    where whole rows of queries would fill the registers; 0: they do not."""
     block, head, image = block_of(queries, HEADS, BQ)
     images = tl.num_programs(0) // (tl.cdiv(queries, BQ) * HEADS)
     i = block * BQ + tl.arange(0, BQ)
     valid, i = i < queries, tl.minimum(i, queries - 1)
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
-    query, query1 = both_parts(q + image * q_image + head * q_head, i * q_token, D, D0, D1)
+    q += image * q_image + head * q_head
+    if BK == 0:
+        query, query1 = both_parts(q, i * q_token, D, D0, D1)
 
     best, total = tl.full((BQ,), -float("inf"), tl.float32), tl.zeros((BQ,), tl.float32)
     acc, acc1 = tl.zeros((BQ, V0), tl.float32), tl.zeros((BQ, V1 if V1 > 0 else 16), tl.float32)
@@ -83,9 +98,12 @@ def read_kernel(
     for first in range(split * per_split, tl.minimum((split + 1) * per_split, keys), BN):
         n = first + tl.arange(0, BN)
         there, n = n < keys, tl.minimum(n, keys - 1)
-        key, key1 = both_parts(k, n * k_token, D, D0, D1)
-        s = product(query, query1, key, key1, D1, PRECISION) * (scale * LOG2E)
-        s = tl.where(there[None, :], s, -float("inf"))
+        if BK > 0:
+            s = product_in_steps(q, i * q_token, k, n * k_token, D, BK, PRECISION)
+        else:
+            key, key1 = both_parts(k, n * k_token, D, D0, D1)
+            s = product(query, query1, key, key1, D1, PRECISION)
+        s = tl.where(there[None, :], s * (scale * LOG2E), -float("inf"))
         value, value1 = both_parts(v, n * v_token, V, V0, V1)
         best, total, acc, acc1 = softmax_step(s, value, value1, best, total, acc, acc1, V1, PRECISION)
 
@@ -130,7 +148,7 @@ def tile_of(arch: int, itemsize: int, width: int, depth: int) -> Tile:
     if arch < 80:
         return Tile(16 if wide else 32, 16 if wide else 32, 4, 1)
     if itemsize == 4:
-        return Tile(32, 16, 8, 1) if wide else Tile(32, 32, 4, 1)
+        return Tile(32, 32, 8 if wide else 4, 1)
     return Tile(64, 32, 8, 2) if wide else Tile(64, 64, 4, 2)
 
 
@@ -160,7 +178,7 @@ def read(
     read_kernel[(blocks, splits)](
         q, k, v, parts, logs, queries, keys, each, scale, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         HEADS=heads, D=width, D0=first, D1=second, V=depth, V0=first_v, V1=second_v, BQ=tile.queries, BN=tile.keys,
-        PRECISION=precision, num_warps=tile.warps, num_stages=tile.stages,
+        BK=32 if q.element_size() == 4 and width > 64 else 0, PRECISION=precision, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         rows, block = batch * queries * heads, 8
