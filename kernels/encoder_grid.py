@@ -35,8 +35,8 @@ def grid_kernel(
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BQ queries of one head and window read all tokens of the window. Grid (blocks x heads x windows x images);
-    HEIGHT, WIDTH, CELL_H, CELL_W count pools. The steps are
-    constants because of heads of 56 and 72: that vectors of 8 are whole is known of no number that 16 does not divide."""
+    HEIGHT, WIDTH, CELL_H, CELL_W count pools. The steps are constants because of heads of 56 and 72: of a number that
+    16 does not divide nothing is known, and vectors of 8 would not be loaded whole."""
     block, head, image, top, left, rows, columns = cell_of(HEADS, HEIGHT, WIDTH, CELL_H, CELL_W, BQ)
     if block * BQ >= rows * columns:
         return
@@ -76,10 +76,7 @@ def grid_kernel(
     for n0 in range(0, count, BN):
         n = n0 + tl.arange(0, BN)
         there, n = n < count, tl.minimum(n, count - 1)
-        if CELL_W == WIDTH:  # whole rows
-            token = corner + n
-        else:
-            token = corner + n // near * across + n % near
+        token = corner + (n if CELL_W == WIDTH else n // near * across + n % near)  # whole rows, or parts of them
         key, key1 = both_parts(k, token * TOKEN_STEP, D, D0, D1)
         s = product(query, query1, key, key1, D1, PRECISION) * (scale * LOG2E)
         s = tl.where(there[None, :], s, -float("inf"))
@@ -108,7 +105,7 @@ def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pad_key: torch.Tensor | None, pad_value: torch.Tensor | None,
     size: tuple[int, int], window: tuple[int, int], pool: int, scale: float, arch: int, precision: str,
 ) -> torch.Tensor:  # fmt: skip
-    """(B, N / pool^2, H, D) of q, k, v (B, N, H, D) alike with equal strides, the last of them 1; padding: contiguous."""
+    """(B, N / pool^2, H, D) of q, k, v (B, N, H, D) alike with equal strides, the last 1; padding: contiguous."""
     batch, count, heads, width = q.shape
     out = q.new_empty(batch, count // pool**2, heads, width)
     cell = window if window[0] else size
@@ -118,8 +115,9 @@ def attention(
     windows = math.prod(triton.cdiv(n, m) for n, m in zip(size, cell, strict=True))
     grid_kernel[(triton.cdiv(math.prod(cells), tile.queries) * heads * windows * batch,)](
         q, k, v, pad_key if padded else q, pad_value if padded else q, out, q.stride(0), scale,
-        TOKEN_STEP=q.stride(1), HEAD_STEP=q.stride(2), HEADS=heads, HEIGHT=height, WIDTH=across, CELL_H=cells[0], CELL_W=cells[1], POOL=pool, D=width, D0=first,
-        D1=second, BQ=tile.queries, BN=tile.keys, PADDED=padded, PRECISION=precision, num_warps=tile.warps,
+        TOKEN_STEP=q.stride(1), HEAD_STEP=q.stride(2), HEADS=heads, HEIGHT=height, WIDTH=across, CELL_H=cells[0],
+        CELL_W=cells[1], POOL=pool, D=width, D0=first, D1=second, BQ=tile.queries, BN=tile.keys,
+        PADDED=padded, PRECISION=precision, num_warps=tile.warps,
         num_stages=tile.stages,
     )  # fmt: skip
     return out

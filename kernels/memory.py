@@ -80,8 +80,8 @@ def read_kernel(
     V1: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BQ queries of one head read a split of the keys. Grid (blocks x heads x images, splits): out (splits, images,
-    queries, heads, V), the logarithms of the sums of the weights (splits, images, heads, queries). BK: columns of a step
-    where whole rows of queries would fill the registers; 0: they do not."""
+    queries, heads, V), the logarithms of the sums of the weights (splits, images, heads, queries). BK: columns of a
+    step where whole rows of queries would fill the registers; 0: they do not."""
     block, head, image = block_of(queries, HEADS, BQ)
     images = tl.num_programs(0) // (tl.cdiv(queries, BQ) * HEADS)
     i = block * BQ + tl.arange(0, BQ)
@@ -178,7 +178,8 @@ def read(
     read_kernel[(blocks, splits)](
         q, k, v, parts, logs, queries, keys, each, scale, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         HEADS=heads, D=width, D0=first, D1=second, V=depth, V0=first_v, V1=second_v, BQ=tile.queries, BN=tile.keys,
-        BK=32 if q.element_size() == 4 and width > 64 else 0, PRECISION=precision, num_warps=tile.warps, num_stages=tile.stages,
+        BK=32 if q.element_size() == 4 and width > 64 else 0, PRECISION=precision,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         rows, block = batch * queries * heads, 8

@@ -57,9 +57,7 @@ def test_a_wrong_size_is_caught(on_ptx):
     (q, k, v, *padding), place, scale = problem("ragged", "bf16")
     on_ptx(80)
     with pytest.raises(Fault, match="out of bounds"):
-        kernels.attention(
-            q.contiguous(), k.contiguous(), v[:, :-1].contiguous(), *padding, *place, scale, 80, "tf32x3"
-        )
+        kernels.attention(q.contiguous(), k.contiguous(), v[:, :-1].contiguous(), *padding, *place, scale, 80, "tf32x3")
 
 
 @pytest.mark.parametrize("case", ["ragged", "pooled and ragged", "all, pooled"])

@@ -102,7 +102,8 @@ def test_turned_reads(on_ptx, case):
 def test_reads(on_ptx):
     on_ptx(80)
     (q, k, v), _, _ = problem("not turned", "bf16")
-    for got, want in zip(operators.memory_read.on_gpu(q, k, v, q.shape[-1] ** -0.5), wanted("not turned", "bf16")):
+    found = operators.memory_read.on_gpu(q, k, v, q.shape[-1] ** -0.5)
+    for got, want in zip(found, wanted("not turned", "bf16"), strict=True):
         close(got, want)
 
 
@@ -115,7 +116,9 @@ def test_projected_reads(on_ptx, monkeypatch):
     rng = np.random.default_rng(1)
     layer = [torch.from_numpy(rng.standard_normal(n, np.float32) / 4) for n in ((32, 32), (32,))]
     given = q, source, value, layer, *tables, [4, 4], unturned, 0.2
-    want = reference.projected_memory_read(*([*map(exact, x)] if x is layer else exact(x) for x in given[:8]), *given[8:])
+    want = reference.projected_memory_read(
+        *([*map(exact, x)] if x is layer else exact(x) for x in given[:8]), *given[8:]
+    )
     got = operators.projected_memory_read.on_gpu(*given)
     np.testing.assert_allclose(exact(got), want, rtol=0, atol=2e-5 * np.abs(want).max())
 

@@ -77,9 +77,10 @@ def test_encoder(source, dtype, autocast, device, calls):
 def test_gradient_of_the_encoder(device, calls):
     model, x = SOURCES["transformers"]("T")[1].eval().to(device), pictures(1, 64, 96).to(device)
     leaves = [x.requires_grad_(), *model.parameters()]
-    gradients = lambda: torch.autograd.grad(  # noqa: E731
-        sum(y.square().sum() for y in tensors(model(x))[:3]), leaves, allow_unused=True
-    )
+
+    def gradients():
+        return torch.autograd.grad(sum(y.square().sum() for y in tensors(model(x))[:3]), leaves, allow_unused=True)
+
     want = gradients()
     fp.accelerate(model)
     got = gradients()

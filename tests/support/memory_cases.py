@@ -5,6 +5,7 @@ import unittest.mock
 
 import numpy as np
 import torch
+import triton
 from fastprompt.kernels import memory as kernels
 
 from fastprompt.reference import memory as reference
@@ -75,8 +76,8 @@ def check(case, dtype, arch, precision, device="cpu"):
 
 def split(case):
     def splits_of(keys, programs, tile, device):
-        each = -(-(-(-keys // tile)) // CASES[case][-1]) * tile
-        return -(-keys // each), each
+        each = triton.cdiv(triton.cdiv(keys, tile), CASES[case][-1]) * tile
+        return triton.cdiv(keys, each), each
 
     return splits_of
 

@@ -36,8 +36,8 @@ class Memory(NamedTuple):
 
 class MemoryAttention(MemoryLayers):
     """Mixin: a layer is a read of the frame by itself, one of the memory, and an MLP; neither keys of the memory nor
-    weights are ever in memory (on a GPU the host's own layers, keys among them, and the reads). What depends on the frame alone, the first layer's read of itself, is computed once for
-    all objects of the frame."""
+    weights are ever in memory (on a GPU the host's own layers, keys among them, and the reads). What depends on the
+    frame alone, the first layer's read of itself, is computed once for all objects of the frame."""
 
     devices = "cpu", "cuda"
 
