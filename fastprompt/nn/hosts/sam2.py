@@ -188,7 +188,8 @@ class MemoryAttention(MemoryParts, memory_attention.MemoryAttention):
         attentions = [x for layer in self.layers for x in (layer.self_attn, layer.cross_attn_image)]
         tables = [x.freqs_cis for x in attentions]
         numbers = (count, *(x.compute_cis.keywords["theta"] for x in attentions))
-        found: list[Turns] = cached(self, "turns", tables[0], numbers, tables[1:], make)
+        moved = [attentions[0].q_proj.weight]  # to another device, which the tables are no buffers for
+        found: list[Turns] = cached(self, "turns", tables[0], numbers, [*tables[1:], *moved], make)
         return found
 
 
@@ -196,7 +197,8 @@ def table(attention: Any, count: int) -> list[Tensor]:
     """Cosines and sines (N, D), each number twice; of a square if the host's own table is of another size."""
     side, cis = float(count) ** 0.5, attention.freqs_cis
     cis = cis if len(cis) == count else attention.compute_cis(end_x=side, end_y=side)
-    return [part.float().cpu().repeat_interleave(2, -1) for part in (cis.real, cis.imag)]
+    device = attention.q_proj.weight.device
+    return [part.to(device, torch.float32).repeat_interleave(2, -1) for part in (cis.real, cis.imag)]
 
 
 def grid(count: int) -> tuple[int, int]:

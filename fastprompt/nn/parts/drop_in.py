@@ -53,7 +53,7 @@ class DropIn(nn.Module):
         own = own_parameters(self)
         if own[0].device != CPU:  # whose kernels take half precision as it is
             results, lowered = self.predict(*arguments), torch.is_autocast_enabled("cuda")
-            return tuple(x.to(host_dtype(own[0])) for x in results) if lowered else results
+            return tuple(x.to(self.result_dtype(arguments)) for x in results) if lowered else results
         lowered = torch.is_autocast_enabled("cpu") or any(p.dtype != torch.float32 for p in own)
         if not lowered and all(x.dtype == torch.float32 for x in flat(arguments)):
             return self.predict(*arguments)

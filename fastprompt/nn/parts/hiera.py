@@ -3,19 +3,22 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastprompt import _gpu
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.encoder import EncoderLayer
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import Seen
 from fastprompt.nn.parts.known import other_parts, unknown
 from fastprompt.nn.parts.relative import fits, weights
-from fastprompt.ops.encoder.operators import grid_layer
+from fastprompt.ops.encoder.operators import grid_attention, grid_layer
 
 
 class HieraLayer(EncoderLayer):
-    """Mixin of a block: one operator, windows where they lie, queries pooled as they are read, no padding."""
+    """Mixin of a block: one operator, windows where they lie, queries pooled as they are read, no padding; on a GPU
+    the host's own layers and the attention."""
 
     pooled = "query_stride"  # name of the host: None, or the sides of a pool
     further: tuple[str, ...] = ("proj",)
@@ -59,8 +62,6 @@ class HieraLayer(EncoderLayer):
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     def refusal(self, x: Tensor, output_attentions: Any = None) -> str | None:
-        if x.device.type != "cpu":
-            return "there is no kernel for this device"
         if any(n % self.pool_of(self) for n in x.shape[1:3]):
             return "the picture has an odd number of rows or columns of tokens"
         return super().refusal(x, output_attentions)
@@ -69,6 +70,8 @@ class HieraLayer(EncoderLayer):
         """None: the host's path."""
         if falls_back(self, self.refusal(x)):
             return None
+        if _gpu.is_cuda(x):
+            return self.on_gpu(x)
         norm1, qkv, project, norm2, mlp1, mlp2 = self.parts(self)
         residual = [] if self.dim == self.dim_out else weights(self.proj)
         linear = weights(qkv), residual, weights(project)
@@ -77,6 +80,20 @@ class HieraLayer(EncoderLayer):
         place = getattr(self.attn, self.heads), self.window_of(self)[0], self.pool_of(self)
         out: Tensor = grid_layer(x, norms[0], *linear, norms[1], mlp, *place, [norm1.eps, norm2.eps], "gelu")
         return out
+
+    def on_gpu(self, x: Tensor) -> Tensor:
+        """The host's own layers, and the attention between them: cuBLAS is at its limit."""
+        norm, qkv = self.parts(self)[:2]
+        size, pool, heads = list(x.shape[1:3]), self.pool_of(self), getattr(self.attn, self.heads)
+        y = norm(x)
+        rows = qkv(y.flatten(1, 2)).unflatten(-1, (3, heads, -1))
+        # Key and value of zeros, which the host pads with.
+        padding = weights(qkv)[1].to(rows.dtype).view(rows.shape[2:])[1:]
+        place = size, list(self.window_of(self)), pool, rows.shape[-1] ** -0.5
+        attended = grid_attention(*rows.unbind(2), *padding, *place).flatten(2)
+        if pool > 1:
+            x = F.max_pool2d(self.proj(y).permute(0, 3, 1, 2), pool).permute(0, 2, 3, 1)
+        return self.finish(x, attended.view(*x.shape[:3], -1))
 
 
 class HieraPatches(nn.Module):

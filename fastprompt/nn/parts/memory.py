@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastprompt import _gpu
 from fastprompt._runtime import matmul_precision
 from fastprompt.nn.parts.host_path import falls_back
 from fastprompt.nn.parts.image_cache import ImageCache
@@ -37,8 +38,10 @@ class Memory(NamedTuple):
 
 class MemoryAttention(MemoryLayers):
     """Mixin: a layer is a read of the frame by itself, one of the memory, and an MLP; neither keys of the memory nor
-    weights are ever in memory. What depends on the frame alone, the first layer's read of itself, is computed once for
-    all objects of the frame."""
+    weights are ever in memory (on a GPU the host's own layers, keys among them, and the reads). What depends on the
+    frame alone, the first layer's read of itself, is computed once for all objects of the frame."""
+
+    devices = "cpu", "cuda"
 
     def refuses(
         self, features: Tensor, positions: Tensor | None, memory: Tensor, memory_positions: Tensor | None, count: int
@@ -59,7 +62,9 @@ class MemoryAttention(MemoryLayers):
         return falls_back(self, "it is in training" if self.training else reason)
 
     def result_dtype(self, arguments: Any) -> torch.dtype:
-        """Residuals are added to the features, which autocast does not lower."""
+        """Residuals are added to the features, which autocast does not lower; on a GPU it lowers no norm."""
+        if _gpu.is_cuda(arguments[0]) and torch.is_autocast_enabled("cuda"):
+            return torch.float32
         features, positions = arguments[:2]
         return features.dtype if positions is None else torch.promote_types(features.dtype, positions.dtype)
 
@@ -100,7 +105,8 @@ class MemoryAttention(MemoryLayers):
 
         own = [w for linear in layer.own[:4] for w in (linear.weight, linear.bias) if w is not None]
         own += [layer.norm1.weight, layer.norm1.bias, *turns.own]
-        if torch.compiler.is_compiling():  # which traces no question for the precision
+        # Which traces no question for the precision; and a GPU would have to be waited for.
+        if torch.compiler.is_compiling() or _gpu.is_cuda(features):
             return make()
         numbers = matmul_precision(), layer.own.scale, layer.norm1.eps
         return cached(self, "first", given[0], numbers, own, make, given[1:])
@@ -108,6 +114,9 @@ class MemoryAttention(MemoryLayers):
     def read_itself(self, x: Tensor, layer: Parts, turns: Turns) -> Tensor:
         """x + its self-attention."""
         norm, (query, key, value, out, scale) = layer.norm1, layer.own
+        if _gpu.is_cuda(x):
+            rows = norm(x)
+            return x + out(turned(query(rows), key(rows), value(rows), [*turns.own, *turns.own], 0, scale))
         stacked = [torch.cat(both) for both in zip(*map(weights, (query, key, value)), strict=True)]
         rows = normalised_linear(x, [norm.weight, norm.bias], norm.eps, stacked)
         heads = rows[:, :, None].chunk(3, -1)
@@ -119,12 +128,23 @@ class MemoryAttention(MemoryLayers):
         """y + its read of the memory, and the MLP. Weights of a softmax add up to 1, so the layer of the values comes
         behind the read: of 64 numbers a token, not 256."""
         (query, key, value, out, scale), norm = layer.cross, layer.norm2
+        if _gpu.is_cuda(y):
+            q, k = query(norm(y)), key(memory.source)
+            y = y + out(value(turned(q, k, memory.value, [*turns.query, *turns.key], memory.unturned, scale)))
+            return y + layer.mlp2(F.relu(layer.mlp1(layer.norm3(y))))
         q = normalised_linear(y, [norm.weight, norm.bias], norm.eps, weights(query))
         tables = (*turns.query, *turns.key, turns.size)
         read = projected_memory_read(q, memory.source, memory.value, weights(key), *tables, memory.unturned, scale)
         norm, mlp = layer.norm3, [*weights(layer.mlp1), *weights(layer.mlp2)]
         x: Tensor = residual_mlp(y, read, joined(value, out), [norm.weight, norm.bias], norm.eps, mlp, "relu")
         return x
+
+
+def turned(q: Tensor, k: Tensor, v: Tensor, tables: list[Tensor], unturned: int, scale: float) -> Tensor:
+    """A read of one head, (B, N, C) of (B, N, D), (B, M, D), (B, M, C), in the dtype of the queries."""
+    heads = (x[:, :, None] for x in (q, k.to(q.dtype), v.to(q.dtype)))
+    read: Tensor = turned_memory_read(*heads, *tables, unturned, scale)[:, :, 0]
+    return read
 
 
 def joined(first: nn.Linear, second: nn.Linear) -> list[Tensor]:

@@ -10,6 +10,7 @@ from fastprompt import _gpu
 from fastprompt._later import Later
 
 kernels, backward_kernels = (Later(f"fastprompt.kernels.encoder_relative{part}") for part in ("", "_backward"))
+grid_kernels = Later("fastprompt.kernels.encoder_grid")
 
 Maybe = Tensor | None
 Pair = list[int] | tuple[int, int]
@@ -133,6 +134,20 @@ def gradient_gpu(
     rows, tables = alike(size, q, k, v), (rel_h.contiguous(), rel_w.contiguous())
     made = in_grid(coordinates), out.contiguous(), log_weight
     return backward_kernels.gradient(grad.contiguous(), *rows, *tables, *made, pair(size), scale, arch, precision)
+
+
+def grid_attention_gpu(
+    q: Tensor, k: Tensor, v: Tensor, pad_key: Maybe, pad_value: Maybe, size: Pair, window: Pair, pool: int, scale: float
+) -> Maybe:
+    """None in float64."""
+    if q.dtype == torch.float64:
+        return None
+    if q.numel() == 0:
+        return q.new_empty(q.shape[0], q.shape[1] // pool**2, *q.shape[2:])
+    rows = alike(window if window[0] else size, q, k.to(q.dtype), v.to(q.dtype))
+    padding = (None if x is None else x.to(q.dtype).contiguous() for x in (pad_key, pad_value))
+    out: Tensor = grid_kernels.attention(*rows, *padding, pair(size), pair(window), pool, scale, *target(q))
+    return out
 
 
 def pair(numbers: Pair) -> tuple[int, int]:

@@ -166,6 +166,7 @@ grid_attention = Operator(
     takes=lambda *args: all(dtype_name(x) == "float32" for x in args[:3]),
     reference=reference.grid_attention,
     formula=formulas.grid_attention,
+    gpu=formulas.grid_attention_gpu,
     gradient="formula",
 )
 

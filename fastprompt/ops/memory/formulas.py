@@ -1,7 +1,13 @@
-"""Memory reads and their gradient in torch, with blocks of the weights in memory, never all."""
+"""Memory reads and their gradient in torch, with blocks of the weights in memory, never all, and on a GPU."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from fastprompt._later import Later
+from fastprompt.ops.encoder.formulas import LARGEST, target
+
+kernels = Later("fastprompt.kernels.memory")
 
 BLOCK = 256  # queries whose weights the gradient holds at a time
 
@@ -59,3 +65,46 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     pairs = x.unflatten(-1, (-1, 2))
     swapped = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
     return x * cos[:, None] + swapped * sin[:, None]
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+def read_gpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+    """None for what the kernels do not take: float64, and nothing to read."""
+    if q.dtype == torch.float64 or 0 in (q.numel(), k.numel(), v.numel()):
+        return None
+    rows = plain(q, k.to(q.dtype), v.to(q.dtype))
+    out, log_weight = kernels.read(*rows, scale, *target(q))
+    return out, log_weight.to(q.dtype)
+
+
+def turned_read_gpu(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, key_cos: Tensor, key_sin: Tensor, unturned: int,
+    scale: float,
+) -> Tensor | None:  # fmt: skip
+    if q.dtype == torch.float64 or 0 in (q.numel(), k.numel(), v.numel()):
+        return None
+    query, key, value = plain(q, k.to(q.dtype), v.to(q.dtype))
+    tables = [x.contiguous() for x in (cos, sin, key_cos, key_sin)]
+    query, key = kernels.turned(query, key, tables, unturned)
+    out: Tensor = kernels.read(query, key, value, scale, *target(q))[0]
+    return out
+
+
+def projected_read_gpu(
+    q: Tensor, source: Tensor, value: Tensor, linear: list[Tensor], cos: Tensor, sin: Tensor, key_cos: Tensor,
+    key_sin: Tensor, size: list[int], unturned: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """The keys are in memory here: cuBLAS makes them at its limit."""
+    key = F.linear(source, *linear)
+    one_head = (x[:, :, None] for x in (q, key, value))
+    return torch.ops.fastprompt.turned_memory_read(*one_head, cos, sin, key_cos, key_sin, unturned, scale)[:, :, 0]
+
+
+def plain(*rows: Tensor) -> list[Tensor]:
+    """With whole rows, as the kernels read them."""
+    for x in rows:
+        if x.shape[1] * max(x.stride(1), x.shape[2] * x.shape[3]) > LARGEST:
+            raise ValueError(f"q, k, v must hold fewer than 2^31 numbers an image on a GPU, got {tuple(x.shape)}")
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in rows]

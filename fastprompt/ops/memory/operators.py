@@ -70,6 +70,7 @@ memory_read = Operator(
     takes=takes,
     reference=reference.memory_read,
     formula=formulas.read,
+    gpu=formulas.read_gpu,
     gradient=Gradient(backward, setup),
 )
 # out, of queries and keys that are turned; the last ``unturned`` keys are not. See reference/memory.py.
@@ -84,6 +85,7 @@ turned_memory_read = Operator(
     takes=takes,
     reference=reference.turned_memory_read,
     formula=formulas.turned_read,
+    gpu=formulas.turned_read_gpu,
     gradient="formula",
 )
 # The same of one head whose keys are linear(source) = weight (D, C), bias; ``size``: rows and columns of the positions
@@ -98,6 +100,7 @@ projected_memory_read = Operator(
     out=lambda q, source, *rest: ((*q.shape[:2], source.shape[2]), q.dtype),
     call=call.projected_memory_read,
     reference=reference.projected_memory_read,
+    gpu=formulas.projected_read_gpu,
     flops=lambda q, source, value, linear, *rest: (
         of_linear(source, linear[0]) + 2 * q.shape[0] * q.shape[1] * source.shape[1] * sum(linear[0].shape)
     ),
