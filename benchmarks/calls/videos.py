@@ -51,8 +51,13 @@ def video(size):
 
 def frame(objects, model, folder):
     """A function that tracks one frame after the other; the bank of the first one to ask is kept in ``folder``."""
-    make = of_package if type(model).__module__.startswith("sam2.") else of_transformers
+    make = of_package if module_of(model).startswith("sam2.") else of_transformers
     return make(model, objects, Path(folder))
+
+
+def module_of(model):
+    """The host's, where the model has become one of ours."""
+    return next(c.__module__ for c in type(model).__mro__ if not c.__module__.startswith("fastprompt."))
 
 
 def points(objects, size):
@@ -60,7 +65,7 @@ def points(objects, size):
 
 
 def of_transformers(model, objects, folder):
-    module = __import__(type(model).__module__, fromlist=["session"])
+    module = __import__(module_of(model), fromlist=["session"])
     kind = next(x for name, x in vars(module).items() if name.endswith("InferenceSession"))
     size = model.config.image_size
     of = video(size)

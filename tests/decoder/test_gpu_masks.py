@@ -119,14 +119,11 @@ def test_resize_formula(output, threshold):
 
 
 def test_formulas_of_other_operators():
-    """film and memory_read have no kernel for a GPU and take their formulas; so does pixel_word_attention."""
+    """film and the gradient of memory_read have no kernel for a GPU and take their formulas."""
     x, gamma, beta = normal(1, 1, 5, 7), normal(2, 3, 5), normal(3, 3, 5)
     close(OPERATORS["film"].on_gpu(x, gamma, beta, False), _torch_pooling.film(x, gamma, beta, False))
     q, k, v = normal(1, 2, 9, 2, 16), normal(2, 2, 7, 2, 16), normal(3, 2, 7, 2, 32)
-    call = (q, k, v, 0.3)
-    expected = _torch_memory.memory_read(*call)
-    for got, wanted in zip(OPERATORS["memory_read"].on_gpu(*call), expected, strict=True):
-        close(got, wanted)
+    expected = _torch_memory.memory_read(q, k, v, 0.3)
     grad = normal(4, *expected[0].shape)
     saved = (grad, q, k, v, *expected, 0.3)
     for got, wanted in zip(OPERATORS["memory_read_backward"].on_gpu(*saved), torch.ops.fastprompt.memory_read_backward(*saved), strict=True):  # fmt: skip
