@@ -295,7 +295,11 @@ def test_a_file_that_differs_is_not_written(tmp_path):
     ("arguments", "error", "text"),
     [
         ({"flavor": "tensorrt"}, ValueError, "flavor must be one of portable, plugin, inlined, got 'tensorrt'"),
-        ({"part": "prompt"}, ValueError, "part must be one of decoder, encoder, memory_attention, memory_encoder, got 'prompt'"),
+        (
+            {"part": "prompt"},
+            ValueError,
+            "part must be one of decoder, encoder, memory_attention, memory_encoder, got 'prompt'",
+        ),
         ({}, ValueError, "args must hold example inputs: Public is no SAM"),
     ],
 )

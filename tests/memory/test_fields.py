@@ -70,14 +70,12 @@ def test_through_torch():
     torch.testing.assert_close(got[0], torch.ones(2, 3, 2, 9).double())
 
 
-def test_formulas_of_a_gpu(rng):
-    """There is no kernel for one."""
+def test_formula_of_the_gradient(rng):
+    """There is no kernel for it on a GPU."""
     q, k, v = (
         torch.from_numpy(rng.standard_normal(s, np.float32)) for s in ((2, 9, 2, 16), (2, 7, 2, 16), (2, 7, 2, 32))
     )
     wanted = operators.memory_read.torch(q, k, v, 0.3)
-    for got, want in zip(operators.memory_read.on_gpu(q, k, v, 0.3), wanted, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     grad = torch.from_numpy(rng.standard_normal((2, 9, 2, 32), np.float32))
     saved = (grad, q, k, v, *wanted, 0.3)
     found = operators.memory_read_backward.on_gpu(*saved)

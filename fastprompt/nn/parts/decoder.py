@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastprompt.nn.parts.drop_in import CPU, DropIn
-from fastprompt.nn.parts.image_cache import ImageCache, LastImage, equal
+from fastprompt.nn.parts.image_cache import ImageCache, equal
 from fastprompt.nn.parts.known import is_gelu
 from fastprompt.nn.parts.mlp import same_layers, token_mlps
 from fastprompt.ops.decoder import low_rank as low_rank
@@ -27,7 +27,7 @@ class Decoder(DropIn):
     """Mixin of a host's mask decoder: the two-way transformer and the mask head in three kernels."""
 
     devices = ("cpu", "cuda")
-    of_a_video = False  # most images are asked once: 55 ms for a click instead of 97, which makes later ones take 20
+    of_a_video = False  # most images are asked once: 55 ms instead of 97, which would make later clicks take 20, not 28
     transformer: Any
     iou_token: Any
     mask_tokens: Any
@@ -92,8 +92,7 @@ class Decoder(DropIn):
             packed = model.get(first, [], others, lambda: gpu.packed(weights, dtype))
             prompt, tokens = gpu.two_way(prompt, prepared, packed, weights)
             return prompt, tokens.transpose(1, 2).unflatten(2, (height, width))
-        again = plain and (not self.of_a_video or self.__dict__.setdefault("_fastprompt_last", LastImage()).is_(image))
-        sizes = low_rank.sizes_of(weights, up) if again else None
+        sizes = low_rank.sizes_of(weights, up) if plain and not self.of_a_video else None
         if sizes and low_rank.pays(prompt.shape[1], channels, sizes):
             make = lambda: low_rank.prepare(image + dense, position[:1], weights, up)  # noqa: E731
             prepared = kept("low_rank_half" if sizes.half else "low_rank", [*weights.all, up], make)

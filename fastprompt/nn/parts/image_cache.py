@@ -115,23 +115,6 @@ class ImageCache:
         return ImageCache, ()
 
 
-class LastImage:
-    """Whether an image is the last one that was asked for: to choose a way by, not to take a result from. Copies and
-    pickles of the module that owns it are empty of it."""
-
-    def __init__(self) -> None:
-        self.memory: Any = lambda: None
-
-    def is_(self, image: Tensor) -> bool:
-        memory = image.untyped_storage()
-        known = self.memory() is memory
-        self.memory = weakref.ref(memory)
-        return known
-
-    def __reduce__(self) -> Any:
-        return LastImage, ()
-
-
 def stream_of(x: Tensor) -> int | None:
     """The current one of its device."""
     return torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else None
