@@ -67,6 +67,7 @@ FASTPROMPT_BIND(guidance) {
     f.sizes({{"height", &a.height}, {"width", &a.width}});
     a.encoding = f.choice<ClickEncoding>("encoding", {"disk", "euclidean", "tanh", "gaussian"});
     a.clip = f.number<float>("clip"), a.divisor = f.number<float>("divisor"), a.missing = f.number<float>("missing");
+    f.need(a.missing >= 0, "missing", "must be a squared distance, at least 0");
     a.stretch = f.flag("stretch"), a.threads = f.threads();
     f.run(click_maps, a);
   });

@@ -144,3 +144,11 @@ def test_the_reference_refuses_what_the_kernel_refuses(said):
         call("geodesic_distance", args)
     with pytest.raises(ValueError, match=said):
         fake("geodesic_distance", args)
+
+
+@pytest.mark.parametrize("missing", [-1.0, math.nan])
+@pytest.mark.parametrize("path", ["reference", "auto"])
+def test_a_missing_click_is_at_a_distance(path, missing):
+    args = drawn("click_map", 0)
+    with backend(path), pytest.raises(ValueError, match="missing must be a squared distance"):
+        call("click_map", [*args[:-1], missing])

@@ -19,6 +19,12 @@ def check_real(*args: Any) -> None:
             raise TypeError(f"tensors must hold real numbers, got {x.dtype}")
 
 
+def check_clicks(*args: Any) -> None:
+    check_real(*args)
+    if not args[-1] >= 0:
+        raise ValueError(f"missing must be a squared distance, at least 0, got {args[-1]}")
+
+
 click_map = Operator(
     "click_map(Tensor points, Tensor labels, int[] channels, int[] size, int code, float[] scales, float clip, "
     "float divisor, bool stretch, float missing) -> Tensor",
@@ -28,7 +34,7 @@ click_map = Operator(
         "float32",
     ),
     call=call.clicks,
-    check=check_real,
+    check=check_clicks,
     reference=reference.click_map,
     gpu=maps.click_map,
 )
