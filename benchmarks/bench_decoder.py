@@ -14,7 +14,7 @@ import warnings
 from importlib.metadata import version
 
 import pytest
-from harness import against, computing, heading, installed, interleaved, line
+from harness import against, compared, computing, installed
 
 import fastprompt as fp
 
@@ -169,11 +169,7 @@ def table(prompts, points, threads, rounds):
     calls = {name: make(name, arguments, threads) for name in PEERS if installed(PEERS[name][0])}
     want = host(arguments, threads)()
     errors = {name: error(call(), want) for name, call in calls.items()}
-    times = interleaved(calls, rounds, threads)
-    heading(f"{prompts} prompts of {points} points", threads, rounds)
-    for name, spent in times.items():
-        note = f"{version(PEERS[name][0])}  error {errors[name]:.1e}"
-        line(name, spent, times["fastprompt fp32"], note, digits=2)
+    compared(f"{prompts} prompts of {points} points", calls, PEERS, errors, threads, rounds, digits=2)
 
 
 if __name__ == "__main__":

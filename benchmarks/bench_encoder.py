@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from harness import against, computing, heading, installed, interleaved, line
+from harness import against, compared, computing, installed
 
 import fastprompt as fp
 
@@ -161,11 +161,7 @@ def test_encoder(benchmark, name, threads):
 def table(threads, whole, rounds):
     calls = {name: make(name, threads, whole) for name in PEERS if installed(PEERS[name][0])}
     errors = {name: error(call(), whole) for name, call in calls.items()}
-    times = interleaved(calls, rounds, threads)
-    heading("encoder" if whole else "three layers", threads, rounds)
-    for name, spent in times.items():
-        note = f"{version(PEERS[name][0])}  error {errors[name]:.1e}"
-        line(name, spent, times["fastprompt fp32"], note, digits=1)
+    compared("encoder" if whole else "three layers", calls, PEERS, errors, threads, rounds)
 
 
 if __name__ == "__main__":

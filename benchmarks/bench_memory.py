@@ -14,7 +14,7 @@ import warnings
 from importlib.metadata import version
 
 import pytest
-from harness import against, computing, heading, installed, interleaved, line
+from harness import against, compared, computing, installed
 
 import fastprompt as fp
 
@@ -137,11 +137,7 @@ def test_memory_attention(benchmark, name, threads):
 def table(threads, side, objects, rounds):
     calls = {name: make(name, threads, side, objects) for name in PEERS if installed(PEERS[name][0])}
     errors = {name: error(call(), side, objects) for name, call in calls.items()}
-    times = interleaved(calls, rounds, threads)
-    heading(f"memory attention, {side * side} tokens, objects = {objects}", threads, rounds)
-    for name, spent in times.items():
-        note = f"{version(PEERS[name][0])}  error {errors[name]:.1e}"
-        line(name, spent, times["fastprompt fp32"], note, digits=1)
+    compared(f"memory attention, {side * side} tokens, objects = {objects}", calls, PEERS, errors, threads, rounds)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import importlib.util
 import math
 import statistics
 import time
+from importlib.metadata import version
 
 import fastprompt as fp
 
@@ -61,3 +62,12 @@ def against(peers, names):
     """Of ``{name: (package, ...)}``: our own, and those whose name contains one of ``names`` (None: all)."""
     wanted = lambda name: names is None or any(n.lower() in name.lower() for n in names)  # noqa: E731
     return {name: peer for name, peer in peers.items() if peer[0] == "fastprompt" or wanted(name)}
+
+
+def compared(what, calls, peers, errors, threads, rounds, *, digits=1):
+    """Call all in turn, and print a table: times, versions, and the error of each."""
+    times = interleaved(calls, rounds, threads)
+    heading(what, threads, rounds)
+    for name, spent in times.items():
+        note = f"{version(peers[name][0])}  error {errors[name]:.1e}"
+        line(name, spent, times["fastprompt fp32"], note, digits=digits)

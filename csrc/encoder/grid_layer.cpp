@@ -87,6 +87,8 @@ void grid_layer(GridLayer a) {
   const Weights weights = a.residual.data
                               ? Weights({&a.qkv, &a.residual, &a.project, &a.mlp1, &a.mlp2}, a.precision, a.threads)
                               : Weights({&a.qkv, &a.project, &a.mlp1, &a.mlp2}, a.precision, a.threads);
+  const int64_t places = a.images * (a.height / a.pool) * (a.columns / a.pool);
+  prefer_huge_pages(a.out, places * a.project.rows * sizeof(float));
   Layer(a, weights.engine()).run();
 }
 

@@ -31,8 +31,7 @@ void pack(const Matrix& m, int64_t block, const Bf16& engine, uint16_t* high, ui
 }
 
 template <class Args, class Body>
-void by_tiles(const Args& args, int64_t rows, const Bf16* engine, int threads, const Body& body) {
-  prefer_huge_pages(args.out, args.tokens * rows * sizeof(float));
+void by_tiles(const Args& args, const Bf16* engine, int threads, const Body& body) {
   const int64_t tiles = (args.tokens + kTokens - 1) / kTokens;
   // AMX is done with a tile before the next weights are there (mlp: 78 ms, 65 with four); float32 takes its time.
   const int64_t group = engine ? std::clamp<int64_t>(tiles / threads, 1, kGroup) : 1;
@@ -56,20 +55,22 @@ Weights::Weights(std::initializer_list<Matrix*> matrices, Precision precision, i
 }
 
 void linear_part(const NormalisedLinear& a, const Bf16* engine, int threads) {
-  by_tiles(a, a.linear.rows, engine, threads, FP_DISPATCH(normalised_linear_tiles));
+  by_tiles(a, engine, threads, FP_DISPATCH(normalised_linear_tiles));
 }
 
 void mlp_part(const ResidualMlp& a, const Bf16* engine, int threads) {
-  by_tiles(a, a.project.rows, engine, threads, FP_DISPATCH(residual_mlp_tiles));
+  by_tiles(a, engine, threads, FP_DISPATCH(residual_mlp_tiles));
 }
 
 void normalised_linear(NormalisedLinear a, Precision precision, int threads) {
   const Weights weights({&a.linear}, precision, threads);
+  prefer_huge_pages(a.out, a.tokens * a.linear.rows * sizeof(float));
   linear_part(a, weights.engine(), threads);
 }
 
 void residual_mlp(ResidualMlp a, Precision precision, int threads) {
   const Weights weights({&a.project, &a.mlp1, &a.mlp2}, precision, threads);
+  prefer_huge_pages(a.out, a.tokens * a.project.rows * sizeof(float));
   mlp_part(a, weights.engine(), threads);
 }
 

@@ -5,22 +5,25 @@ from typing import Any
 import numpy as np
 
 
-def bilinear(inputs: int, outputs: int) -> Any:
-    """(outputs, inputs): output n looks at (n + 1/2) inputs / outputs - 1/2, clamped to the first and last input."""
-    at = np.clip((np.arange(outputs) + 0.5) * inputs / outputs - 0.5, 0, inputs - 1)
+def bilinear(inputs: int, outputs: int, single: bool) -> Any:
+    """(outputs, inputs): output n looks at (n + 1/2) inputs / outputs - 1/2, clamped to the first and last input.
+    ``single``: the ratio and the place are rounded to float32."""
+    middle, ratio = np.arange(outputs) + 0.5, inputs / outputs
+    at = (middle * np.float64(np.float32(ratio)) - 0.5).astype(np.float32) if single else middle * ratio - 0.5
+    at = np.clip(at.astype(np.float64), 0, inputs - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(inputs)))
 
 
-def axis(inputs: int, frame: int | None, crop: int | None, outputs: int) -> Any:
+def axis(inputs: int, frame: int | None, crop: int | None, outputs: int, single: bool) -> Any:
     """One axis of :func:`resize`: to the frame, without its padding, to the size."""
     if frame is None:
-        return bilinear(inputs, outputs)
+        return bilinear(inputs, outputs, single)
     crop = frame if crop is None else crop
-    return bilinear(crop, outputs) @ bilinear(inputs, frame)[:crop]
+    return bilinear(crop, outputs, single) @ bilinear(inputs, frame, single)[:crop]
 
 
-def resize(logits: Any, size: Any, frame: Any, crop: Any) -> Any:
-    rows, columns = (axis(logits.shape[1 + k], frame and frame[k], crop and crop[k], size[k]) for k in (0, 1))
+def resize(logits: Any, size: Any, frame: Any, crop: Any, single: bool = False) -> Any:
+    rows, columns = (axis(logits.shape[1 + k], frame and frame[k], crop and crop[k], size[k], single) for k in (0, 1))
     return np.einsum("yh,mhw,xw->myx", rows, logits, columns)
 
 
@@ -46,3 +49,8 @@ def resize_masks(
     with np.errstate(invalid="ignore"):
         stability = numbers[:, 1] / numbers[:, 2].astype(np.float64)
     return masks, numbers[:, 0], numbers[:, 3:], stability
+
+
+def resize_logits(logits: Any, size: Any, frame: Any, crop: Any) -> Any:
+    """Logits (M, h, w) at the places that torch rounds to."""
+    return resize(logits.astype(np.float64), size, frame or None, crop or None, single=True)

@@ -5,7 +5,7 @@ import resource
 
 import numpy as np
 import torch
-from fuzz import decoder_cases  # noqa: F401  which adds its cases
+from fuzz import decoder_cases, encoder_cases  # noqa: F401  which add their cases
 from fuzz.cases import CASES
 from fuzz.files import files
 from fuzz.nodes import nodes

@@ -5,7 +5,7 @@ import math
 import pytest
 
 torch = pytest.importorskip("torch")
-from fuzz import decoder_cases  # noqa: E402, F401  which adds its cases
+from fuzz import decoder_cases, encoder_cases  # noqa: E402, F401  which add their cases
 from fuzz.cases import CASES  # noqa: E402
 from fuzz.values import Draw  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402

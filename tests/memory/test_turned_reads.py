@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from test_memory import rotated, tables  # noqa: E402
 
 from fastprompt.ops.memory.operators import projected_memory_read, turned_memory_read  # noqa: E402
+from fastprompt.reference import memory as reference  # noqa: E402
 
 # images, grid of the queries, grid of a frame, frames, unturned keys, width, numbers of a token
 SHAPES = {
@@ -32,6 +33,23 @@ def make(rng, shape):
     )
     linear = [rng.standard_normal(s, np.float32) / 4 for s in ((width, depth), (width,))]
     return q, source, value, linear, *tables(*size, width), *tables(*keys, width), list(keys), others, width**-0.5
+
+
+def test_each_number_of_a_pair_counts(rng, isa):
+    """Hosts give both the same cosine and sine; the kernels do not rely on it."""
+    q, source, value, linear, cos, *_, size, others, scale = make(rng, SHAPES["tables"])
+    own = [rng.standard_normal(cos.shape, np.float32) for _ in range(2)]
+    by_column, by_row = rng.standard_normal((2, 2, 4, 1, q.shape[2] // 2), np.float32)
+    keys = [
+        np.concatenate([np.tile(x.swapaxes(0, 1), (4, 1, 1)), np.tile(y, (1, 4, 1))], 2).reshape(16, -1)
+        for x, y in zip(by_column, by_row, strict=True)
+    ]
+    given = (q, source, value, linear, *own, *keys, size, others, scale)
+    want = reference.projected_memory_read(*given)
+    np.testing.assert_allclose(projected_memory_read(*given), want, atol=2e-5)
+    key = (source @ linear[0].T + linear[1])[:, :, None]
+    got = turned_memory_read(q[:, :, None], key, value[:, :, None], *own, *keys, others, scale)[:, :, 0]
+    np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def formula(q, source, value, linear, cos, sin, key_cos, key_sin, size, others, scale):

@@ -281,7 +281,7 @@ def test_levels_are_kept_bit_for_bit(sines):
 def test_no_more_than_four_levels_are_kept(sines):
     for size in range(5, 15):
         level(sines, size)
-    assert len(sines.__dict__["_fastprompt_sines"].kept) == 4
+    assert len(sines.__dict__["_fastprompt_positions"].kept) == 4
 
 
 @pytest.mark.parametrize("write", [lambda x: x.add_(1), lambda x: x.data.add_(1), lambda x: x.numpy().fill(3)])
@@ -309,9 +309,9 @@ def test_other_numbers_and_masks_are_other_positions(sines):
 
 def test_copies_are_empty(sines):
     kept = level(sines, 8)
-    assert "kept" in vars(sines.__dict__["_fastprompt_sines"])
+    assert "kept" in vars(sines.__dict__["_fastprompt_positions"])
     other = copy.deepcopy(sines)
-    assert not other.__dict__["_fastprompt_sines"].kept
+    assert not other.__dict__["_fastprompt_positions"].kept
     assert torch.equal(level(other, 8), kept)
     fp.restore(sines)
     assert not [name for name in vars(sines) if name.startswith("_fastprompt")]

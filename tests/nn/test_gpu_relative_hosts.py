@@ -5,24 +5,11 @@ import contextlib
 import pytest
 
 import fastprompt as fp
-from fastprompt import _gpu
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+from gpu_way import TOLERANCE, device, needs_gpu  # noqa: E402, F401
 from hosts import randomised  # noqa: E402
-
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
-DEVICES = ["as if on a GPU", pytest.param("cuda", marks=needs_gpu)]
-TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}  # of the largest value
-
-
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    """A GPU; or the CPU's tensors on a GPU's way through the drop-ins, with the CPU's attention."""
-    if request.param != "cuda":
-        monkeypatch.setattr(_gpu, "is_cuda", lambda x: isinstance(x, torch.Tensor))
-        monkeypatch.setattr(_gpu, "triton_reason", lambda: None)
-    return "cuda" if request.param == "cuda" else "cpu"
 
 
 def sam(**options):

@@ -6,28 +6,14 @@ import copy
 import pytest
 
 import fastprompt as fp
-from fastprompt import _gpu
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+from gpu_way import TOLERANCE, device  # noqa: E402, F401
+from memory_hosts import HOSTS, no_host_path, of, run  # noqa: E402, F401
 from test_hiera import SOURCES, pictures, tensors  # noqa: E402
-from test_memory_hosts import HOSTS, no_host_path, of, run  # noqa: E402, F401
 
-from fastprompt.nn.parts import drop_in, hiera, memory  # noqa: E402
-
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
-DEVICES = ["as if on a GPU", pytest.param("cuda", marks=needs_gpu)]
-TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}  # of the largest value
-
-
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    """A GPU; or the CPU's tensors on a GPU's way through the drop-ins, with the CPU's attention."""
-    if request.param != "cuda":
-        monkeypatch.setattr(_gpu, "is_cuda", lambda x: isinstance(x, torch.Tensor))
-        monkeypatch.setattr(_gpu, "triton_reason", lambda: None)
-        monkeypatch.setattr(drop_in, "CPU", torch.device("meta"))  # no module is there: none is copied to float32
-    return "cuda" if request.param == "cuda" else "cpu"
+from fastprompt.nn.parts import hiera, memory  # noqa: E402
 
 
 @pytest.fixture

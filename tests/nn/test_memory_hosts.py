@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import warnings
 
 import pytest
 
@@ -10,104 +9,14 @@ import fastprompt as fp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from hosts import randomised  # noqa: E402
+from memory_hosts import HOSTS, error, inputs, no_host_path, of, run, sam2_host, transformers_host, wide  # noqa: E402, F401
 
 from fastprompt import _C  # noqa: E402
-from fastprompt.nn.parts import host_path  # noqa: E402
-
-SIDE, POINTERS = (8, 9), 8  # columns and rows of a frame
-
-
-def transformers_host(name, layers=2, **options):
-    package = {"Sam2Video": "sam2_video", "Sam3TrackerVideo": "sam3_tracker_video", "EdgeTamVideo": "edgetam_video"}
-    module = pytest.importorskip(f"transformers.models.{package[name]}.modeling_{package[name]}")
-    import transformers
-
-    sizes = {"memory_attention_num_layers": layers, "memory_attention_rope_feat_sizes": list(SIDE)}
-    if name == "EdgeTamVideo":
-        sizes["memory_attention_rope_k_sizes"] = [4, 3]
-    config = getattr(transformers, f"{name}Config")()
-    for key, value in (sizes | options).items():
-        setattr(config, key, value)
-    config._attn_implementation = "eager"
-    return randomised(getattr(module, f"{name}MemoryAttention")(config))
-
-
-def sam2_host(layers=2, side=(8, 9), **options):
-    memory = pytest.importorskip("sam2.modeling.memory_attention")
-    from sam2.modeling.sam.transformer import RoPEAttention
-
-    made = {"embedding_dim": 256, "num_heads": 1, "downsample_rate": 1, "dropout": 0.1, "feat_sizes": side}
-    switches = {"pos_enc_at_attn": False, "pos_enc_at_cross_attn_keys": True, "pos_enc_at_cross_attn_queries": False}
-    layer = memory.MemoryAttentionLayer(
-        **{"activation": "relu", "d_model": 256, "dim_feedforward": 192, "dropout": 0.1} | switches | options,
-        self_attention=RoPEAttention(**made),
-        cross_attention=RoPEAttention(**made, rope_k_repeat=True, kv_in_dim=64),
-    )
-    return randomised(memory.MemoryAttention(256, True, layer, layers))
-
-
-HOSTS = {
-    "Sam2Video": lambda **o: transformers_host("Sam2Video", **o),
-    "Sam3TrackerVideo": lambda **o: transformers_host("Sam3TrackerVideo", **o),
-    "EdgeTamVideo": lambda **o: transformers_host("EdgeTamVideo", **o),
-    "sam2": sam2_host,
-}
-
-
-def inputs(objects=1, frames=3, pointers=POINTERS, positions=True, seed=0, tokens=72, each=None):
-    """``each``: tokens of a frame of the memory."""
-    g = torch.Generator().manual_seed(seed)
-    count = frames * (each or tokens) + pointers
-    shapes = (tokens, objects, 256), (count, objects, 64), (tokens, objects, 256), (count, objects, 64)
-    features, memory, where, where_in_memory = (torch.randn(s, generator=g) for s in shapes)
-    return features, memory, where if positions else None, where_in_memory, pointers, frames
-
-
-def run(module, given, dtype=None):
-    features, memory, positions, memory_positions, pointers, frames = given
-    tensors = [
-        x if x is None or dtype is None else x.to(dtype) for x in (features, memory, positions, memory_positions)
-    ]
-    further = [frames] if "EdgeTam" in type(module).__name__ else []
-    with torch.no_grad():
-        return module(*tensors, pointers, *further)
-
-
-def of(name, **options):
-    """Arguments that fit the host: EdgeTAM's frames are 5 latents and 12 places."""
-    return inputs(**options, **({"each": 17} if name == "EdgeTamVideo" else {}))
-
-
-def wide(host):
-    """The host in float64; sam2's tables are no buffers."""
-    twin = copy.deepcopy(host).double()
-    for module in twin.modules():
-        if hasattr(module, "freqs_cis"):
-            module.freqs_cis = module.freqs_cis.to(torch.complex128)
-    return twin
 
 
 @pytest.fixture(params=HOSTS)
 def name(request):
     return request.param
-
-
-@pytest.fixture
-def no_host_path(monkeypatch):
-    """An error where a call takes the host's path."""
-
-    def refuse(text):
-        raise AssertionError(text)
-
-    monkeypatch.setattr(host_path, "say_once", refuse)
-
-
-def error(module, host, given):
-    got, plain, want = run(module, given), run(host, given), run(wide(host), given, torch.float64)
-    assert got.shape == plain.shape
-    assert got.dtype == plain.dtype
-    return float((got - want).abs().max() / want.std())
 
 
 CALLS = {
@@ -251,95 +160,6 @@ def test_copies_and_pickles(name):
     assert type(module) is type(host)
     assert not [key for key in vars(module) if key.startswith("_fastprompt")]
     assert torch.equal(run(module, given), run(host, given))
-
-
-# ---------------------------------------------------------------- the host's path
-
-
-REFUSED = {
-    "training": lambda m: m.train(),
-    "a hook": lambda m: m.layers[1].linear1.register_forward_hook(lambda module, args, out: 2 * out),
-    "an adapter": lambda m: m.layers[0].add_module("adapter", torch.nn.Linear(256, 256)),
-    "GELU": lambda m: setattr(m.layers[1], "activation", torch.nn.GELU()),
-    "a weight of a subclass": lambda m: m.layers[0].linear2.register_parameter("weight", Weight(m.layers[0].linear2)),
-    "a layer of another kind": lambda m: m.layers.__setitem__(0, Layer(m.layers[0])),
-    "another norm": lambda m: setattr(m.layers[0], "layer_norm3", torch.nn.Identity()),
-}
-
-
-class Weight(torch.nn.Parameter):
-    def __new__(cls, linear):
-        return torch.Tensor._make_subclass(cls, 2 * linear.weight.data, False)
-
-
-class Layer(torch.nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, queries, **given):
-        return self.layer(queries=2 * queries, **given)
-
-
-@pytest.mark.parametrize("change", REFUSED)
-def test_what_takes_the_host_s_path(change):
-    host, given = transformers_host("Sam2Video"), inputs()
-    module = fp.accelerate(copy.deepcopy(host))
-    run(module, given)
-    for changed in (module, host):
-        REFUSED[change](changed)
-    found = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for m in (module, host):
-            torch.manual_seed(0)
-            found.append(run(m, given))
-    torch.testing.assert_close(*found, rtol=0, atol=0)
-    if change != "training":
-        assert fp.report(module).skipped
-
-
-@pytest.mark.filterwarnings("ignore:fastprompt")
-def test_switches_of_sam2():
-    for options in ({"pos_enc_at_attn": True}, {"pos_enc_at_cross_attn_keys": False}, {"activation": "gelu"}):
-        host, given = sam2_host(**options), inputs()
-        assert torch.equal(run(fp.accelerate(copy.deepcopy(host)), given), run(host, given))
-
-
-@pytest.mark.filterwarnings("ignore:fastprompt")
-def test_gradients_are_the_host_s(name):
-    host, given = HOSTS[name](), of(name)
-    module, found = fp.accelerate(copy.deepcopy(host)), []
-    for m in (module, host):
-        features = given[0].clone().requires_grad_()
-        further = [given[5]] if name == "EdgeTamVideo" else []
-        m(features, given[1], given[2], given[3], given[4], *further).square().sum().backward()
-        found.append(features.grad)
-    assert torch.equal(*found)
-
-
-@pytest.mark.filterwarnings("ignore:fastprompt")
-@pytest.mark.parametrize(
-    "change", [{"pointers": 9}, {"objects": 2}, {"pointers": None}, {"positions": False}], ids=lambda c: str(c)
-)
-def test_what_the_host_refuses(name, change):
-    """The same error, or the same numbers."""
-    features, memory, positions, rest, pointers, frames = of(name)
-    if change == {"objects": 2}:
-        memory = memory.expand(-1, 2, -1)
-    pointers = change.get("pointers", pointers)
-    rest = None if "positions" in change else rest
-    given, found = (features, memory, positions, rest, pointers, frames), []
-    host = HOSTS[name]()
-    for m in (fp.accelerate(copy.deepcopy(host)), host):
-        try:
-            found.append(run(m, given))
-        except Exception as problem:
-            found.append((type(problem), str(problem)))
-    if isinstance(found[1], tuple):
-        assert found[0] == found[1]
-    else:
-        torch.testing.assert_close(*found, rtol=1e-4, atol=2e-5)
 
 
 # ---------------------------------------------------------------- half precision, inference mode, compiling

@@ -4,6 +4,7 @@ and this file as a program, with TRITON_INTERPRET=1, by Triton's own interpreter
 import numpy as np
 import torch
 from fastprompt.kernels import encoder_grid as kernels
+from interpreted import run_all
 
 from fastprompt.reference import encoder as reference
 
@@ -59,14 +60,5 @@ def check(case, dtype, arch, precision, device="cpu"):
     np.testing.assert_allclose(exact(out), want, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(want).max()))
 
 
-def main():
-    count = 0
-    for case in CASES:
-        for dtype in ("fp32", "fp16"):  # Triton's interpreter takes the bits of bfloat16 for integers in a product
-            check(case, dtype, 80, "tf32x3")
-            count += 1
-    print(count, "cases")
-
-
 if __name__ == "__main__":
-    main()
+    run_all(CASES, check)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import triton
 from fastprompt.kernels import memory as kernels
+from interpreted import run_all
 
 from fastprompt.reference import memory as reference
 
@@ -82,14 +83,5 @@ def split(case):
     return splits_of
 
 
-def main():
-    count = 0
-    for case in CASES:
-        for dtype in ("fp32", "fp16"):  # Triton's interpreter takes the bits of bfloat16 for integers in a product
-            check(case, dtype, 80, "tf32x3")
-            count += 1
-    print(count, "cases")
-
-
 if __name__ == "__main__":
-    main()
+    run_all(CASES, check)

@@ -1,5 +1,6 @@
 """Hiera, the image encoder of SAM 2, whatever library it comes from."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from fastprompt import _gpu
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.encoder import EncoderLayer
 from fastprompt.nn.parts.host_path import falls_back
-from fastprompt.nn.parts.image_cache import Seen
-from fastprompt.nn.parts.known import other_parts, unknown
+from fastprompt.nn.parts.known import other_parts
+from fastprompt.nn.parts.positions import Positions
 from fastprompt.nn.parts.relative import fits, weights
 from fastprompt.ops.encoder.operators import grid_attention, grid_layer
 
@@ -46,7 +47,7 @@ class HieraLayer(EncoderLayer):
     @classmethod
     def unsupported_attention(cls, attention: Any) -> str | None:
         width = attention.proj.in_features // getattr(attention, cls.heads)
-        if getattr(attention, "scale", width**-0.5) != width**-0.5:
+        if not math.isclose(getattr(attention, "scale", width**-0.5), width**-0.5):
             return "its scale must be one by the square root of the width of a head"
         return other_parts(attention, "qkv", "proj", "q_pool")
 
@@ -117,36 +118,11 @@ class HieraPatches(nn.Module):
         return all(p.dtype == torch.float32 for p in (x, *self.parameters()))
 
 
-class HieraPositions(nn.Module):
-    """Mixin of the encoder: the bicubic positions of its tokens are made once for a size."""
+class HieraPositions(Positions):
+    """Mixin of the encoder: the bicubic positions of its tokens are made once for a size (25 MB for 1024 pixels)."""
 
     pos_embed: Tensor
     pos_embed_window: Tensor
-    _get_pos_embed: Any
-
-    @classmethod
-    def unsupported(cls, host: Any) -> str | None:
-        return None
 
     def positions(self, size: Any, make: Any) -> Tensor:
-        parameters = [self.pos_embed, self.pos_embed_window]
-        gradient = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        if gradient or torch.compiler.is_compiling() or unknown(self, *parameters):
-            return make()
-        kept = self.__dict__.setdefault("_fastprompt_positions", Sized())
-        mark = (*size, torch.is_inference_mode_enabled())
-        found = kept.get(mark)
-        if found is None or not found[0].are(parameters) or not found[1].are([found[2]]):
-            seen, result = Seen(parameters), make()
-            if any(x.is_inference() for x in parameters):
-                return result
-            kept.clear()  # one size at a time: 25 MB for 1024 pixels
-            found = kept[mark] = seen, Seen([result]), result
-        return found[2]
-
-
-class Sized(dict[Any, Any]):
-    """Results by size. Copies and pickles of the module are empty of them."""
-
-    def __reduce__(self) -> Any:
-        return Sized, ()
+        return self.once(tuple(size), [self.pos_embed, self.pos_embed_window], make)

@@ -10,62 +10,71 @@ from torch import Tensor
 from fastprompt._switches import is_disabled
 from fastprompt.nn.parts.drop_in import DropIn
 from fastprompt.nn.parts.image_cache import MANY, Seen, capturing, equal, stream_of
-from fastprompt.nn.parts.known import Look, seen, unknown
+from fastprompt.nn.parts.known import seen, unknown
 
 
 class Kept(NamedTuple):
     marks: Any
-    matrix: Seen
+    sources: Seen
     grid: Tensor | None
     result: Tensor
-    seen: Seen  # of the result, which is the caller's too
+    seen: Seen  # of the result, which is the caller's too, who may write into it
 
 
-class Last:
-    """The last result of a module; copies, pickles and state dicts of the module are empty of it."""
+class Results:
+    """The last results of a module; copies, pickles and state dicts of the module are empty of them."""
 
     def __init__(self) -> None:
-        self.kept: Kept | None = None
+        self.kept: tuple[Kept, ...] = ()
 
     def get(
-        self, matrix: Tensor, module: Look, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]
+        self, marks: Any, sources: list[Tensor], grid: Tensor | None, make: Callable[[], Tensor], most: int
     ) -> Tensor:
-        marks = (module, size, autocast(matrix), stream_of(matrix))
+        """``make()``, or what it was for the same marks and the same numbers."""
         kept = self.kept  # read once: another thread may be here too
-        known = kept and kept.marks == marks and (grid is None or (kept.grid is not None and equal(grid, kept.grid)))
-        if kept and known and kept.matrix.are([matrix]) and kept.seen.are([kept.result]):
-            return kept.result
-        seen, copy = Seen([matrix], MANY), None if grid is None else grid.clone()
+        for one in kept:
+            known = one.marks == marks and (grid is None or (one.grid is not None and equal(grid, one.grid)))
+            if known and one.sources.are(sources) and one.seen.are([one.result]):
+                return one.result
+        seen, copy = Seen(sources, MANY), None if grid is None else grid.clone()
         with torch.inference_mode(False), torch.no_grad():
             result = make()
-        if not matrix.is_inference():
-            self.kept = Kept(marks, seen, copy, result, Seen([result], MANY))
+        if not any(x.is_inference() for x in sources):
+            new = Kept(marks, seen, copy, result, Seen([result], MANY))
+            self.kept = (new, *(one for one in kept if one.marks != marks))[:most]
         return result
 
     def __reduce__(self) -> Any:
-        return Last, ()
+        return Results, ()
 
 
-def autocast(x: Tensor) -> torch.dtype | None:
-    kind = x.device.type
+def autocast(kind: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 class Positions(DropIn):
-    """Mixin of a module of random Fourier features; the same numbers, bit for bit."""
+    """Mixin of a module that makes positions of sizes and parameters: the same numbers, bit for bit, made once."""
+
+    results = 1  # that are kept
 
     @classmethod
     def unsupported(cls, host: Any) -> str | None:
         return None
 
-    def last(self, matrix: Tensor, size: tuple[int, ...], grid: Tensor | None, make: Callable[[], Tensor]) -> Tensor:
-        gradient = torch.is_grad_enabled() and matrix.requires_grad
+    def once(
+        self, marks: Any, sources: list[Tensor], make: Callable[[], Tensor], *, grid: Tensor | None = None,
+        device: Any = None,
+    ) -> Tensor:  # fmt: skip
+        """``make()`` of these parameters, of a grid's numbers, and of ``marks``: all else that it depends on."""
+        kind = torch.device(device or sources[0].device).type
+        gradient = torch.is_grad_enabled() and any(x.requires_grad for x in sources)
         # On a GPU a grid would have to be waited for to be known again; and what is recorded is there after its replay.
-        unsure = matrix.device.type != "cpu" and (not matrix.is_cuda or grid is not None or capturing())
-        if gradient or torch.compiler.is_compiling() or unsure or is_disabled() or unknown(self, matrix, grid):
+        unsure = kind != "cpu" and (kind != "cuda" or grid is not None or not sources or capturing())
+        if gradient or torch.compiler.is_compiling() or unsure or is_disabled() or unknown(self, *sources, grid):
             return make()
-        kept: Last = self.__dict__.setdefault("_fastprompt_last", Last())
-        return kept.get(matrix, seen(self), size, grid, make)
+        kept: Results = self.__dict__.setdefault("_fastprompt_positions", Results())
+        where = stream_of(sources[0]) if sources else None
+        return kept.get((seen(self), marks, autocast(kind), where), sources, grid, make, self.results)
 
 
 class TransformersPositions(Positions):
@@ -75,8 +84,8 @@ class TransformersPositions(Positions):
         host = super().forward
         if input_shape is not None or input_coords.dim() != 3:  # points and boxes, not the grid
             return host(input_coords, input_shape)
-        size = tuple(input_coords.shape)
-        return self.last(self.positional_embedding, size, input_coords, lambda: host(input_coords))
+        size, matrix = tuple(input_coords.shape), self.positional_embedding
+        return self.once(size, [matrix], lambda: host(input_coords), grid=input_coords)
 
 
 class SegmentAnythingPositions(Positions):
@@ -84,44 +93,17 @@ class SegmentAnythingPositions(Positions):
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         host = super().forward
-        return self.last(self.positional_encoding_gaussian_matrix, tuple(size), None, lambda: host(size))
-
-
-LEVELS = 4  # of a pyramid
-
-
-class Sines:
-    """The last results of a module, 88 MB for SAM 2; copies and pickles of the module are empty of them."""
-
-    def __init__(self) -> None:
-        self.kept: tuple[tuple[Any, Tensor, Seen], ...] = ()
-
-    def get(self, marks: Any, make: Callable[[], Tensor]) -> Tensor:
-        kept = self.kept  # read once: another thread may be here too
-        for known, result, then in kept:
-            if known == marks and then.are([result]):
-                return result
-        with torch.inference_mode(False), torch.no_grad():
-            result = make()
-        new = marks, result, Seen([result], MANY)  # the caller's too, who may write into it
-        self.kept = (new, *(x for x in kept if x[0] != marks))[:LEVELS]
-        return result
-
-    def __reduce__(self) -> Any:
-        return Sines, ()
+        return self.once(tuple(size), [self.positional_encoding_gaussian_matrix], lambda: host(size))
 
 
 class SinePositions(Positions):
-    """Mixin of a module of sines and cosines of rows and columns; the same numbers, bit for bit."""
+    """Mixin of a module of sines and cosines of rows and columns."""
 
+    results = 4  # levels of a pyramid, 88 MB for SAM 2
     numbers: tuple[str, ...] = ("num_position_features", "normalize", "scale", "temperature")  # its attributes
 
     def kept(self, marks: tuple[Any, ...], device: Any, make: Callable[[], Tensor]) -> Tensor:
-        compiling, cpu = torch.compiler.is_compiling(), torch.device(device).type == "cpu"
-        if compiling or not cpu or is_disabled() or unknown(self):
-            return make()
-        kept: Sines = self.__dict__.setdefault("_fastprompt_sines", Sines())
-        return kept.get((*marks, *(getattr(self, name) for name in self.numbers)), make)
+        return self.once((*marks, *(getattr(self, name) for name in self.numbers)), [], make, device=device)
 
 
 class TransformersSinePositions(SinePositions):
@@ -133,4 +115,5 @@ class TransformersSinePositions(SinePositions):
         return self.kept((tuple(shape), dtype), device, lambda: host(shape, device, dtype, None).clone())
 
 
-__all__ = ["SegmentAnythingPositions", "SinePositions", "TransformersPositions", "TransformersSinePositions"]
+__all__ = ["Positions", "SegmentAnythingPositions", "SinePositions", "TransformersPositions"]
+__all__ += ["TransformersSinePositions"]

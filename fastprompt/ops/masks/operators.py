@@ -37,5 +37,6 @@ resize_logits = Operator(
     axes="logits: _ _ _, size: 2",
     out=lambda logits, size, frame, crop: ((logits.shape[0], *size), "float32"),
     call=call.resize_logits,
+    reference=reference.resize_logits,
     formula=formulas.resize_logits,
 )
