@@ -13,8 +13,8 @@ namespace {
 // cache, and whole blocks of registers: see kWideRows.
 constexpr int64_t kBlock = 48;
 // A tile lies in slabs of this many tokens, each of all rows: what a block of registers walks along is one piece, for
-// rows 256 bytes apart share a quarter of the first-level cache. A product alone, AVX2, 768 channels: 62 and 94
-// GFLOP/s.
+// rows 256 bytes apart share a quarter of the first-level cache. With AVX2 and 768 channels, before and after, GFLOP/s:
+// the linear layer 79 to 81 and 86 to 90, the MLP 70 to 77 and 85 to 87.
 constexpr int64_t kSlab = N == 16 ? kTokens : 2 * N;
 // Numbers that are summed up in a row in float32: the error of a sum grows with the root of its length.
 constexpr int64_t kDepth = 256;
